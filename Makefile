@@ -1,0 +1,67 @@
+# make run    from a fresh clone to a verdict
+# make test   everything that guards the project: format, lint, types, import contracts, tests
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter that runs and is new enough; name another with: make PYTHON=python3.13 …
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SCENARIO ?= scenarios/connection-pool.yaml
+
+.PHONY: help run test format lint types imports tests ledgers lock clean
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: $(VENV)/.run  ## run the tutorial's scenario (or SCENARIO=…) to a verdict
+	@$(BIN)/loadgen run $(SCENARIO)
+
+test: lint types imports tests  ## everything that guards the project
+
+lint: $(VENV)/.dev  ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## types, strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## imports point one way
+	$(BIN)/lint-imports
+
+tests: $(VENV)/.dev  ## the tests alone
+	$(BIN)/python -m pytest
+
+format: $(VENV)/.dev  ## rewrite the code as the formatter wants it
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ledgers: $(VENV)/.run  ## N runs in a row; each must end VALID with every ledger at 0 (N=20)
+	$(BIN)/python tests/bench/ledgers.py --runs $(or $(N),20)
+
+lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --extra local --group build pyproject.toml -o requirements/run.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements/dev.txt
+
+clean:  ## remove the environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "loadgen needs Python 3.11 or later; none was found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml | $(BIN)/python
+	@echo "installing everything into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.run

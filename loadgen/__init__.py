@@ -1,0 +1,3 @@
+"""loadgen shows what an Istio connection-pool limit really does, with three witnesses that must agree."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,136 @@
+"""``loadgen up SCENARIO`` and ``loadgen policy apply|remove``: the mesh alone, to try a rule with curl, hey or Locust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from loadgen.errors import ExitCode, MeshError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.inputs import Plan
+    from loadgen.mesh.local import LocalMesh
+    from loadgen.policy.rule import Rule
+
+
+@click.command(short_help="Start the local mesh and wait for ^C.")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
+def up(scenario: Path, clients: int | None) -> int:
+    """Start the user service and the sidecars of SCENARIO, print each client's address, and wait for ^C.
+
+    No load is sent and no policy is there; toggle one from another terminal with "loadgen policy".
+    """
+    import anyio  # noqa: PLC0415  # --help must not pay for it
+
+    from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
+
+    plan = overridden(load_plan(scenario), {"clients": clients})
+    return anyio.run(_up, plan, scenario, backend_options={"use_uvloop": True})
+
+
+async def _up(plan: Plan, scenario: Path) -> int:
+    import anyio  # noqa: PLC0415
+
+    from loadgen.cli.signals import Interruption  # noqa: PLC0415
+    from loadgen.cli.story import local_spec  # noqa: PLC0415
+    from loadgen.mesh.local import local_mesh, publish  # noqa: PLC0415
+
+    interruption = Interruption()
+    death: MeshError | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(interruption.listen)
+        interruption.on_first = lambda _reason: tasks.cancel_scope.cancel()
+        async with local_mesh(local_spec(plan)) as mesh:
+            interruption.on_second = mesh.kill
+            publish(mesh, str(scenario))
+            _describe(plan, mesh)
+            death = await mesh.watch()
+        tasks.cancel_scope.cancel()
+    if death is not None:
+        raise death
+    return interruption.exit_code
+
+
+def _describe(plan: Plan, mesh: LocalMesh) -> None:
+    for client in mesh.clients:
+        click.echo(f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin[0]}:{client.admin[1]}/)")
+    click.echo(f"{'user':<10} http://127.0.0.1:{mesh.ports[0]}/   (the service itself, no sidecar; its count http://127.0.0.1:{mesh.ports[1]}/count)")
+    policy = plan.scenario.policy or "FILE"
+    click.echo(f"\nNo policy is there. From another terminal: loadgen policy apply {policy}, loadgen policy remove. ^C ends the mesh.")
+
+
+@click.group(short_help="Apply or remove a rule in a mesh that 'loadgen up' started.")
+def policy() -> None:
+    """Apply or remove a rule in a mesh that "loadgen up" started in another terminal."""
+
+
+_PID = click.option("--pid", type=int, help="Process id of the 'loadgen up' to toggle, if several run.")
+
+
+@policy.command(short_help="Put the rules of a file in force.")
+@click.argument("file", type=click.Path(path_type=Path))
+@_PID
+def apply(file: Path, pid: int | None) -> int:
+    """Put the rules of FILE in force, and return when every sidecar has confirmed."""
+    from loadgen.inputs import load_rules  # noqa: PLC0415
+
+    rules, findings = load_rules(file)
+    for finding in findings:
+        click.echo(f"{finding}\n", err=True)
+    return _toggle(rules, pid)
+
+
+@policy.command(short_help="Remove all rules.")
+@_PID
+def remove(pid: int | None) -> int:
+    """Remove all rules, and return when every sidecar has confirmed."""
+    return _toggle((), pid)
+
+
+def _toggle(rules: Sequence[Rule], pid: int | None) -> int:
+    import anyio  # noqa: PLC0415
+
+    from loadgen.mesh.run_folder import locked  # noqa: PLC0415
+    from loadgen.policy.lint import lint  # noqa: PLC0415
+
+    mesh = _running_mesh(pid)
+    for finding in lint(rules, mesh.spec.service, mesh.spec.client):
+        click.echo(f"{finding}\n", err=True)
+    with locked(mesh.folder / "policy.lock"):
+        click.echo(anyio.run(_put, mesh, rules))
+    return ExitCode.OK
+
+
+async def _put(mesh: LocalMesh, rules: Sequence[Rule]) -> str:
+    from loadgen.engine.load import clock  # noqa: PLC0415
+    from loadgen.runner.convergence import converge  # noqa: PLC0415
+
+    toggled = clock()
+    await mesh.put(rules)
+    reached = await converge(mesh, rules)
+    wanted = mesh.wanted(rules)
+    after = f"at all {len(reached)} sidecars after {(max(reached.values()) - toggled) * 1000:.0f} ms"
+    if wanted.rule is None:
+        return f"no rule is in force {after}" + (": none of these rules has an effect on the clients" if rules else "")
+    limits = ", ".join(f"{name} {value}" for name, value in wanted.limits.in_force().items()) or "no limit"
+    return f"rule {wanted.rule} is in force {after}: {limits}"
+
+
+def _running_mesh(pid: int | None) -> LocalMesh:
+    from loadgen.mesh.local import published  # noqa: PLC0415
+
+    found = published()
+    if not found:
+        raise RefusedError("no local mesh is running", hint="start one in another terminal: loadgen up scenarios/connection-pool.yaml")
+    chosen = [mesh for file, mesh in found if pid in {None, file.pid}]
+    listing = "; ".join(f"--pid {file.pid} ({file.scenario})" for file, _ in found)
+    if not chosen:
+        raise UsageError(f"no local mesh has the process id {pid}", hint=f"running: {listing}")
+    if len(chosen) > 1:
+        raise UsageError("several local meshes are running", hint=f"choose one: {listing}")
+    return chosen[0]

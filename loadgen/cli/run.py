@@ -1,0 +1,79 @@
+"""``loadgen run SCENARIO``: the whole story, from files to a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadgen.cli.options import DurationType, RateType
+from loadgen.errors import ExitCode
+
+if TYPE_CHECKING:
+    from loadgen.inputs import Plan
+    from loadgen.report import Report
+    from loadgen.results import ResultFolder
+
+
+@click.command(short_help="Run a scenario to a verdict.")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--mesh", type=click.Choice(["local"]), default="local", show_default=True, help="Where the sidecars are: real Envoys on this machine.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
+@click.option("--duration", type=DurationType(), help="Length of every phase, such as 5s, in the place of the scenario's.")
+@click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
+@click.option("--users", type=int, help="Users in each client (closed load).")
+@click.option("--rate", type=RateType(), help="Arrivals in each client, such as 50/s (open load).")
+@click.option("--seed", type=int, help="Seed of all random choices.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
+def run(scenario: Path, mesh: str, out: Path | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
+    """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
+
+    The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
+    """
+    import time  # noqa: PLC0415
+
+    from loadgen.cli.story import run_local  # noqa: PLC0415  # the engine, uvloop and pydantic: --help must not pay for them
+    from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
+    from loadgen.results import ResultFolder  # noqa: PLC0415
+
+    plan = overridden(load_plan(scenario), {name: value for name, value in overrides.items() if value is not None})
+    default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with ResultFolder(out or default) as folder:
+        report, interrupted = run_local(plan, quiet=quiet, verbose=verbose)
+        if report is None:
+            return interrupted
+        return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
+
+
+def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+    from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
+
+    path = folder.write_report(report.to_json())
+    if path != folder.report:
+        click.echo(f"loadgen: the result folder {folder.path} cannot be written any more; the report was saved elsewhere, see below", err=True)
+    if quiet:
+        print_verdict(report, where=str(path))
+    else:
+        print_report(report, verbose=verbose, where=str(path))
+    return exit_code(report, interrupted)
+
+
+def exit_code(report: Report, interrupted: int) -> int:
+    """Give the exit code of a run: a failed restore before an interruption, before INVALID, before a failed expectation."""
+    if report.restore.state == "failed":
+        return ExitCode.RESTORE_FAILED
+    if interrupted:
+        return interrupted
+    if report.validity.state == "INVALID":
+        return ExitCode.INVALID
+    if not all(expectation.held for expectation in report.expectations):
+        return ExitCode.EXPECTATIONS_FAILED
+    return ExitCode.OK
+
+
+def warn(plan: Plan) -> None:
+    """Show what is questionable in the files, before the run."""
+    for finding in plan.findings:
+        click.echo(f"{finding}\n", err=True)

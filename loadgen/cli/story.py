@@ -1,0 +1,98 @@
+"""Joins a plan, the local mesh, a story and a screen to one run."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadgen import __version__
+from loadgen.cli.run import warn
+from loadgen.cli.signals import Interruption
+from loadgen.errors import LoadgenError
+from loadgen.mesh.local import LocalMesh, LocalSpec, local_mesh
+from loadgen.render.console import Screen
+from loadgen.report import Environment, Report
+from loadgen.runner.result import make_report
+from loadgen.runner.story import Story
+
+if TYPE_CHECKING:
+    from loadgen.inputs import Plan
+    from loadgen.mesh.local import Sidecar
+
+
+def local_spec(plan: Plan) -> LocalSpec:
+    """Say what the local mesh has to be for a plan."""
+    scenario = plan.scenario
+    return LocalSpec(
+        service=plan.service,
+        port=scenario.target.port,
+        client=plan.client,
+        clients=scenario.clients.count,
+        workers=scenario.clients.workers,
+        body=scenario.target.expect.body,
+        service_time=scenario.service.time,
+        seed=scenario.seed,
+    )
+
+
+def run_local(plan: Plan, *, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
+    """Run a plan on the local mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
+    return anyio.run(_run, plan, quiet, verbose, backend_options={"use_uvloop": True})
+
+
+async def _run(plan: Plan, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
+    interruption = Interruption()
+    report: Report | None = None
+    failure: LoadgenError | None = None
+    if not quiet:
+        warn(plan)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(interruption.listen)
+        interruption.on_first = lambda _reason: starting.cancel()
+        with anyio.CancelScope() as starting:
+            try:
+                with Screen(quiet=quiet, verbose=verbose) as screen:
+                    report = await _in_mesh(plan, screen, interruption, starting)
+            except LoadgenError as error:
+                failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return report, interruption.exit_code
+
+
+async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption, starting: anyio.CancelScope) -> Report:
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    async with local_mesh(local_spec(plan)) as mesh:
+        story: Story[Sidecar] = Story(plan, mesh, screen)
+        interruption.on_first = story.stop
+        interruption.on_second = mesh.kill
+        starting.shield = True
+        ready_s = since_process_start()
+        screen.ready(len(mesh.clients), ready_s)
+        measured = await story.run()
+        return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s), started_at)
+
+
+def since_process_start() -> float:
+    """Give the seconds since this process was started, the interpreter's own start included."""
+    with open("/proc/self/stat", encoding="ascii") as stat:
+        ticks = int(stat.read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _environment(mesh: LocalMesh, ready_s: float) -> Environment:
+    return Environment(
+        loadgen=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpus=len(os.sched_getaffinity(0)),
+        envoy=mesh.envoy_version,
+        hammer_cpu_share=0,
+        ready_s=round(ready_s, 3),
+    )

@@ -1,0 +1,200 @@
+"""Which values does a YAML text hold, and where in the text does each of them stand?
+
+Strict on purpose: a duplicate key, a tag, a text that is too large, too deep or that expands too far (a "YAML bomb") is a
+mistake with a position. Plain scalars follow the core schema of YAML 1.2: ``on`` and ``1:30`` are text, not a boolean or 90.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from loadgen.errors import InputError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_CHARACTERS = 1 << 20
+MAX_DEPTH = 64
+MAX_VALUES = 50_000
+"""Values after the expansion of aliases; a shared node counts each time that it is used."""
+
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUE = frozenset({"true", "True", "TRUE"})
+_FALSE = frozenset({"false", "False", "FALSE"})
+_INT = re.compile(r"[-+]?[0-9]{1,40}|0x[0-9a-fA-F]{1,32}|0o[0-7]{1,40}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
+_SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What YAML counts as the end of a line; ``str.splitlines`` knows more and would shift the numbers."""
+_STR_TAG = "tag:yaml.org,2002:str"
+_CONTAINER_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
+
+_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+"""libyaml where the wheel has it: 1 MiB composes in well under a second, against some 20 s in pure Python."""
+
+
+@dataclass(slots=True)
+class Document:
+    """One YAML document: its plain values and a way back to the text.
+
+    ``data`` holds only ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool`` and ``None``; the keys are strings.
+    ``problems`` holds what is wrong with the text itself (duplicate keys, tags); the values are usable all the same.
+    """
+
+    file: str
+    lines: tuple[str, ...]
+    root: yaml.Node
+    data: Any = None
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, path: Sequence[str | int], message: str, *, hint: str = "", code: str = "invalid", at_key: bool = False) -> Problem:
+        """Make a problem at the value that ``path`` leads to (at its key with ``at_key``).
+
+        A step of the path that the text does not have is skipped, so that the nearest enclosing value is shown.
+        """
+        node, key = self._find(path)
+        return self._at(key if at_key and key is not None else node, message, hint=hint, code=code)
+
+    def _find(self, path: Sequence[str | int]) -> tuple[yaml.Node, yaml.Node | None]:
+        node, key = self.root, None
+        for step in path:
+            if isinstance(node, yaml.MappingNode):
+                for candidate, value in node.value:
+                    if candidate.value == step:
+                        node, key = value, candidate
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node, key = node.value[step], None
+        return node, key
+
+    def _at(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> Problem:
+        start, end = node.start_mark, node.end_mark
+        excerpt = self.lines[start.line] if start.line < len(self.lines) else ""
+        one_line = end.line == start.line and end.column > start.column
+        width = end.column - start.column if one_line else max(1, len(excerpt.rstrip()) - start.column)
+        return Problem(self.file, start.line + 1, start.column + 1, message, hint, code, excerpt=excerpt, width=width)
+
+
+def parse_documents(text: str, file: str) -> list[Document]:
+    """Read every non-empty document of a YAML text.
+
+    Raises InputError if the text is no YAML, or too large to be looked at. What is wrong inside a readable document is
+    in its ``problems``, so that it can be shown together with what the reader of the values finds.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise InputError([Problem(file, 0, 0, f"the file has more than {MAX_CHARACTERS:,} characters", "split it, or take out what does not belong there", "too-large")])
+    text = text.removeprefix("\ufeff")
+    lines = tuple(_LINE_BREAK.split(text))
+    documents = []
+    try:
+        _check_depth(text, file, lines)
+        loader = _Loader(text)
+        try:
+            while loader.check_node():
+                root = loader.get_node()
+                if not (isinstance(root, yaml.ScalarNode) and _is_plain(root) and root.value in _NULL):
+                    documents.append(_Reader(Document(file, lines, root)).read())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        raise InputError([_syntax_problem(error, file, lines)]) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError([Problem(file, 0, 0, f"the file is not YAML: {str(error).splitlines()[0]}", code="not-yaml")]) from error
+    return documents
+
+
+def _check_depth(text: str, file: str, lines: Sequence[str]) -> None:
+    """Refuse deep nesting while it is still a flat stream of events: composing it recurses, in C without a limit."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark = event.start_mark
+                message = f"the values are nested more than {MAX_DEPTH} levels deep"
+                raise InputError([Problem(file, mark.line + 1, mark.column + 1, message, "no scenario and no rule needs that", "too-deep", excerpt=lines[mark.line])])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _is_plain(node: yaml.ScalarNode) -> bool:
+    """Whether a scalar stands without quotes; libyaml says so with an empty style, the Python parser with none."""
+    return not node.style
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line, mark.column) if mark else (0, 0)
+    excerpt = lines[line] if line < len(lines) else ""
+    indent = excerpt[: len(excerpt) - len(excerpt.lstrip())]
+    if "\t" in indent:
+        column = indent.index("\t")
+        return Problem(file, line + 1, column + 1, "a tab cannot indent YAML", "use spaces", "tab", excerpt=excerpt)
+    reason = " ".join(filter(None, [error.context, error.problem])) or "cannot be read"
+    return Problem(file, line + 1, column + 1, f"the file is not YAML: {reason}", "check the indentation, the colons and the quotes", "not-yaml", excerpt=excerpt)
+
+
+class _Reader:
+    """Turns one node graph into plain values, counting depth and expansion on the way."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._values = 0
+
+    def read(self) -> Document:
+        self._document.data = self._value(self._document.root, 0)
+        return self._document
+
+    def _value(self, node: yaml.Node, depth: int) -> Any:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            message = f"the file expands to more than {MAX_VALUES:,} values"
+            raise InputError([self._document._at(node, message, hint="write the values out instead of nesting aliases", code="bomb")])
+        if depth > MAX_DEPTH:
+            raise InputError([self._document._at(node, "an alias contains itself", hint="write the values out", code="bomb")])
+        if isinstance(node, yaml.MappingNode):
+            self._check_tag(node)
+            return self._mapping(node, depth)
+        if isinstance(node, yaml.SequenceNode):
+            self._check_tag(node)
+            return [self._value(item, depth + 1) for item in node.value]
+        self._check_tag(node)
+        return self._scalar(node.value) if _is_plain(node) else node.value
+
+    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._add(key, "a key must be a plain word")
+                continue
+            if key.value in first:
+                self._add(key, f"the key '{key.value}' stands twice in the same mapping", hint=f"the first one is in line {first[key.value]}; keep one of them", code="duplicate-key")
+                continue
+            first[key.value] = key.start_mark.line + 1
+            values[key.value] = self._value(value, depth + 1)
+        return values
+
+    def _scalar(self, text: str) -> Any:
+        if text in _NULL:
+            return None
+        if text in _TRUE or text in _FALSE:
+            return text in _TRUE
+        if _INT.fullmatch(text):
+            return int(text, 0) if text[:2] in {"0x", "0o"} else int(text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+        if _SPECIAL_FLOAT.fullmatch(text):
+            return math.nan if "n" in text.lower().removeprefix("-").removeprefix("+")[1:2] else math.copysign(math.inf, -1 if text[0] == "-" else 1)
+        return text
+
+    def _check_tag(self, node: yaml.Node) -> None:
+        if node.tag not in _CONTAINER_TAGS and node.tag not in {_STR_TAG, None}:
+            self._add(node, f"the tag {node.tag} is not allowed", hint="write the plain value without a tag", code="tag")
+
+    def _add(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> None:
+        self._document.problems.append(self._document._at(node, message, hint=hint, code=code))

@@ -1,0 +1,194 @@
+"""One HTTP/1.1 keep-alive connection, with at most one request on it; everything that the peer can do becomes one outcome.
+
+The law: for every ``send`` the owner hears exactly once, either ``answered`` or ``failed``. A connection that is not busy and closes
+says ``closed``. Bytes nobody asked for, a response larger than the cap, or anything that is not HTTP ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import anyio
+import httptools
+
+from loadgen.errors import MeshError
+from loadgen.outcome import Outcome, Response
+
+MAX_RESPONSE_BYTES = 64 * 1024
+_SWITCHING_PROTOCOLS = 101
+_FIRST_FINAL_STATUS = 200
+
+
+class Owner(Protocol):
+    """Who hears what became of a request."""
+
+    def answered(self, connection: Connection, response: Response) -> None:
+        """A complete response came."""
+
+    def failed(self, connection: Connection, outcome: Outcome) -> None:
+        """No complete response will come; the connection is of no more use."""
+
+    def closed(self, connection: Connection) -> None:
+        """The peer closed a connection that was waiting for work."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection. ``usable`` says whether another request may be sent on it after an answer."""
+
+    __slots__ = ("_body", "_busy", "_complete", "_framed", "_from_upstream", "_head_done", "_keep", "_owner", "_parser", "_received", "_status", "_surplus", "_transport", "max_bytes", "request", "usable")
+
+    def __init__(self, owner: Owner, *, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self.max_bytes = max_bytes
+        self.usable = True
+        self.request: Any = None
+        self._busy = False
+        self._surplus = False
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"<Connection {'busy' if self._busy else 'idle'} {'usable' if self.usable else 'spent'} received={self._received}>"
+
+    def send(self, data: bytes) -> None:
+        """Write one request; its end is reported to the owner."""
+        assert self._transport is not None, "send before connection_made"
+        self._busy = True
+        self._transport.write(data)
+
+    def abort(self) -> None:
+        """Drop the connection without a word to the owner."""
+        self._busy = False
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _reset(self) -> None:
+        self._received = 0
+        self._status = 0
+        self._body: list[bytes] = []
+        self._head_done = False
+        self._framed = False
+        self._from_upstream = False
+        self._complete = False
+        self._keep = False
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport; the base class's signature is wider
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(Outcome.PROTOCOL)
+            return
+        if not self._busy or self._surplus or self._received > self.max_bytes:
+            self._fail(Outcome.PROTOCOL)
+        elif self._complete:
+            self._answer(keep=self._keep)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        if not self._busy:
+            self._owner.closed(self)
+        elif exc is None and self._head_done and not self._framed:
+            self._answer(keep=False)  # a response without a length ends with the connection
+        elif exc is None and self._head_done:
+            self._fail(Outcome.PROTOCOL)  # a short body
+        else:
+            self._fail(Outcome.RESET)
+
+    def _answer(self, *, keep: bool) -> None:
+        response = Response(self._status, b"".join(self._body), self._from_upstream)
+        self._busy = False
+        self._reset()
+        self.usable = self.usable and keep
+        if not self.usable and self._transport is not None:
+            self._transport.close()
+        self._owner.answered(self, response)
+
+    def _fail(self, outcome: Outcome) -> None:
+        was_busy = self._busy
+        self.abort()
+        if was_busy:
+            self._owner.failed(self, outcome)
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._surplus = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lowered = name.lower()
+        if lowered == b"x-envoy-upstream-service-time":
+            self._from_upstream = True
+        elif lowered in {b"content-length", b"transfer-encoding"}:
+            self._framed = True
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        self._head_done = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._status < _FIRST_FINAL_STATUS and self._status != _SWITCHING_PROTOCOLS:
+            self._reset()  # an interim answer (100 Continue, 103 Early Hints): the final one follows
+        else:
+            self._complete = True
+            self._keep = self._parser.should_keep_alive()  # known only here: the parser forgets it when it returns
+
+
+class _Once:
+    """The owner of a connection that carries a single request."""
+
+    def __init__(self) -> None:
+        self.result: asyncio.Future[Response | Outcome] = asyncio.get_running_loop().create_future()
+
+    def answered(self, connection: Connection, response: Response) -> None:
+        self._set(response)
+
+    def failed(self, connection: Connection, outcome: Outcome) -> None:
+        self._set(outcome)
+
+    def closed(self, connection: Connection) -> None:
+        """Nothing waits for it."""
+
+    def _set(self, result: Response | Outcome) -> None:
+        if not self.result.done():
+            self.result.set_result(result)
+
+
+async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout_s: float = 2.0, max_bytes: int = 4 << 20) -> bytes:
+    """Fetch one page of an admin interface on a connection of its own and return its body.
+
+    Raises MeshError if there is no answer in time, or one with another status than 200.
+    """
+    once = _Once()
+    where = f"http://{host}:{port}{path}"
+    try:
+        with anyio.fail_after(timeout_s):
+            _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(once, max_bytes=max_bytes), host, port)
+            try:
+                connection.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii"))
+                result = await once.result
+            finally:
+                connection.abort()
+    except TimeoutError as error:
+        raise MeshError(f"no answer from {where} within {timeout_s} s") from error
+    except OSError as error:
+        raise MeshError(f"cannot reach {where}: {error}") from error
+    if isinstance(result, Outcome):
+        raise MeshError(f"no answer from {where}: {result}")
+    if result.status != 200:
+        raise MeshError(f"{where} answered {result.status}: {result.body[:200]!r}")
+    return result.body

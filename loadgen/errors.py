@@ -1,0 +1,123 @@
+"""What can go wrong with loadgen itself, and the exit code each kind ends with.
+
+A request that fails is no error: it is an ``Outcome``. Only a broken harness, a wrong input or a refused start raises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ExitCode(IntEnum):
+    """The published exit codes. If several apply: 5, then 4, then 99."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    REFUSED = 3
+    INVALID = 4
+    RESTORE_FAILED = 5
+    EXPECTATIONS_FAILED = 99
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class LoadgenError(Exception):
+    """Base of our own errors: one sentence that says what happened, one that says what to do next."""
+
+    exit_code = ExitCode.BUG
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LoadgenError):
+    """The command line asks for something that does not exist or does not fit together."""
+
+    exit_code = ExitCode.USAGE
+
+
+class RefusedError(LoadgenError):
+    """Something that a run needs is missing; nothing was started or changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class MeshError(LoadgenError):
+    """A part of the mesh died, refused its configuration or did not answer: the run cannot be trusted."""
+
+    exit_code = ExitCode.INVALID
+
+
+class Severity(StrEnum):
+    """How bad a problem is: an error stops the run before it starts, a warning is shown and the run goes on."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in an input file, with everything a person needs to mend it.
+
+    ``line`` and ``column`` count from 1; 0 means the whole file. ``excerpt`` is the offending line as it stands in the
+    file, ``width`` the number of characters to underline from ``column`` on. ``code`` is stable, for machines.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+    code: str = "invalid"
+    severity: Severity = Severity.ERROR
+    excerpt: str = ""
+    width: int = 1
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        lines = [f"{place}: {self.severity}: {self.message}"]
+        if self.excerpt:
+            lines += underline(self.line, self.column, self.width, self.excerpt)
+        if self.hint:
+            lines.append(f"   hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class InputError(LoadgenError):
+    """An input file has mistakes; all that were found are in ``problems``."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = sum(problem.severity is Severity.ERROR for problem in self.problems)
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} found; nothing was started")
+
+
+EXCERPT_CHARACTERS = 120
+"""A longer line is cut around the offending text."""
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters, so that untrusted text cannot drive a terminal: a tab becomes ``\t``."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def underline(line: int, column: int, width: int, excerpt: str) -> list[str]:
+    """Give the offending line with its number, and below it carets under the offending text."""
+    start = max(0, column - 1 - EXCERPT_CHARACTERS // 2) if len(excerpt) > EXCERPT_CHARACTERS else 0
+    end = start + EXCERPT_CHARACTERS
+    before = printable(excerpt[start : column - 1])
+    marked = printable(excerpt[column - 1 : min(column - 1 + width, end)])
+    after = printable(excerpt[column - 1 + width : end])
+    gutter = f"{line:>5} | "
+    return [gutter + before + marked + after, " " * (len(gutter) - 2) + "| " + " " * len(before) + "^" * max(1, len(marked))]

@@ -1,0 +1,146 @@
+"""Which files did the user name, and what do they say together? Reads the scenario and its rules, and gives all mistakes of both at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from loadgen.document import MAX_CHARACTERS, parse_documents
+from loadgen.errors import InputError, Problem, Severity, UsageError
+from loadgen.policy.lint import lint
+from loadgen.policy.rule import parse_rules
+from loadgen.policy.selection import Service, Workload
+from loadgen.scenario import Overrides, parse_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadgen.document import Document
+    from loadgen.policy.rule import Rule
+    from loadgen.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run needs to know from its files. ``findings`` are warnings: the run goes on with them."""
+
+    scenario: Scenario
+    rules: tuple[Rule, ...]
+    findings: tuple[Problem, ...]
+
+    @property
+    def service(self) -> Service:
+        """The target, as Istio's registry knows it."""
+        name, namespace = self.scenario.target.service
+        return Service(name, namespace, (self.scenario.target.port,))
+
+    @property
+    def client(self) -> Workload:
+        """A client, as Istio selects rules for it."""
+        return Workload(self.scenario.clients.namespace, dict(self.scenario.clients.labels))
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a scenario file and the policy file that it names.
+
+    Raises InputError with every mistake of both files.
+    """
+    document = _single(read_documents(path), path)
+    scenario, problems = parse_scenario(document)
+    rules: list[Rule] = []
+    policy = document.data.get("policy") if isinstance(document.data, dict) else None
+    if isinstance(policy, str):
+        try:
+            rules, found = read_rules(path.parent / policy)
+        except InputError as error:
+            found = [_at_reference(document, problem) for problem in error.problems]
+        problems += found
+    _raise_errors(problems)
+    assert scenario is not None, "a scenario without problems is valid"
+    plan = Plan(scenario, tuple(rules), ())
+    return Plan(scenario, plan.rules, (*problems, *lint(plan.rules, plan.service, plan.client)))
+
+
+def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
+    """Put command line options in the place of the scenario's values.
+
+    Raises UsageError if an option is out of range or does not fit the scenario.
+    """
+    try:
+        scenario = plan.scenario.overridden(Overrides.model_validate(dict(options)))
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        raise UsageError(f"--{detail['loc'][-1]}: {detail['msg']}") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Plan(scenario, plan.rules, plan.findings)
+
+
+def load_rules(path: Path) -> tuple[list[Rule], list[Problem]]:
+    """Read a policy file on its own; gives the rules and the warnings.
+
+    Raises InputError with every mistake.
+    """
+    rules, problems = read_rules(path)
+    _raise_errors(problems)
+    return rules, problems
+
+
+def read_rules(path: Path) -> tuple[list[Rule], list[Problem]]:
+    """Read every rule of a policy file; mistakes inside a readable file are returned, not raised."""
+    return parse_rules(read_documents(path), str(path))
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Read a YAML file.
+
+    Raises InputError if it is missing, no regular file, too large, not UTF-8 or no YAML.
+    """
+    return parse_documents(_read_text(path), str(path))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError([Problem(str(path), 0, 0, "this is not a regular file", "name a YAML file", "not-a-file")])
+        with path.open("rb") as file:
+            data = file.read(MAX_CHARACTERS + 1)
+    except FileNotFoundError as error:
+        raise InputError([Problem(str(path), 0, 0, "there is no such file", _nearest_file(path), "missing-file")]) from error
+    except (OSError, ValueError) as error:
+        raise InputError([Problem(str(path), 0, 0, f"the file cannot be read: {getattr(error, 'strerror', None) or error}", code="unreadable")]) from error
+    if len(data) > MAX_CHARACTERS:
+        raise InputError([Problem(str(path), 0, 0, f"the file is larger than {MAX_CHARACTERS:,} bytes", "no scenario and no rule needs that", "too-large")])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError([Problem(str(path), line, 1, "the file is not UTF-8 text", code="not-utf8")]) from error
+
+
+def _nearest_file(path: Path) -> str:
+    neighbours = sorted(each.name for each in path.parent.glob("*.y*ml"))[:10] if path.parent.is_dir() else []
+    return f"in {path.parent} there are: {', '.join(neighbours)}" if neighbours else ""
+
+
+def _single(documents: Sequence[Document], path: Path) -> Document:
+    if not documents:
+        raise InputError([Problem(str(path), 0, 0, "the file is empty", "a scenario has at least name, target, load and phases; see scenarios/connection-pool.yaml", "empty")])
+    if len(documents) > 1:
+        raise InputError([documents[1].problem([], "a scenario file holds one document", hint="take out the '---' and what follows", code="documents")])
+    return documents[0]
+
+
+def _at_reference(document: Document, problem: Problem) -> Problem:
+    """Show a policy file that cannot be read at the place that names it; mistakes inside it keep their own place."""
+    if problem.line:
+        return problem
+    return document.problem(["policy"], f"{problem.file}: {problem.message}", hint=problem.hint, code=problem.code)
+
+
+def _raise_errors(problems: Sequence[Problem]) -> None:
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise InputError(problems)

@@ -1,0 +1,54 @@
+"""Do the witnesses agree? What the proxies and the service counted, and the clients' overflow count against the proxies'."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """One cluster's counters in one sidecar, since its start. Rejects are ``pending_overflow + active_overflow``.
+
+    ``active_overflow`` exists since Envoy 1.38; before, a ``max_requests`` reject counted in ``pending_overflow``.
+    ``cx_overflow`` is no reject count: a connection was not opened, its request stayed queued.
+    """
+
+    pending_overflow: int = 0
+    active_overflow: int = 0
+    cx_overflow: int = 0
+    total: int = 0
+
+    @property
+    def overflow(self) -> int:
+        """All rejects by a connection-pool limit."""
+        return self.pending_overflow + self.active_overflow
+
+    def since(self, earlier: Counters) -> Counters:
+        """Give what was counted between two readings."""
+        return Counters(*(getattr(self, each.name) - getattr(earlier, each.name) for each in fields(Counters)))
+
+    def plus(self, other: Counters) -> Counters:
+        """Add another sidecar's counters."""
+        return Counters(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Counters)))
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCount:
+    """What the service saw: requests since its start, and the most in flight since the peak was last restarted."""
+
+    requests: int = 0
+    in_flight: int = 0
+    peak_in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The client's overflow count against its proxy's overflow counters, over the same stretch of time."""
+
+    client: int
+    proxy: int
+
+    @property
+    def difference(self) -> int:
+        """0 when the witnesses agree to the request."""
+        return self.client - self.proxy

@@ -1,0 +1,133 @@
+"""Which processes did we start, do they still live, and what did they say last?
+
+Linux kills every child when this process dies, however it dies (``PR_SET_PDEATHSIG``): after ``kill -9`` nothing is left. Children have
+a session of their own, so that a ^C at the terminal reaches only us and the mesh outlives it until the report is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadgen.errors import MeshError, RefusedError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_PR_SET_PDEATHSIG = 1
+_TAIL_BYTES = 4096
+_TAIL_LINES = 5
+POLL_S = 0.05
+STOP_S = 1.0
+"""How long a child may take to end after SIGTERM before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process of ours, by the name that a person knows it by."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def tail(self) -> str:
+        """Give the last lines of the child's log, harmless to a terminal."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(printable(line) for line in text.splitlines()[-_TAIL_LINES:])
+
+    def death(self) -> MeshError | None:
+        """Say that the child died, if it did."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        tail = self.tail()
+        said = f"; the last lines of its log:\n{tail}" if tail else "; its log is empty"
+        return MeshError(f"{self.name} (process {self.process.pid}) {how}{said}")
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Make the function that a child runs between fork and exec. libc is loaded here: nothing may be imported after the fork."""
+    libc = ctypes.CDLL(None)
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return die_with_parent
+
+
+class Children:
+    """All processes of one mesh. Use as a context manager: leaving it ends them all."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+        self._die_with_us = _die_with(os.getpid())
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, name: str, command: Sequence[str], log: Path, *, inherited: Sequence[int] = ()) -> Child:
+        """Start a process whose output goes to ``log``; ``inherited`` are the file descriptors that it gets.
+
+        Raises RefusedError if it cannot be started.
+        """
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=inherited,
+                    start_new_session=True,
+                    preexec_fn=self._die_with_us,
+                )
+        except OSError as error:
+            raise RefusedError(f"{name} cannot be started: {error}", hint="check that the file exists and may be executed, and that there is memory and disk space") from error
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+    def deaths(self) -> list[MeshError]:
+        """Say which children died."""
+        return [death for child in self._children if (death := child.death()) is not None]
+
+    async def watch(self) -> MeshError:
+        """Wait until a child dies; say which and how."""
+        while not (deaths := self.deaths()):
+            await anyio.sleep(POLL_S)
+        return deaths[0]
+
+    def stop(self) -> None:
+        """End all children: SIGTERM to all of them, and SIGKILL to those that do not listen."""
+        children, self._children = self._children, []
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            try:
+                child.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+
+    def kill(self) -> None:
+        """End all children at once."""
+        for child in self._children:
+            child.process.kill()

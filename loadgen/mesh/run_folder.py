@@ -1,0 +1,97 @@
+"""Where does a running mesh keep its files, and who removes them if it cannot?
+
+``<temporary folder>/loadgen-<uid>/<pid>-<random>/`` with a file ``lock`` that the owner holds locked while it lives. The lock goes with
+the process, however it ends, so any folder whose lock is free is left over from a crash: the next start removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadgen.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCK = "lock"
+
+
+def parent_folder() -> Path:
+    """Give the folder of all run folders of this user.
+
+    Raises RefusedError if it belongs to somebody else or is open to others: its files tell Envoy what to do.
+    """
+    folder = Path(tempfile.gettempdir()) / f"loadgen-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise RefusedError(f"cannot make the temporary folder {folder}: {error.strerror}", hint="free some space, or set TMPDIR to a folder that can be written") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise RefusedError(f"the temporary folder {folder} is not ours alone", hint="remove it, or set TMPDIR to another folder")
+    return folder
+
+
+@contextlib.contextmanager
+def run_folder() -> Iterator[Path]:
+    """Make a folder for one mesh, and remove it afterwards; left-overs of crashed ones are removed first."""
+    parent = parent_folder()
+    folder = parent / f"{os.getpid()}-{secrets.token_hex(3)}"
+    try:
+        with locked(parent / _LOCK):
+            _sweep(parent)
+            folder.mkdir(mode=0o700)
+            lock = (folder / _LOCK).open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise RefusedError(f"cannot make the temporary folder {folder}: {error.strerror}", hint="free some space, or set TMPDIR to a folder that can be written") from error
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def live_folders() -> list[Path]:
+    """Give the folders of all meshes of this user that run now."""
+    return [folder for folder in sorted(parent_folder().iterdir()) if folder.is_dir() and not _is_abandoned(folder)]
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.iterdir():
+        if folder.is_dir() and _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs; waits for whoever holds it."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old or the new text, never a part. Envoy reacts to the rename only."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,185 @@
+"""The ``user`` service: answers the name after a service time, and counts what it really saw in flight.
+
+Runs as its own process on two listening sockets that it inherits: the service, and a control port with ``GET /count`` and
+``POST /count`` (which also starts the peak anew). One more witness, so it shares no code with the load's side of the story.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import socket
+from typing import Any
+
+import httptools
+
+MAX_CLIENTS = 1000
+"""The client's name comes in a header, so it is not to be trusted: further names are counted together as 'other'."""
+MAX_NAME_CHARACTERS = 63
+
+
+class Count:
+    """Requests since the start, in flight now, and the most in flight since ``restart_peak``."""
+
+    __slots__ = ("in_flight", "peak_in_flight", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.in_flight = 0
+        self.peak_in_flight = 0
+
+    def enter(self) -> None:
+        """A request arrived."""
+        self.requests += 1
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+
+    def leave(self) -> None:
+        """A request was answered, or its connection is gone."""
+        self.in_flight -= 1
+
+    def restart_peak(self) -> None:
+        """Measure the peak from now on."""
+        self.peak_in_flight = self.in_flight
+
+    def as_dict(self) -> dict[str, int]:
+        """Give the three figures."""
+        return {"requests": self.requests, "in_flight": self.in_flight, "peak_in_flight": self.peak_in_flight}
+
+
+class Service:
+    """What all connections share."""
+
+    def __init__(self, body: bytes, mean_s: float, *, exponential: bool, seed: int) -> None:
+        self.total = Count()
+        self.clients: dict[str, Count] = {}
+        self._rng = random.Random(seed)
+        self._mean_s = mean_s
+        self._exponential = exponential
+        self.response = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+
+    def draw(self) -> float:
+        """Give the next service time in seconds."""
+        return self._rng.expovariate(1 / self._mean_s) if self._exponential and self._mean_s else self._mean_s
+
+    def client(self, name: str) -> Count:
+        """Give the count of one client."""
+        if name not in self.clients and len(self.clients) >= MAX_CLIENTS:
+            name = "other"
+        return self.clients.setdefault(name, Count())
+
+    def snapshot(self, *, restart_peak: bool) -> bytes:
+        """Give all counts as JSON; with ``restart_peak`` begin a new peak afterwards."""
+        counts = {**self.total.as_dict(), "clients": {name: count.as_dict() for name, count in self.clients.items()}}
+        if restart_peak:
+            for count in (self.total, *self.clients.values()):
+                count.restart_peak()
+        return json.dumps(counts).encode()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; requests on it are answered one after the other, as HTTP/1.1 demands."""
+
+    def __init__(self) -> None:
+        self._transport: Any = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._path = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            self._transport.close()
+
+    def on_url(self, url: bytes) -> None:
+        self._path = url
+
+
+class _ServiceConnection(_Connection):
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+        self._name = ""
+        self._serving: tuple[Count, asyncio.TimerHandle] | None = None
+
+    def on_message_begin(self) -> None:
+        self._name = ""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"x-loadgen-client":
+            self._name = value[:MAX_NAME_CHARACTERS].decode("latin-1")
+
+    def on_message_complete(self) -> None:
+        if self._serving is not None:  # pipelining: nobody in this mesh does it
+            self._transport.abort()
+            return
+        count = self._service.client(self._name)
+        for each in (self._service.total, count):
+            each.enter()
+        keep = self._parser.should_keep_alive()
+        self._serving = (count, asyncio.get_running_loop().call_later(self._service.draw(), self._answer, keep))
+
+    def _answer(self, keep: bool) -> None:
+        self._leave()
+        self._transport.write(self._service.response)
+        if not keep:
+            self._transport.close()
+
+    def _leave(self) -> None:
+        if self._serving is not None:
+            count, timer = self._serving
+            self._serving = None
+            timer.cancel()
+            for each in (self._service.total, count):
+                each.leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+
+class _ControlConnection(_Connection):
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+
+    def on_message_complete(self) -> None:
+        restart = self._parser.get_method() == b"POST"
+        found = self._path == b"/count"
+        body = self._service.snapshot(restart_peak=restart) if found else b"{}"
+        self._transport.write(b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (b"200 OK" if found else b"404 Not Found", len(body), body))
+        if not self._parser.should_keep_alive():
+            self._transport.close()
+
+
+async def serve(service: Service, listening: socket.socket, control: socket.socket) -> None:
+    """Serve until cancelled."""
+    loop = asyncio.get_running_loop()
+    await loop.create_server(lambda: _ControlConnection(service), sock=control)
+    server = await loop.create_server(lambda: _ServiceConnection(service), sock=listening, backlog=4096)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Run the service on inherited sockets; SIGTERM ends it at once."""
+    parser = argparse.ArgumentParser(description="the user service of the local mesh")
+    parser.add_argument("--service-fd", type=int, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--body", required=True)
+    parser.add_argument("--service-time-s", type=float, required=True)
+    parser.add_argument("--exponential", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    import uvloop  # noqa: PLC0415  # only the process that serves pays for it
+
+    service = Service(options.body.encode(), options.service_time_s, exponential=options.exponential, seed=options.seed)
+    uvloop.run(serve(service, socket.socket(fileno=options.service_fd), socket.socket(fileno=options.control_fd)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What became of one request? A closed set, decided from the response alone.
+
+The bytes of Envoy's own answers were measured on Envoy 1.40: an overflow is a 503 whose body ends with ``reset reason: overflow``,
+whichever breaker fired and whether or not an earlier attempt failed to connect. Neither the status nor the header
+``x-envoy-overloaded`` alone tells: maintenance mode sends that header too, and a mesh can suppress it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What became of one request. Closed, and therefore fit to be a metric label."""
+
+    OK = "ok"
+    OVERFLOW = "overflow"
+    UNAVAILABLE = "unavailable"
+    HTTP_ERROR = "http_error"
+    WRONG_BODY = "wrong_body"
+    TIMEOUT = "timeout"
+    CONNECT = "connect"
+    RESET = "reset"
+    PROTOCOL = "protocol"
+    UNSENT = "unsent"
+
+
+class Origin(StrEnum):
+    """Who rejected an overflowed request."""
+
+    SIDECAR = "sidecar"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The answer that counts as ``ok``; ``body`` is compared byte for byte after stripping white space at both ends, None means any."""
+
+    status: int = 200
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar."""
+
+    status: int
+    body: bytes
+    from_upstream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's end, as a person may read it in the client's log."""
+
+    client: str
+    outcome: Outcome
+    latency_s: float
+    response: Response | None
+
+
+OVERFLOW_TAIL = b"reset reason: overflow"
+_UNAVAILABLE_STATUS = 503
+
+
+def classify(response: Response, expected: Expected) -> Outcome:
+    """Decide what a complete response means."""
+    if response.status == _UNAVAILABLE_STATUS and response.body.endswith(OVERFLOW_TAIL):
+        return Outcome.OVERFLOW
+    if response.status == expected.status:
+        return Outcome.OK if expected.body is None or response.body.strip() == expected.body else Outcome.WRONG_BODY
+    return Outcome.UNAVAILABLE if response.status == _UNAVAILABLE_STATUS else Outcome.HTTP_ERROR
+
+
+def origin(response: Response) -> Origin:
+    """Tell who rejected an overflowed request: the own sidecar never sets ``x-envoy-upstream-service-time`` on its own replies."""
+    return Origin.SERVER if response.from_upstream else Origin.SIDECAR

@@ -1,0 +1,315 @@
+"""What in these rules does Istio accept and then ignore, so that the limits are not what the file says?
+
+Two tables of small checks: why a rule does not reach the client, and what in it does nothing. A check takes one rule and the
+scene, and gives warnings.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool
+from loadgen.policy.selection import ROOT_NAMESPACE, exports, host_of, is_visible, matches, specificity, winner
+from loadgen.policy.webhook import empty_blocks
+from loadgen.schema import shown
+
+if TYPE_CHECKING:
+    from loadgen.errors import Problem
+    from loadgen.policy.rule import Path, Rule
+    from loadgen.policy.selection import Merged, Service, Workload
+
+SIMILAR = 0.75
+"""How alike two words must be, from 0 to 1, to pass for one of them misspelt."""
+_DOTTED_NAME = 2
+_DOTTED_SVC = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything that a check may look at. ``merged`` is what Istio uses for the client, if anything."""
+
+    service: Service
+    client: Workload
+    merged: Merged | None
+    root_namespace: str
+    routed_subsets: Collection[str]
+    hosts: Collection[str]
+
+
+Check = Callable[["Rule", Scene], Iterator["Problem"]]
+
+
+def lint(
+    rules: Sequence[Rule],
+    service: Service,
+    client: Workload,
+    *,
+    root_namespace: str = ROOT_NAMESPACE,
+    routed_subsets: Collection[str] = (),
+    hosts: Collection[str] = (),
+) -> list[Problem]:
+    """Find what Istio silently ignores in these rules, seen from one client of one service; only warnings, in the order of the file.
+
+    ``routed_subsets`` are the subsets that a route sends traffic to, ``hosts`` the full names of other services that are
+    known to exist. Blocks that are empty are also among the problems of ``parse_rules``, as equal values.
+    """
+    merged = winner(rules, service, client, root_namespace=root_namespace)
+    scene = Scene(service, client, merged, root_namespace, routed_subsets, hosts)
+    found = [problem for rule in rules for problem in _findings(rule, scene)]
+    return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _findings(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    yield from _empty(rule, scene)
+    if not matches(rule, scene.service):
+        yield from _first(HOST_CHECKS, rule, scene)
+        return
+    if scene.merged is None or rule not in scene.merged.sources:
+        yield from _first(REACH_CHECKS, rule, scene)
+    for check in CONTENT_CHECKS:
+        yield from check(rule, scene)
+
+
+def _first(checks: Sequence[Check], rule: Rule, scene: Scene) -> Iterator[Problem]:
+    """Give the first reason only: the others follow from it or would confuse."""
+    for check in checks:
+        found = list(check(rule, scene))
+        if found:
+            yield from found
+            return
+
+
+def _empty(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    if rule.document is not None:
+        for objection in empty_blocks(rule.spec()):
+            yield objection.problem(rule.document, (*rule.path, "spec"))
+
+
+# Why does the host not name the service?
+
+
+def _dotted_host(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    full = _completed(rule, scene)
+    if full is None or rule.host in scene.hosts:
+        return
+    message = f"the host {shown(rule.host)} has a dot, so Istio takes it for a full name, and no service of the cluster is called that"
+    yield rule.warning(
+        ("host",), message, hint=f"write {scene.service.host if _alike(full, scene.service.host) else full}", code="host-not-fqdn"
+    )
+
+
+def _completed(rule: Rule, scene: Scene) -> str | None:
+    """Give the full name that a dotted host was meant to be, if it looks like a part of one: ``user.base`` or ``user.base.svc``."""
+    host, service = rule.host, scene.service
+    if "." not in host or "*" in host:
+        return None
+    if service.host.startswith(f"{host}."):
+        return service.host
+    labels = host.split(".")
+    if len(labels) == _DOTTED_NAME and labels[1] in {service.namespace, scene.client.namespace, rule.namespace}:
+        return f"{host}.svc.{service.domain}"
+    return f"{host}.{service.domain}" if len(labels) == _DOTTED_SVC and labels[2] == "svc" else None
+
+
+def _host_elsewhere(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    if rule.host == scene.service.name:
+        message = (
+            f"the host {shown(rule.host)} means {host_of(rule, scene.service)}: a short name is completed with the rule's own namespace"
+        )
+        yield rule.warning(
+            ("host",),
+            message,
+            hint=f"write {scene.service.host}, or put the rule into the namespace {scene.service.namespace}",
+            code="host-other-namespace",
+        )
+
+
+def _misspelt_host(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    host = host_of(rule, scene.service)
+    if host not in scene.hosts and _alike(host, scene.service.host):
+        yield rule.warning(
+            ("host",), f"no known service is called {host}", hint=f"did you mean {scene.service.host}?", code="host-misspelt"
+        )
+
+
+def _alike(host: str, target: str) -> bool:
+    labels, wanted = host.split("."), target.split(".")
+    return len(labels) == len(wanted) and all(
+        difflib.SequenceMatcher(None, *pair).ratio() >= SIMILAR for pair in zip(labels, wanted, strict=True)
+    )
+
+
+def _other_service(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    if scene.merged is None:
+        message = f"the rule is for {host_of(rule, scene.service)}, not for the target {scene.service.host}: it limits nothing here"
+        yield rule.warning(
+            ("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service"
+        )
+
+
+# The host is right: why does the rule not reach the client?
+
+
+def _selector_namespace(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    if rule.selector is not None and rule.namespace != scene.client.namespace:
+        own, other = rule.namespace, scene.client.namespace
+        message = f"a rule with a workloadSelector is for workloads of its own namespace {own}; the client is in {other}"
+        yield rule.warning(
+            ("workloadSelector",),
+            message,
+            hint="put the rule into the client's namespace, or leave the selector out",
+            code="selector-other-namespace",
+            at_key=True,
+        )
+
+
+def _selector_labels(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    missing = [f"{key}={value}" for key, value in (rule.selector or {}).items() if scene.client.labels.get(key) != value]
+    if missing:
+        message = f"the workloadSelector does not fit the client: it has no label {', '.join(missing)}"
+        yield rule.warning(
+            ("workloadSelector",), message, hint="correct the selector or the client's labels", code="selector-other-workload", at_key=True
+        )
+
+
+def _hidden(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    if not is_visible(rule, scene.client.namespace):
+        message = f"exportTo hides the rule from the client's namespace {scene.client.namespace}"
+        yield rule.warning(
+            ("exportTo",),
+            message,
+            hint=f"add {scene.client.namespace} to exportTo, or leave exportTo out",
+            code="export-to-hides",
+            at_key=True,
+        )
+
+
+def _stray_namespace(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    searched = list(dict.fromkeys((scene.client.namespace, scene.service.namespace, scene.root_namespace)))
+    if rule.namespace not in searched:
+        message = f"Istio looks for a rule in {', '.join(searched)} only, not in {rule.namespace}"
+        yield rule.warning(
+            ("host",), message, hint=f"put the rule into the namespace {scene.service.namespace}", code="namespace-not-searched"
+        )
+
+
+def _beaten(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    if scene.merged is None:
+        message = "a rule with a more specific host stands before it, and that one is not for this client"
+        yield rule.warning(("host",), message, hint="widen the exportTo of the more specific rule", code="more-specific-host")
+        return
+    chosen = scene.merged.rule
+    code, reason = _why_beaten(rule, chosen, scene)
+    hint = f"change {chosen.key} instead, or remove it: Istio does not mix the two"
+    yield rule.warning(("host",), f"the rule has no effect, {chosen.key} counts instead: {reason}", hint=hint, code=code)
+
+
+def _why_beaten(rule: Rule, chosen: Rule, scene: Scene) -> tuple[str, str]:
+    service = scene.service
+    if rule.namespace != chosen.namespace:
+        return "nearer-namespace", f"Istio looks into the namespace {chosen.namespace} first"
+    if specificity(host_of(rule, service)) < specificity(host_of(chosen, service)):
+        return "more-specific-host", f"its host {chosen.host} is more specific than {rule.host}"
+    if chosen.selector is not None:
+        return "selector-wins", "its workloadSelector fits the client"
+    return (
+        "export-to-differs",
+        f"the two have different exportTo ({_listed(rule)} and {_listed(chosen)}), so Istio does not merge them and takes the youngest",
+    )
+
+
+def _listed(rule: Rule) -> str:
+    return ", ".join(sorted(exports(rule))) or "none"
+
+
+# The rule reaches the client: what in it does nothing?
+
+
+def _older_policy(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    source = scene.merged.policy_source if scene.merged and rule in scene.merged.sources else None
+    if source is None or source is rule or rule.traffic_policy is None:
+        return
+    reason = f"{source.key} is for the same host and {_before(source, rule)}, and Istio takes the first one as a whole"
+    message = f"this trafficPolicy has no effect: {reason}"
+    yield rule.warning(("trafficPolicy",), message, hint=f"change {source.key} instead, or remove it", code="older-rule", at_key=True)
+
+
+def _older_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    merged = scene.merged if scene.merged and rule in scene.merged.sources else None
+    for index, subset in enumerate(rule.subsets):
+        source = merged.subset_source(subset.name) if merged else None
+        if source is not None and source is not rule:
+            message = f"the subset {subset.name} has no effect: {source.key} has one of that name and {_before(source, rule)}"
+            yield rule.warning(
+                ("subsets", index, "name"), message, hint="give it another name, or remove the other one", code="older-subset"
+            )
+
+
+def _before(source: Rule, rule: Rule) -> str:
+    return "comes first by name" if source.created == rule.created else "is older"
+
+
+def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    for path, pool in rule.pools():
+        tcp, http = _halves(pool)
+        limits = {("tcp", "maxConnections"): tcp.max_connections, ("http", "http1MaxPendingRequests"): http.http1_max_pending_requests}
+        limits |= {("http", "http2MaxRequests"): http.http2_max_requests, ("http", "maxRetries"): http.max_retries}
+        for where, value in limits.items():
+            if value == 0:
+                message = f"{where[-1]}: 0 does not mean none, Istio takes it for unset: there is no limit"
+                yield rule.warning(
+                    (*path, *where), message, hint="the smallest limit is 1; leave the key out for no limit", code="zero-is-unset"
+                )
+
+
+def _endless_queue(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    for path, pool in rule.pools():
+        tcp, http = _halves(pool)
+        if tcp.max_connections and not http.http1_max_pending_requests and not http.http2_max_requests:
+            message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
+            yield rule.warning(
+                (*path, "tcp", "maxConnections"),
+                message,
+                hint="add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue",
+                code="endless-queue",
+            )
+
+
+def _http2_only(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    for path, pool in rule.pools():
+        http = pool.http or HttpPool()
+        settings = {"maxConcurrentStreams": http.max_concurrent_streams, "http2KeepAlive": http.http2_keep_alive}
+        for key in (key for key, value in settings.items() if value):
+            message = f"{key} has no effect on an HTTP/1.1 port, even one that is upgraded to HTTP/2"
+            yield rule.warning((*path, "http", key), message, hint="use http2MaxRequests to limit requests", code="http2-only", at_key=True)
+
+
+def _halves(pool: ConnectionPool) -> tuple[TcpPool, HttpPool]:
+    return pool.tcp or TcpPool(), pool.http or HttpPool()
+
+
+def _unrouted_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    for index, subset in enumerate(rule.subsets):
+        if subset.traffic_policy is not None and subset.name not in scene.routed_subsets:
+            path: Path = ("subsets", index, "trafficPolicy")
+            message = f"the policy of the subset {subset.name} has no effect: no route sends traffic to the subset"
+            yield rule.warning(
+                path, message, hint="move it to spec.trafficPolicy, or add a route to the subset", code="subset-not-routed", at_key=True
+            )
+
+
+def _unknown_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    for path, policy in rule.policies():
+        number = policy.port.number or 0 if isinstance(policy, PortPolicy) and policy.port else None
+        if number is not None and number not in scene.service.ports:
+            message = f"the service {scene.service.host} has no port {number}"
+            hint = f"its ports are {', '.join(map(str, scene.service.ports))}; the service's port counts, not the pod's"
+            yield rule.warning((*path, "port", "number"), message, hint=hint, code="port-unknown")
+
+
+HOST_CHECKS: tuple[Check, ...] = (_dotted_host, _host_elsewhere, _misspelt_host, _other_service)
+REACH_CHECKS: tuple[Check, ...] = (_selector_namespace, _selector_labels, _hidden, _stray_namespace, _beaten)
+CONTENT_CHECKS: tuple[Check, ...] = (_older_policy, _older_subset, _zero, _endless_queue, _http2_only, _unrouted_subset, _unknown_port)

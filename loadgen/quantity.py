@@ -1,0 +1,81 @@
+"""How do people write a duration, a rate and an interval? ``1m30s``, ``50/s``, ``exponential 20ms``."""
+
+from __future__ import annotations
+
+import re
+
+from loadgen.pacing import Interval
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "us": 1e-6, "µs": 1e-6}
+_PART = r"(\d+(?:\.\d+)?)(ms|us|µs|s|m|h)"
+_DURATION = re.compile(rf"(?:{_PART})+")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
+MAX_DURATION_S = 24 * 3600.0
+
+
+def duration_s(text: object) -> float:
+    """Read a duration such as ``250ms``, ``8s`` or ``1m30s``, in seconds.
+
+    Raises ValueError with a sentence for a person.
+    """
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        raise ValueError(f"the duration {text} has no unit; write {text}s or {text}ms")  # noqa: TRY004  # pydantic shows ValueErrors to the user
+    if not isinstance(text, str) or not _DURATION.fullmatch(text):
+        raise ValueError(f"{_said(text)} is no duration; write for example 250ms, 8s or 1m30s")
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_PART, text))
+    if seconds > MAX_DURATION_S:
+        raise ValueError(f"{_said(text)} is longer than 24h")
+    return seconds
+
+
+def positive_duration_s(text: object) -> float:
+    """Read a duration that is not zero."""
+    seconds = duration_s(text)
+    if not seconds:
+        raise ValueError("the duration must be more than 0")
+    return seconds
+
+
+def rate_per_s(text: object) -> float:
+    """Read a rate such as ``50/s`` or ``300/m``, per second.
+
+    Raises ValueError with a sentence for a person.
+    """
+    match = _RATE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"{_said(text)} is no rate; write for example 50/s or 300/m")
+    rate = float(match[1]) / _UNITS_S[match[2]]
+    if not rate:
+        raise ValueError("the rate must be more than 0")
+    return rate
+
+
+def interval(text: object) -> Interval:
+    """Read a time between two events: ``none``, ``20ms``, ``constant 20ms`` or ``exponential 20ms`` (the mean).
+
+    Raises ValueError with a sentence for a person.
+    """
+    if isinstance(text, Interval):
+        return text
+    if text == "none":
+        return Interval()
+    words = text.split() if isinstance(text, str) else []
+    if len(words) == 2:  # noqa: PLR2004  # a kind and a duration
+        if words[0] not in {"constant", "exponential"}:
+            raise ValueError(f"'{words[0]}' is no kind of interval; write none, constant 20ms or exponential 20ms")
+        return Interval(duration_s(words[1]), exponential=words[0] == "exponential")
+    return Interval(duration_s(text))
+
+
+def seconds_text(seconds: float) -> str:
+    """Write a duration for a person: ``820 µs``, ``21.4 ms``, ``3.20 s``."""
+    if seconds < 0.001:  # noqa: PLR2004
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    return f"{seconds:.2f} s"
+
+
+def _said(value: object) -> str:
+    text = str(value)
+    return f"'{text[:40]}…'" if len(text) > 40 else f"'{text}'"  # noqa: PLR2004

@@ -1,0 +1,190 @@
+"""What a run showed, as one versioned object: the only thing that any output is made from, now or later.
+
+Times are seconds, shares are 0 to 1. Fields may be added in a version; none is renamed or taken away.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from loadgen.verdict import State
+
+SCHEMA = "loadgen.report/v1"
+Name = str
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Validity(_Part):
+    """Whether the figures may be trusted, and if not, why."""
+
+    state: Literal["VALID", "INVALID"]
+    reasons: list[str]
+
+
+class VerdictPart(_Part):
+    """What the run says about the limit."""
+
+    state: State
+    sentence: str
+
+
+class Quantiles(_Part):
+    """A latency distribution in seconds, counted from the moment a request was due."""
+
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+class Lag(_Part):
+    """How late the hammer got round to sending, in seconds."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+class LedgerPart(_Part):
+    """The client's overflow count, the proxy's overflow counters (both kinds), and the difference.
+
+    ``pending_overflow`` and ``active_overflow`` are the proxy's two kinds; ``server_side`` the overflows that another proxy made.
+    ``proxy`` and ``difference`` are null if the proxy could not be read when the phase ended.
+    """
+
+    client: int
+    proxy: int | None
+    difference: int | None
+    pending_overflow: int = 0
+    active_overflow: int = 0
+    server_side: int = 0
+
+
+class ServicePart(_Part):
+    """What the service itself counted: requests that arrived in the phase, and the most in flight at a time."""
+
+    requests: int
+    peak_in_flight: int
+
+
+class Spread(_Part):
+    """The fastest, middle and slowest client, in seconds."""
+
+    min: float
+    p50: float
+    max: float
+
+
+class Effective(_Part):
+    """The limits in force as a sidecar's admin interface shows them; 4294967295 means no limit, as does 0 for the last."""
+
+    max_connections: int
+    max_pending_requests: int
+    max_requests: int
+    max_retries: int
+    max_requests_per_connection: int
+
+
+class ClientPart(_Part):
+    """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended."""
+
+    name: Name
+    requests: int
+    outcomes: dict[str, int]
+    latency_s: dict[str, Quantiles]
+    ledger: LedgerPart
+    service: ServicePart
+    convergence_s: float | None
+    drain_s: float
+    effective: Effective
+
+
+class PhasePart(_Part):
+    """One phase, all clients together and one by one. ``held_s`` is how long sending was held back to read a busy proxy's counters."""
+
+    name: Name
+    policy: Literal["absent", "applied", "removed"]
+    duration_s: float
+    requests: int
+    rate_per_s: float
+    outcomes: dict[str, int]
+    latency_s: dict[str, Quantiles]
+    schedule_lag_s: Lag
+    ledger: LedgerPart
+    service: ServicePart
+    convergence_s: Spread | None
+    drain_s: Spread
+    held_s: float
+    hammer_cpu_share: float
+    clients: list[ClientPart]
+
+
+class ExpectationPart(_Part):
+    """One expectation: what was wanted, what was got, and whether it held."""
+
+    phase: str
+    metric: str
+    wanted: str
+    got: str
+    held: bool
+
+
+class RestorePart(_Part):
+    """Whether the mesh is again as it was found."""
+
+    state: Literal["verified", "not_needed", "failed"]
+    detail: str
+
+
+class ScenarioPart(_Part):
+    """What was run."""
+
+    name: str
+    target: str
+    load: dict[str, object]
+    clients: int
+    workers: int
+    service_time: str
+    rule: str | None
+    limits: dict[str, int]
+    seed: int
+
+
+class Environment(_Part):
+    """Where it was run. ``hammer_cpu_share`` is the load process's share of one core over all phases."""
+
+    loadgen: str
+    python: str
+    platform: str
+    cpus: int
+    envoy: str
+    hammer_cpu_share: float
+    ready_s: float
+
+
+class Report(_Part):
+    """A whole run."""
+
+    schema_: Literal["loadgen.report/v1"] = Field(SCHEMA, alias="schema")
+    scenario: ScenarioPart
+    mesh: Literal["local", "cluster"]
+    started_at: str
+    duration_s: float
+    environment: Environment
+    validity: Validity
+    verdict: VerdictPart
+    phases: list[PhasePart]
+    expectations: list[ExpectationPart]
+    findings: list[str]
+    restore: RestorePart
+
+    def to_json(self) -> str:
+        """Write the report as ``report.json`` holds it."""
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"

@@ -1,0 +1,1 @@
+"""One scenario in time: phases, toggles, convergence, counting, restore."""

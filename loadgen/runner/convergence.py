@@ -1,0 +1,88 @@
+"""Is the policy in force everywhere? Asks every client's sidecar until all of them show the wanted state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import anyio
+
+from loadgen.engine.load import clock
+from loadgen.errors import LoadgenError, MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from loadgen.policy.rule import Rule
+    from loadgen.policy.state import SidecarState
+
+CONVERGE_S = 10.0
+POLL_S = 0.005
+
+
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+C = TypeVar("C", bound=Named)
+T = TypeVar("T")
+
+
+class Sidecars(Protocol[C]):
+    """The part of a mesh that convergence needs."""
+
+    @property
+    def clients(self) -> Sequence[C]:
+        """All clients."""
+
+    def wanted(self, rules: Sequence[Rule]) -> SidecarState:
+        """Give the state that these rules must lead to in every sidecar."""
+
+    async def state(self, client: C) -> SidecarState:
+        """Give the state of one sidecar."""
+
+
+async def converge(mesh: Sidecars[C], rules: Sequence[Rule]) -> dict[str, float]:
+    """Wait until every sidecar shows what the rules lead to; give the moment (on ``clock``) at which each of them did.
+
+    Raises MeshError if one does not within 10 s, or refuses the configuration.
+    """
+    wanted = mesh.wanted(rules)
+    reached: dict[str, float] = {}
+
+    async def wait(client: C) -> None:
+        while await mesh.state(client) != wanted:
+            await anyio.sleep(POLL_S)
+        reached[client.name] = clock()
+
+    try:
+        with anyio.fail_after(CONVERGE_S):
+            await for_each(mesh.clients, wait)
+    except TimeoutError as error:
+        missing = [client.name for client in mesh.clients if client.name not in reached]
+        message = f"after {CONVERGE_S:.0f} s the policy was not in force at {len(missing)} of {len(mesh.clients)} sidecars: {', '.join(missing)}"
+        raise MeshError(message, hint="somebody else may have changed the policy meanwhile, or the machine is overloaded") from error
+    return reached
+
+
+async def for_each(clients: Sequence[C], job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
+    """Do a job for all clients at the same time. The first error of ours ends the others and is raised as itself, not in a group."""
+    results: dict[str, T] = {}
+    failures: list[LoadgenError] = []
+
+    async def one(client: C) -> None:
+        try:
+            results[client.name] = await job(client)
+        except LoadgenError as error:
+            failures.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for client in clients:
+            tasks.start_soon(one, client)
+    if failures:
+        raise failures[0]
+    return results

@@ -1,0 +1,246 @@
+"""What do the measurements say? From windows and tallies to the one report; no I/O, no clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from typing import TYPE_CHECKING
+
+from loadgen import report as parts
+from loadgen.expectation import RUN
+from loadgen.ledger import Counters, Ledger, ServiceCount
+from loadgen.outcome import Outcome
+from loadgen.recorder import Histogram, Tally, merged
+from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from loadgen.expectation import Expectation
+    from loadgen.inputs import Plan
+    from loadgen.policy.state import SidecarState
+    from loadgen.runner.story import Measured, Window
+
+BUSY_CPU_SHARE = 0.9
+LATE_S = 0.05
+UNSENT_SHARE = 0.01
+
+
+def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environment: parts.Environment, started_at: str) -> parts.Report:
+    """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar."""
+    phases = [_phase(window) for window in measured.windows]
+    verdict = judge(_evidence(plan, measured, wanted))
+    reasons = [*measured.reasons, *(reason for phase in phases for reason in _doubts(phase))]
+    reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
+    return parts.Report(
+        schema_=parts.SCHEMA,
+        scenario=_scenario(plan, wanted),
+        mesh="local",
+        started_at=started_at,
+        duration_s=round(measured.ended_s, 3),
+        environment=environment.model_copy(update={"hammer_cpu_share": _cpu_share(measured.windows)}),
+        validity=parts.Validity(state="INVALID" if reasons else "VALID", reasons=reasons),
+        verdict=parts.VerdictPart(state=verdict.state, sentence=verdict.sentence),
+        phases=phases,
+        expectations=[_expectation(each, phases, verdict) for each in plan.scenario.expected()],
+        findings=[str(finding) for finding in plan.findings],
+        restore=_restore(measured),
+    )
+
+
+def _scenario(plan: Plan, wanted: SidecarState) -> parts.ScenarioPart:
+    scenario = plan.scenario
+    service = scenario.service.time
+    return parts.ScenarioPart(
+        name=scenario.name,
+        target=scenario.target.url,
+        load=scenario.load.model_dump(mode="json"),
+        clients=scenario.clients.count,
+        workers=scenario.clients.workers,
+        service_time=f"{'exponential' if service.exponential else 'constant'} {service.mean_s:g} s",
+        rule=wanted.rule,
+        limits=wanted.limits.in_force(),
+        seed=scenario.seed,
+    )
+
+
+def _restore(measured: Measured) -> parts.RestorePart:
+    states = {None: "not_needed", True: "verified", False: "failed"}
+    return parts.RestorePart.model_validate({"state": states[measured.restored], "detail": measured.restore_detail})
+
+
+def _phase(window: Window) -> parts.PhasePart:
+    clients = [_client(window, name) for name in window.starts]
+    total = merged(edge.tally for edge in window.starts.values())
+    duration = window.ended - window.began
+    counters = [counters for name in window.starts if (counters := _counters(window, name)) is not None]
+    return parts.PhasePart(
+        name=window.phase.name,
+        policy=window.phase.policy,
+        duration_s=round(duration, 4),
+        requests=total.requests,
+        rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
+        outcomes=_outcomes(total),
+        latency_s=_latencies(total),
+        schedule_lag_s=parts.Lag(p50=_round(total.lag.quantile(0.5)), p99=_round(total.lag.quantile(0.99)), max=_round(total.lag.max_s)),
+        ledger=_ledger(total, _sum(counters) if len(counters) == len(clients) else None),
+        service=_service(window.service_start[0], window.service_end[0] if window.service_end else None),
+        convergence_s=_spread(window.convergence_s.values()),
+        drain_s=_spread(window.drain_s.values()) or parts.Spread(min=0, p50=0, max=0),
+        held_s=round(sum(edge.held_s for edge in [*window.starts.values(), *window.ends.values()]), 4),
+        hammer_cpu_share=round((window.cpu_end_s - window.cpu_start_s) / duration, 3) if duration else 0.0,
+        clients=clients,
+    )
+
+
+def _client(window: Window, name: str) -> parts.ClientPart:
+    tally = window.starts[name].tally
+    convergence = window.convergence_s.get(name)
+    nothing = ServiceCount()
+    ended = window.service_end[1].get(name, nothing) if window.service_end else None
+    return parts.ClientPart(
+        name=name,
+        requests=tally.requests,
+        outcomes=_outcomes(tally),
+        latency_s=_latencies(tally),
+        ledger=_ledger(tally, _counters(window, name)),
+        service=_service(window.service_start[1].get(name, nothing), ended),
+        convergence_s=None if convergence is None else round(convergence, 4),
+        drain_s=round(window.drain_s[name], 4),
+        effective=parts.Effective(**dataclasses.asdict(window.states[name].limits)),
+    )
+
+
+def _counters(window: Window, name: str) -> Counters | None:
+    end = window.ends.get(name)
+    return None if end is None else end.counters.since(window.starts[name].counters)
+
+
+def _sum(counters: Iterable[Counters]) -> Counters:
+    total = Counters()
+    for each in counters:
+        total = total.plus(each)
+    return total
+
+
+def _ledger(tally: Tally, counters: Counters | None) -> parts.LedgerPart:
+    seen = tally.sidecar_overflow
+    if counters is None:
+        return parts.LedgerPart(client=seen, proxy=None, difference=None, server_side=tally.server_overflow)
+    return parts.LedgerPart(
+        client=seen,
+        proxy=counters.overflow,
+        difference=Ledger(seen, counters.overflow).difference,
+        pending_overflow=counters.pending_overflow,
+        active_overflow=counters.active_overflow,
+        server_side=tally.server_overflow,
+    )
+
+
+def _service(start: ServiceCount, end: ServiceCount | None) -> parts.ServicePart:
+    return parts.ServicePart(requests=end.requests - start.requests, peak_in_flight=end.peak_in_flight) if end else parts.ServicePart(requests=0, peak_in_flight=0)
+
+
+def _outcomes(tally: Tally) -> dict[str, int]:
+    return {outcome.value: count for outcome, count in tally.outcomes.items()}
+
+
+def _latencies(tally: Tally) -> dict[str, parts.Quantiles]:
+    return {outcome.value: _quantiles(histogram) for outcome, histogram in tally.latency.items() if histogram.count and outcome is not Outcome.UNSENT}
+
+
+def _quantiles(histogram: Histogram) -> parts.Quantiles:
+    p50, p90, p99, p999 = (_round(histogram.quantile(share)) for share in (0.5, 0.9, 0.99, 0.999))
+    return parts.Quantiles(p50=p50, p90=p90, p99=p99, p999=p999, max=_round(histogram.max_s))
+
+
+def _round(seconds: float) -> float:
+    return round(seconds, 7)
+
+
+def _spread(values: Iterable[float]) -> parts.Spread | None:
+    numbers = [round(value, 4) for value in values]
+    return parts.Spread(min=min(numbers), p50=statistics.median(numbers), max=max(numbers)) if numbers else None
+
+
+def _cpu_share(windows: Iterable[Window]) -> float:
+    pairs = [(window.cpu_end_s - window.cpu_start_s, window.ended - window.began) for window in windows]
+    wall = sum(duration for _, duration in pairs)
+    return round(sum(cpu for cpu, _ in pairs) / wall, 3) if wall else 0.0
+
+
+def _doubts(phase: parts.PhasePart) -> list[str]:
+    """Say why the hammer itself spoils a phase."""
+    doubts = []
+    if phase.hammer_cpu_share >= BUSY_CPU_SHARE:
+        doubts.append(f"the hammer was the bottleneck in phase {phase.name}: it used {phase.hammer_cpu_share:.0%} of a core; offer less load")
+    if phase.schedule_lag_s.p99 >= LATE_S:
+        doubts.append(f"the hammer was late in phase {phase.name}: 1 % of the requests left {phase.schedule_lag_s.p99 * 1000:.0f} ms or more after they were due; offer less load, or use a quieter machine")
+    unsent = phase.outcomes[Outcome.UNSENT]
+    if unsent > UNSENT_SHARE * phase.requests:
+        doubts.append(f"{unsent:,} of {phase.requests:,} requests of phase {phase.name} were not sent because too many were in flight; raise max_in_flight or lower the rate")
+    if any(client.ledger.difference for client in phase.clients):
+        doubts.append(f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {phase.ledger.proxy}")
+    return doubts
+
+
+def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
+    applied = [window for window in measured.windows if window.phase.policy == "applied" and window.ends]
+    removed = [_phase(window) for window in measured.windows if window.phase.policy == "removed"]
+    others = sum(sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW] for window in measured.windows for edge in window.starts.values())
+    return Evidence(
+        applied=bool(applied),
+        rule=wanted.rule,
+        limits=wanted.limits.in_force(),
+        workers=plan.scenario.clients.workers,
+        clients=[_client_evidence(applied, name) for name in applied[0].ends] if applied else [],
+        service_peak=max((window.service_end[0].peak_in_flight for window in applied if window.service_end), default=0),
+        recovered=all(phase.outcomes[Outcome.OK] == phase.requests for phase in removed) if removed else None,
+        other_failures=others,
+        reason="; ".join(finding.message for finding in plan.findings if finding.code not in {"zero-is-unset", "empty-block"}) if wanted.rule is None else "",
+    )
+
+
+def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
+    """Take all phases with the policy applied together."""
+    counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
+    tally = merged(window.starts[name].tally for window in windows)
+    admitted = max((window.service_end[1].get(name, ServiceCount()).peak_in_flight for window in windows if window.service_end), default=0)
+    return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, admitted)
+
+
+def _expectation(expectation: Expectation, phases: list[parts.PhasePart], verdict: Verdict) -> parts.ExpectationPart:
+    got = expectation.got(_figures(expectation.phase, phases, verdict))
+    return parts.ExpectationPart(
+        phase=expectation.phase,
+        metric=expectation.metric,
+        wanted=str(expectation),
+        got="nothing was measured" if got is None else expectation.show(got),
+        held=expectation.holds(got),
+    )
+
+
+def _figures(name: str, phases: list[parts.PhasePart], verdict: Verdict) -> Mapping[str, float | str | None]:
+    if name == RUN:
+        return {"verdict": verdict.state.value}
+    for phase in phases:
+        if phase.name == name:
+            ok = phase.latency_s.get(Outcome.OK)
+            return {
+                **phase.outcomes,
+                "requests": phase.requests,
+                "ledger": phase.ledger.difference,
+                "peak_in_flight": phase.service.peak_in_flight,
+                "convergence": phase.convergence_s.max if phase.convergence_s else None,
+                **(ok.model_dump() if ok else dict.fromkeys(("p50", "p90", "p99", "p999", "max"))),
+            }
+    return _Nothing()
+
+
+class _Nothing(dict[str, "float | str | None"]):
+    """The figures of a phase that was not measured: none of anything."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+

@@ -1,0 +1,255 @@
+"""What shall happen? The scenario file as values: target, clients, load, service, policy, phases, expectations."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from loadgen.errors import Problem
+from loadgen.expectation import RUN, Expectation, parse_expectation
+from loadgen.pacing import Closed, Interval, Open, Pacing
+from loadgen.quantity import interval, positive_duration_s, rate_per_s
+from loadgen.schema import Model, nearest, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.document import Document
+
+MAX_CLIENTS = 200
+MAX_USERS = 2_000
+MAX_RATE_PER_S = 50_000.0
+MAX_WORKERS = 16
+MAX_PHASES = 20
+
+Duration = Annotated[float, BeforeValidator(positive_duration_s)]
+Rate = Annotated[float, BeforeValidator(rate_per_s), Field(le=MAX_RATE_PER_S)]
+IntervalField = Annotated[Interval, BeforeValidator(interval)]
+_LABEL = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
+_SERVICE_HOST = re.compile(r"(?P<name>[a-z0-9]([-a-z0-9]*[a-z0-9])?)\.(?P<namespace>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.svc(\.cluster\.local)?)?")
+_HTTP_PORT = 80
+
+
+class Expect(Model):
+    """The answer that counts as ok."""
+
+    status: int = Field(200, ge=100, le=599)
+    body: str = Field(max_length=1024)
+
+
+class Target(Model):
+    """The service of the mesh that the clients call. Only a service of the cluster can be named, so no scenario can aim at the outside."""
+
+    url: str
+    expect: Expect
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_service(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"'{url[:80]}' is no URL: {error}") from error
+        if parts.scheme != "http" or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("the target must look like http://user.base.svc.cluster.local:7000/")
+        if not re.fullmatch(r"/[!-~]*|", parts.path):
+            raise ValueError("the path of the target may hold printable ASCII characters only")
+        if port == 0 or not _SERVICE_HOST.fullmatch(parts.hostname or ""):
+            raise ValueError(f"the target '{parts.netloc[:80]}' is not allowed; allowed is a service of the mesh, <service>.<namespace>.svc.cluster.local:<port>")
+        return url
+
+    @property
+    def service(self) -> tuple[str, str]:
+        """Name and namespace of the service."""
+        match = _SERVICE_HOST.fullmatch(urlsplit(self.url).hostname or "")
+        assert match, "validated above"
+        return match["name"], match["namespace"]
+
+    @property
+    def port(self) -> int:
+        """The service's port."""
+        return urlsplit(self.url).port or _HTTP_PORT
+
+    @property
+    def path(self) -> str:
+        """The path that is asked for."""
+        return urlsplit(self.url).path or "/"
+
+
+class Clients(Model):
+    """The load sources, each behind its own sidecar. ``workers`` is the number of Envoy's worker threads in each."""
+
+    count: int = Field(10, ge=1, le=MAX_CLIENTS)
+    namespace: str = Field("test", pattern=_LABEL)
+    labels: dict[str, str] = Field(default_factory=lambda: {"app": "client"})
+    workers: int = Field(1, ge=1, le=MAX_WORKERS)
+
+
+class ClosedLoad(Model):
+    """``users`` users in each client; each waits for its answer, thinks, and sends again."""
+
+    model: Literal["closed"]
+    users: int = Field(ge=1, le=MAX_USERS)
+    think_time: IntervalField = Interval()
+    timeout: Duration = 5.0
+
+    @property
+    def pacing(self) -> Pacing:
+        """One client's pacing."""
+        return Closed(self.users, self.think_time)
+
+    @property
+    def max_in_flight(self) -> int:
+        """A user has at most one request in flight."""
+        return self.users
+
+
+class OpenLoad(Model):
+    """Arrivals at ``rate`` in each client, whatever the answers do; what would exceed ``max_in_flight`` counts as unsent."""
+
+    model: Literal["open"]
+    rate: Rate
+    arrivals: Literal["constant", "poisson"] = "poisson"
+    max_in_flight: int = Field(1000, ge=1, le=MAX_USERS)
+    timeout: Duration = 5.0
+
+    @property
+    def pacing(self) -> Pacing:
+        """One client's pacing."""
+        return Open(Interval(1 / self.rate, exponential=self.arrivals == "poisson"))
+
+
+class ServiceModel(Model):
+    """How the user service behaves on a laptop; in a cluster the real service decides."""
+
+    time: IntervalField = Interval(0.02)
+
+
+PolicyState = Literal["absent", "applied", "removed"]
+
+
+class Phase(Model):
+    """A named stretch of the scenario with the policy on or off."""
+
+    name: str = Field(pattern=_LABEL)
+    policy: PolicyState
+    duration: Duration
+
+
+class Overrides(Model):
+    """What the command line may put in the place of the file's values; None leaves them. ``duration`` (seconds) is that of every phase."""
+
+    clients: int | None = Field(None, ge=1, le=MAX_CLIENTS)
+    users: int | None = Field(None, ge=1, le=MAX_USERS)
+    rate: float | None = Field(None, gt=0, le=MAX_RATE_PER_S)
+    duration: float | None = Field(None, gt=0)
+    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+
+
+class Scenario(Model):
+    """A whole scenario file. ``policy`` is the path of the rule's file, relative to the scenario."""
+
+    name: str = Field(pattern=_LABEL)
+    description: str = ""
+    target: Target
+    clients: Clients = Clients()
+    load: Annotated[ClosedLoad | OpenLoad, Field(discriminator="model")]
+    service: ServiceModel = ServiceModel()
+    policy: str | None = None
+    phases: list[Phase] = Field(min_length=1, max_length=MAX_PHASES)
+    expectations: dict[str, Any] = Field(default_factory=dict)
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+
+    def overridden(self, overrides: Overrides) -> Scenario:
+        """Give the scenario with other values for this run.
+
+        Raises ValueError if the load model has no such value.
+        """
+        load = {name: value for name in ("users", "rate") if (value := getattr(overrides, name)) is not None}
+        for name in load:
+            if name not in type(self.load).model_fields:
+                raise ValueError(f"--{name} does not fit: the scenario's load model is {self.load.model}")
+        phase = {} if overrides.duration is None else {"duration": overrides.duration}
+        clients = {} if overrides.clients is None else {"count": overrides.clients}
+        return self.model_copy(
+            update={
+                "load": self.load.model_copy(update=load),
+                "clients": self.clients.model_copy(update=clients),
+                "phases": [each.model_copy(update=phase) for each in self.phases],
+                "seed": self.seed if overrides.seed is None else overrides.seed,
+            }
+        )
+
+    def expected(self) -> list[Expectation]:
+        """Give the expectations in the order of the file."""
+        return [parse_expectation(phase, text) for phase, texts in self.expectations.items() for text in _listed(texts)]
+
+
+def _listed(texts: object) -> list[object]:
+    return texts if isinstance(texts, list) else [texts]
+
+
+def parse_scenario(document: Document) -> tuple[Scenario | None, list[Problem]]:
+    """Read a scenario and find every mistake in it: those of the text, of single values, and of how they fit together."""
+    scenario, problems = validate(Scenario, document)
+    problems = [*document.problems, *problems]
+    if isinstance(document.data, dict):
+        problems += _phase_problems(document, document.data.get("phases"))
+        problems += _expectation_problems(document, document.data)
+        if not isinstance(document.data.get("policy"), str):
+            problems += _missing_policy(document, document.data.get("phases"))
+    return (None if problems else scenario), sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _phases(value: object) -> list[tuple[int, dict[str, Any]]]:
+    return [(index, phase) for index, phase in enumerate(value) if isinstance(phase, dict)] if isinstance(value, list) else []
+
+
+def _phase_problems(document: Document, value: object) -> list[Problem]:
+    problems: list[Problem] = []
+    first: dict[str, int] = {}
+    applied = False
+    for index, phase in _phases(value):
+        name, policy = phase.get("name"), phase.get("policy")
+        if isinstance(name, str):
+            if name in first:
+                problems.append(document.problem(["phases", index, "name"], f"the phase name '{name}' is used twice", hint=f"phase {first[name] + 1} has it already; each result needs a name of its own", code="duplicate-phase"))
+            first.setdefault(name, index)
+            if name == RUN:
+                problems.append(document.problem(["phases", index, "name"], f"a phase cannot be called '{RUN}'", hint=f"under expectations, '{RUN}' means the run as a whole", code="reserved-name"))
+        if policy == "removed" and not applied:
+            problems.append(document.problem(["phases", index, "policy"], "the policy cannot be removed before it was applied", hint="use absent, or put a phase with policy: applied before this one", code="phase-order"))
+        if policy == "absent" and applied:
+            problems.append(document.problem(["phases", index, "policy"], "the policy was applied before; it can only be removed now", hint="use removed", code="phase-order"))
+        applied = applied or policy == "applied"
+    return problems
+
+
+def _missing_policy(document: Document, phases: object) -> list[Problem]:
+    for index, phase in _phases(phases):
+        if phase.get("policy") == "applied" and "policy" not in document.data:
+            return [document.problem(["phases", index, "policy"], "the phase applies a policy, but the scenario names none", hint="add 'policy: policies/user.yaml' at the top level", code="missing-key")]
+    return []
+
+
+def _expectation_problems(document: Document, data: dict[str, Any]) -> list[Problem]:
+    expectations = data.get("expectations")
+    if not isinstance(expectations, dict):
+        return []
+    names = [*(phase["name"] for _, phase in _phases(data.get("phases")) if isinstance(phase.get("name"), str)), RUN]
+    problems: list[Problem] = []
+    for phase, texts in expectations.items():
+        if phase not in names:
+            problems.append(document.problem(["expectations", phase], f"there is no phase '{phase}'", hint=nearest(phase, names), code="unknown-phase", at_key=True))
+            continue
+        for index, text in enumerate(_listed(texts)):
+            path: Sequence[str | int] = ["expectations", phase, index] if isinstance(texts, list) else ["expectations", phase]
+            try:
+                parse_expectation(phase, text)
+            except ValueError as error:
+                problems.append(document.problem(path, str(error), code="expectation"))
+    return problems

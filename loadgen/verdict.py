@@ -1,0 +1,152 @@
+"""Did the limit do what the rule says? Judged by what was admitted and by the ledger, never by a percentage.
+
+The law for ``http2MaxRequests: L`` in a sidecar with W worker threads: at most L requests are admitted at a time, and up to L + W - 1 when
+workers race (measured on Envoy 1.40: exactly L with one worker). ``http1MaxPendingRequests`` bounds a queue, not what is admitted, and
+``maxConnections`` queues without ever rejecting: for those only the rejections are judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.ledger import Counters, Ledger
+
+
+class State(StrEnum):
+    """What can be said about a limit."""
+
+    ENFORCED = "enforced"
+    OVERSHOOT = "overshoot"
+    NOT_ENFORCED = "not_enforced"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The state, and one sentence that a person understands."""
+
+    state: State
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvidence:
+    """What one client showed while the policy was applied. ``admitted`` is the most that the service saw of it at a time."""
+
+    name: str
+    requests: int
+    ledger: Ledger
+    counters: Counters
+    admitted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a run showed.
+
+    ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
+    the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``recovered`` whether every request succeeded
+    after the rule was removed, None if no phase shows that; ``other_failures`` the requests that ended neither ok nor in an overflow.
+    """
+
+    applied: bool
+    rule: str | None
+    limits: dict[str, int]
+    workers: int
+    clients: Sequence[ClientEvidence]
+    service_peak: int
+    recovered: bool | None
+    other_failures: int = 0
+    reason: str = ""
+
+
+MAX_REQUESTS = "http2MaxRequests"
+MAX_PENDING = "http1MaxPendingRequests"
+MAX_CONNECTIONS = "maxConnections"
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Give the verdict of a run."""
+    if not evidence.applied or not evidence.clients:
+        return Verdict(State.INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied.")
+    differing = [client.name for client in evidence.clients if client.ledger.difference]
+    if differing:
+        return Verdict(State.INCONCLUSIVE, f"Inconclusive: the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did.")
+    if not evidence.limits:
+        return Verdict(State.NOT_ENFORCED, _no_limit(evidence))
+    if not _overflow(evidence):
+        return _without_overflow(evidence)
+    return _with_overflow(evidence)
+
+
+def _overflow(evidence: Evidence) -> int:
+    return sum(client.ledger.client for client in evidence.clients)
+
+
+def _no_limit(evidence: Evidence) -> str:
+    why = f": {evidence.reason}" if evidence.reason else ""
+    which = f"rule {evidence.rule} sets no limit" if evidence.rule else "the rule changes nothing for these clients"
+    requests = sum(client.requests for client in evidence.clients)
+    return f"Not enforced: {which}{why}. All {len(evidence.clients)} sidecars kept their defaults, and {_overflow(evidence):,} of {requests:,} requests overflowed."
+
+
+def _without_overflow(evidence: Evidence) -> Verdict:
+    admitted = max(client.admitted for client in evidence.clients)
+    limit = evidence.limits.get(MAX_REQUESTS)
+    requests = sum(client.requests for client in evidence.clients)
+    if limit is not None and admitted > limit + evidence.workers - 1:
+        return Verdict(State.NOT_ENFORCED, f"Not enforced: {MAX_REQUESTS} is {limit}, but up to {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.")
+    if limit is None and MAX_PENDING not in evidence.limits:
+        names = _listing([f"{name} {value}" for name, value in evidence.limits.items()])
+        return Verdict(State.INCONCLUSIVE, f"Inconclusive: {names} of rule {evidence.rule} is in force, but such a limit rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.")
+    names = _listing([f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}])
+    return Verdict(State.INCONCLUSIVE, f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never reached it: at most {admitted} request(s) of a client were in flight at a time. Offer more users or a higher rate.")
+
+
+def _with_overflow(evidence: Evidence) -> Verdict:
+    admitted = max(client.admitted for client in evidence.clients)
+    limit = evidence.limits.get(MAX_REQUESTS)
+    state = State.ENFORCED
+    if limit is not None and admitted > limit:
+        state = State.OVERSHOOT if admitted <= limit + evidence.workers - 1 else State.NOT_ENFORCED
+    return Verdict(state, f"{_HEADINGS[state]}: {_who_fired(evidence)}; {_what_was_admitted(evidence, admitted)}; {_aftermath(evidence)}.")
+
+
+_HEADINGS = {State.ENFORCED: "Enforced", State.OVERSHOOT: "Overshoot", State.NOT_ENFORCED: "Not enforced"}
+
+
+def _who_fired(evidence: Evidence) -> str:
+    active = sum(client.counters.active_overflow for client in evidence.clients)
+    pending = sum(client.counters.pending_overflow for client in evidence.clients)
+    fired = [f"{name} {evidence.limits[name]}" for name, count in ((MAX_REQUESTS, active), (MAX_PENDING, pending)) if count and name in evidence.limits]
+    overflow, requests = _overflow(evidence), sum(client.requests for client in evidence.clients)
+    hit = sum(1 for client in evidence.clients if client.ledger.client)
+    names = _listing(fired) or "a limit"
+    return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {len(evidence.clients)} clients, each at its own sidecar"
+
+
+def _what_was_admitted(evidence: Evidence, admitted: int) -> str:
+    limit = evidence.limits.get(MAX_REQUESTS)
+    clients = len(evidence.clients)
+    if limit is not None and admitted > limit:
+        band = f", inside the race of {evidence.workers} workers" if admitted <= limit + evidence.workers - 1 else ""
+        return f"up to {admitted} requests of a client were admitted at a time{band}, where {limit} is allowed"
+    return f"each client had at most {admitted} request{'s' if admitted != 1 else ''} admitted at a time, and the service saw at most {evidence.service_peak} at once from all {clients}"
+
+
+def _aftermath(evidence: Evidence) -> str:
+    others = f" ({evidence.other_failures:,} requests failed otherwise)" if evidence.other_failures else ""
+    if evidence.recovered is None:
+        return f"no phase shows what happens after the rule is removed{others}"
+    if evidence.recovered:
+        return f"the rule is gone again and every request succeeds{others}"
+    return f"the rule is gone again, but not every request succeeds{others}"
+
+
+def _listing(words: Sequence[str]) -> str:
+    return " and ".join(words) if len(words) <= 2 else f"{', '.join(words[:-1])} and {words[-1]}"  # noqa: PLR2004
