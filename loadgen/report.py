@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from loadgen.policy.limits import Limits
 from loadgen.verdict import State
 
 SCHEMA = "loadgen.report/v1"
@@ -90,6 +91,10 @@ class Effective(_Part):
     max_requests: int
     max_retries: int
     max_requests_per_connection: int
+
+    def in_force(self) -> dict[str, int]:
+        """Give the limits that are set, by the names of the DestinationRule's fields."""
+        return Limits(**self.model_dump()).in_force()
 
 
 class ClientPart(_Part):

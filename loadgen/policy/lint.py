@@ -42,7 +42,7 @@ class Scene:
 Check = Callable[["Rule", Scene], Iterator["Problem"]]
 
 
-def lint(
+def lint(  # noqa: PLR0913  # what is known beside the rules, by keyword
     rules: Sequence[Rule],
     service: Service,
     client: Workload,

@@ -8,33 +8,40 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from loadgen.errors import printable
 from loadgen.outcome import Answer, Outcome
 from loadgen.quantity import seconds_text
+from loadgen.report import ClientPart, PhasePart
+from loadgen.verdict import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from rich.console import Console
     from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
 
     from loadgen.progress import Progress
-    from loadgen.report import PhasePart, Report
+    from loadgen.report import Quantiles, Report
 
 PLAIN_EVERY_S = 5.0
-BODY_CHARACTERS = 90
-_BAR = 24
+BODY_CHARACTERS = 120
+_BAR = 12
+PLAIN_WIDTH = 120
 
 
 def answer_line(answer: Answer) -> str:
-    """Write one answer as a line of the client's log: ``client-3 200 Kevin (21.4 ms)``."""
+    """Write one answer as a line of the client's log: the client, the status, the time that it took, and what came back."""
     took = seconds_text(answer.latency_s)
     if answer.response is None:
-        return f"{answer.client:<10} ---  {answer.outcome} ({took})"
+        return f"{answer.client:<10} ---  {took:>8}  {answer.outcome}"
     body = printable(answer.response.body[:BODY_CHARACTERS].decode("utf-8", "replace").strip())
-    return f"{answer.client:<10} {answer.response.status}  {body} ({took})"
+    return f"{answer.client:<10} {answer.response.status}  {took:>8}  {body}"
 
 
 class Screen:
@@ -63,12 +70,12 @@ class Screen:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, text: str, style: str = "") -> None:
-        """Print one line above the progress."""
+    def say(self, text: str, style: str = "", *, crop: bool = False) -> None:
+        """Print a line above the progress; with ``crop`` a terminal shows only as much as fits into one."""
         if self._quiet:
             return
         if self._console is not None:
-            self._console.print(text, style=style or None, markup=False, soft_wrap=True)
+            self._console.print(text, style=style or None, markup=False, no_wrap=crop, overflow="ellipsis" if crop else None)
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -88,7 +95,7 @@ class Screen:
     def answer(self, answer: Answer) -> None:
         """One of the answers, now and then."""
         style = "green" if answer.outcome is Outcome.OK else "yellow" if answer.outcome is Outcome.OVERFLOW else "red"
-        self.say(f"  {answer_line(answer)}", style=style)
+        self.say(f"  {answer_line(answer)}", style=style, crop=True)
 
     def progress(self, progress: Progress) -> None:
         """Several times a second."""
@@ -126,16 +133,16 @@ def _progress_line(progress: Progress, rate: float) -> str:
     return f"  {progress.phase} {progress.elapsed_s:.0f} of {progress.duration_s:.0f} s  {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left"
 
 
-def _progress_text(progress: Progress, rate: float) -> Any:
+def _progress_text(progress: Progress, rate: float) -> Text:
     from rich.text import Text  # noqa: PLC0415
 
     filled = round(_BAR * min(1.0, progress.elapsed_s / progress.duration_s))
-    bar = "━" * filled + "─" * (_BAR - filled)
-    state = f"{progress.phase} (policy {progress.policy})" if progress.counting else f"{progress.phase} (waiting until the policy is {progress.policy} everywhere)"
-    text = Text(f"[{progress.index + 1}/{progress.phases}] {state}  ", style="bold")
-    text.append(f"{bar} ", style="cyan")
-    text.append(f"{rate:,.0f}/s  {_split(progress.outcomes)}  in flight {progress.in_flight}  {progress.left_s:.0f} s left", style="not bold")
-    return text
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"[{progress.index + 1}/{progress.phases}] {progress.phase} ", style="bold")
+    text.append("━" * filled + "─" * (_BAR - filled), style="cyan")
+    if not progress.counting:
+        return text.append(f" waiting until the policy is {progress.policy} everywhere")
+    return text.append(f" {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left  {progress.in_flight} in flight")
 
 
 # The result.
@@ -143,96 +150,136 @@ def _progress_text(progress: Progress, rate: float) -> Any:
 
 def print_report(report: Report, *, verbose: bool, where: str) -> None:
     """Print the tables, the verdict and where the report lies, to stdout."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = _stdout()
     console.print()
     if report.phases:
-        console.print(_phase_table(report))
-        console.print(_ledger_table(report))
+        _print_table(console, "Phases", _PHASE_COLUMNS, report.phases)
+        _print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", _LEDGER_COLUMNS, report.phases)
     if verbose:
         for phase in report.phases:
-            console.print(_client_table(phase))
+            clients = sorted(phase.clients, key=lambda client: (len(client.name), client.name))
+            _print_table(console, f"Clients in phase {phase.name}", _CLIENT_COLUMNS, clients)
     for expectation in report.expectations:
         mark, style = ("held", "green") if expectation.held else ("FAILED", "bold red")
         console.print(f"{mark:<6}  {expectation.phase}: {expectation.wanted} (got {expectation.got})", style=style, markup=False)
-    print_verdict(report, where=where, console=console)
+    _print_conclusion(console, report, where)
 
 
-def print_verdict(report: Report, *, where: str, console: Console | None = None) -> None:
-    """Print only the verdict, the validity and where the report lies."""
+def print_verdict(report: Report, *, where: str) -> None:
+    """Print only the verdict, the validity and where the report lies, to stdout."""
+    _print_conclusion(_stdout(), report, where)
+
+
+def _stdout() -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def _print_conclusion(console: Console, report: Report, where: str) -> None:
     console.print()
-    style = {"enforced": "bold green", "overshoot": "bold yellow", "not_enforced": "bold red"}.get(report.verdict.state, "bold yellow")
-    console.print(report.verdict.sentence, style=style, markup=False, soft_wrap=not sys.stdout.isatty())
+    console.print(report.verdict.sentence, style=_VERDICT_STYLES[report.verdict.state], markup=False, soft_wrap=not console.is_terminal)
     for reason in report.validity.reasons:
         console.print(f"INVALID: {reason}", style="bold red", markup=False, soft_wrap=True)
     if report.validity.state == "VALID":
-        console.print(f"VALID: the hammer used {report.environment.hammer_cpu_share:.0%} of a core; the ledger differs by {sum(abs(phase.ledger.difference or 0) for phase in report.phases)}.", markup=False)
+        differences = sum(abs(client.ledger.difference or 0) for phase in report.phases for client in phase.clients)
+        console.print(f"VALID: the hammer used {report.environment.hammer_cpu_share:.0%} of a core; the ledger differs by {differences}.", markup=False)
     if report.restore.state == "failed":
         console.print(f"RESTORE FAILED: {report.restore.detail}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"Report: {where}", markup=False, soft_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Any:
+_VERDICT_STYLES = {State.ENFORCED: "bold green", State.OVERSHOOT: "bold yellow", State.NOT_ENFORCED: "bold red", State.INCONCLUSIVE: "bold yellow"}
+
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays."""
+
+    title: str
+    cell: Callable[[Row], str]
+    rank: int = 0
+
+
+_PHASE_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("policy", lambda phase: phase.policy, 2),
+    Column("requests", lambda phase: f"{phase.requests:,}"),
+    Column("per s", lambda phase: f"{phase.rate_per_s:,.0f}", 3),
+    Column("ok", lambda phase: f"{phase.outcomes['ok']:,}"),
+    Column("", lambda phase: _share(phase.outcomes["ok"], phase.requests), 1),
+    Column("overflow", lambda phase: f"{phase.outcomes['overflow']:,}"),
+    Column("", lambda phase: _share(phase.outcomes["overflow"], phase.requests), 1),
+    Column("other", lambda phase: f"{phase.requests - phase.outcomes['ok'] - phase.outcomes['overflow']:,}"),
+    Column("p50 ok", lambda phase: _quantile(phase.latency_s, "ok", "p50"), 4),
+    Column("p99 ok", lambda phase: _quantile(phase.latency_s, "ok", "p99"), 1),
+    Column("p99 overflow", lambda phase: _quantile(phase.latency_s, "overflow", "p99"), 5),
+    Column("peak", lambda phase: str(phase.service.peak_in_flight)),
+)
+_LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("clients", lambda phase: f"{phase.ledger.client:,}"),
+    Column("sidecars", lambda phase: _known(phase.ledger.proxy)),
+    Column("difference", lambda phase: _known(phase.ledger.difference)),
+    Column("by max requests", lambda phase: f"{phase.ledger.active_overflow:,}", 2),
+    Column("by max pending", lambda phase: f"{phase.ledger.pending_overflow:,}", 2),
+    Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
+    Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
+)
+_CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
+    Column("client", lambda client: client.name),
+    Column("requests", lambda client: f"{client.requests:,}"),
+    Column("ok", lambda client: f"{client.outcomes['ok']:,}"),
+    Column("overflow", lambda client: f"{client.outcomes['overflow']:,}"),
+    Column("", lambda client: _share(client.outcomes["overflow"], client.requests), 2),
+    Column("sidecar", lambda client: _known(client.ledger.proxy)),
+    Column("difference", lambda client: _known(client.ledger.difference)),
+    Column("p99 ok", lambda client: _quantile(client.latency_s, "ok", "p99"), 2),
+    Column("peak", lambda client: str(client.service.peak_in_flight)),
+    Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
+    Column("limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4),
+)
+
+
+def _print_table(console: Console, title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
+    """Print a table, without the columns that the terminal has no room for."""
+    ranks = sorted({column.rank for column in columns}, reverse=True)
+    for highest in ranks:
+        table = _table(title, [column for column in columns if column.rank <= highest], rows)
+        if console.measure(table, options=console.options.update(max_width=10 * PLAIN_WIDTH)).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> Table:
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
-    return table
-
-
-def _phase_table(report: Report) -> Any:
-    table = _table("Phases", "phase", "policy", "seconds", "requests", "per s", "ok", "overflow", "other", "p50 ok", "p99 ok", "p99 overflow", "in service")
-    for phase in report.phases:
-        ok, overflow = phase.outcomes["ok"], phase.outcomes["overflow"]
-        cells = [phase.policy, f"{phase.duration_s:.1f}", f"{phase.requests:,}", f"{phase.rate_per_s:,.0f}"]
-        cells += [_share(ok, phase.requests), _share(overflow, phase.requests), f"{phase.requests - ok - overflow:,}"]
-        cells += [_quantile(phase, "ok", "p50"), _quantile(phase, "ok", "p99"), _quantile(phase, "overflow", "p99"), str(phase.service.peak_in_flight)]
-        table.add_row(phase.name, *cells)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="left" if column is columns[0] else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(column.cell(row)) for column in columns))
     return table
 
 
 def _share(count: int, total: int) -> str:
-    if not total or not count:
-        return f"{count:,}"
-    share = count / total
-    return f"{count:,} (100%)" if count == total else f"{count:,} ({min(share, 0.999):.1%})"
+    """Write a share; 100% and 0% stand for exactly all and none."""
+    if not total:
+        return "-"
+    if count in {0, total}:
+        return "100%" if count else "0%"
+    return f"{min(max(count / total, 0.001), 0.999):.1%}"
 
 
-def _quantile(phase: PhasePart, outcome: str, name: str) -> str:
-    quantiles = phase.latency_s.get(outcome)
+def _quantile(latencies: Mapping[str, Quantiles], outcome: str, name: str) -> str:
+    quantiles = latencies.get(outcome)
     return seconds_text(getattr(quantiles, name)) if quantiles else "-"
 
 
-def _ledger_table(report: Report) -> Any:
-    table = _table("Ledger: overflows as the clients saw them, and as their sidecars counted them", "phase", "clients saw", "sidecars counted", "of these pending", "active", "difference", "converged after", "drained after")
-    for phase in report.phases:
-        ledger = phase.ledger
-        proxy = "unknown" if ledger.proxy is None else f"{ledger.proxy:,}"
-        difference = "unknown" if ledger.difference is None else f"{ledger.difference:,}"
-        converged = f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-"
-        table.add_row(phase.name, f"{ledger.client:,}", proxy, f"{ledger.pending_overflow:,}", f"{ledger.active_overflow:,}", difference, converged, f"{phase.drain_s.max * 1000:.0f} ms")
-    return table
-
-
-def _client_table(phase: PhasePart) -> Any:
-    table = _table(f"Clients in phase {phase.name}", "client", "requests", "ok", "overflow", "sidecar", "difference", "p99 ok", "in service", "converged after", "max requests", "max pending")
-    for client in phase.clients:
-        ok = client.latency_s.get("ok")
-        converged = "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms"
-        cells = [f"{client.requests:,}", f"{client.outcomes['ok']:,}", f"{client.outcomes['overflow']:,}", str(client.ledger.proxy), str(client.ledger.difference)]
-        cells += [seconds_text(ok.p99) if ok else "-", str(client.service.peak_in_flight), converged, _limit(client.effective.max_requests), _limit(client.effective.max_pending_requests)]
-        table.add_row(client.name, *cells)
-    return table
-
-
-def _limit(value: int) -> str:
-    return "-" if value == NO_LIMIT else str(value)
-
-
-NO_LIMIT = 2**32 - 1
+def _known(count: int | None) -> str:
+    return "unknown" if count is None else f"{count:,}"
