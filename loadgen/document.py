@@ -58,7 +58,7 @@ class Document:
         A step of the path that the text does not have is skipped, so that the nearest enclosing value is shown.
         """
         node, key = self._find(path)
-        return self._at(key if at_key and key is not None else node, message, hint=hint, code=code)
+        return self.problem_at(key if at_key and key is not None else node, message, hint=hint, code=code)
 
     def _find(self, path: Sequence[str | int]) -> tuple[yaml.Node, yaml.Node | None]:
         node, key = self.root, None
@@ -71,7 +71,8 @@ class Document:
                 node, key = node.value[step], None
         return node, key
 
-    def _at(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> Problem:
+    def problem_at(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> Problem:
+        """Make a problem at a node of the text."""
         start, end = node.start_mark, node.end_mark
         excerpt = self.lines[start.line] if start.line < len(self.lines) else ""
         one_line = end.line == start.line and end.column > start.column
@@ -86,7 +87,18 @@ def parse_documents(text: str, file: str) -> list[Document]:
     in its ``problems``, so that it can be shown together with what the reader of the values finds.
     """
     if len(text) > MAX_CHARACTERS:
-        raise InputError([Problem(file, 0, 0, f"the file has more than {MAX_CHARACTERS:,} characters", "split it, or take out what does not belong there", "too-large")])
+        raise InputError(
+            [
+                Problem(
+                    file,
+                    0,
+                    0,
+                    f"the file has more than {MAX_CHARACTERS:,} characters",
+                    "split it, or take out what does not belong there",
+                    "too-large",
+                )
+            ]
+        )
     text = text.removeprefix("\ufeff")
     lines = tuple(_LINE_BREAK.split(text))
     documents = []
@@ -96,7 +108,7 @@ def parse_documents(text: str, file: str) -> list[Document]:
         try:
             while loader.check_node():
                 root = loader.get_node()
-                if not (isinstance(root, yaml.ScalarNode) and _is_plain(root) and root.value in _NULL):
+                if not (_is_plain(root) and root.value in _NULL):
                     documents.append(_Reader(Document(file, lines, root)).read())
         finally:
             loader.dispose()
@@ -114,16 +126,17 @@ def _check_depth(text: str, file: str, lines: Sequence[str]) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                mark = event.start_mark
+                line, column = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
                 message = f"the values are nested more than {MAX_DEPTH} levels deep"
-                raise InputError([Problem(file, mark.line + 1, mark.column + 1, message, "no scenario and no rule needs that", "too-deep", excerpt=lines[mark.line])])
+                hint = "no scenario and no rule needs that"
+                raise InputError([Problem(file, line + 1, column + 1, message, hint, "too-deep", excerpt=lines[line])])
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
 
-def _is_plain(node: yaml.ScalarNode) -> bool:
+def _is_plain(node: yaml.Node) -> bool:
     """Whether a scalar stands without quotes; libyaml says so with an empty style, the Python parser with none."""
-    return not node.style
+    return isinstance(node, yaml.ScalarNode) and not node.style
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]) -> Problem:
@@ -135,7 +148,15 @@ def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]
         column = indent.index("\t")
         return Problem(file, line + 1, column + 1, "a tab cannot indent YAML", "use spaces", "tab", excerpt=excerpt)
     reason = " ".join(filter(None, [error.context, error.problem])) or "cannot be read"
-    return Problem(file, line + 1, column + 1, f"the file is not YAML: {reason}", "check the indentation, the colons and the quotes", "not-yaml", excerpt=excerpt)
+    return Problem(
+        file,
+        line + 1,
+        column + 1,
+        f"the file is not YAML: {reason}",
+        "check the indentation, the colons and the quotes",
+        "not-yaml",
+        excerpt=excerpt,
+    )
 
 
 class _Reader:
@@ -153,16 +174,16 @@ class _Reader:
         self._values += 1
         if self._values > MAX_VALUES:
             message = f"the file expands to more than {MAX_VALUES:,} values"
-            raise InputError([self._document._at(node, message, hint="write the values out instead of nesting aliases", code="bomb")])
+            raise InputError(
+                [self._document.problem_at(node, message, hint="write the values out instead of nesting aliases", code="bomb")]
+            )
         if depth > MAX_DEPTH:
-            raise InputError([self._document._at(node, "an alias contains itself", hint="write the values out", code="bomb")])
+            raise InputError([self._document.problem_at(node, "an alias contains itself", hint="write the values out", code="bomb")])
+        self._check_tag(node)
         if isinstance(node, yaml.MappingNode):
-            self._check_tag(node)
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):
-            self._check_tag(node)
             return [self._value(item, depth + 1) for item in node.value]
-        self._check_tag(node)
         return self._scalar(node.value) if _is_plain(node) else node.value
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
@@ -173,7 +194,12 @@ class _Reader:
                 self._add(key, "a key must be a plain word")
                 continue
             if key.value in first:
-                self._add(key, f"the key '{key.value}' stands twice in the same mapping", hint=f"the first one is in line {first[key.value]}; keep one of them", code="duplicate-key")
+                self._add(
+                    key,
+                    f"the key '{key.value}' stands twice in the same mapping",
+                    hint=f"the first one is in line {first[key.value]}; keep one of them",
+                    code="duplicate-key",
+                )
                 continue
             first[key.value] = key.start_mark.line + 1
             values[key.value] = self._value(value, depth + 1)
@@ -189,7 +215,11 @@ class _Reader:
         if _FLOAT.fullmatch(text):
             return float(text)
         if _SPECIAL_FLOAT.fullmatch(text):
-            return math.nan if "n" in text.lower().removeprefix("-").removeprefix("+")[1:2] else math.copysign(math.inf, -1 if text[0] == "-" else 1)
+            return (
+                math.nan
+                if "n" in text.lower().removeprefix("-").removeprefix("+")[1:2]
+                else math.copysign(math.inf, -1 if text[0] == "-" else 1)
+            )
         return text
 
     def _check_tag(self, node: yaml.Node) -> None:
@@ -197,4 +227,4 @@ class _Reader:
             self._add(node, f"the tag {node.tag} is not allowed", hint="write the plain value without a tag", code="tag")
 
     def _add(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> None:
-        self._document.problems.append(self._document._at(node, message, hint=hint, code=code))
+        self._document.problems.append(self._document.problem_at(node, message, hint=hint, code=code))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from loadgen.scenario import Overrides, parse_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from loadgen.document import Document
     from loadgen.policy.rule import Rule
@@ -61,7 +61,8 @@ def load_plan(path: Path) -> Plan:
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
     plan = Plan(scenario, tuple(rules), ())
-    return Plan(scenario, plan.rules, (*problems, *lint(plan.rules, plan.service, plan.client)))
+    found = (*problems, *lint(plan.rules, plan.service, plan.client))
+    return Plan(scenario, plan.rules, tuple(dict.fromkeys(found)))  # what the reader and the lint both say is said once
 
 
 def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
@@ -111,9 +112,17 @@ def _read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise InputError([Problem(str(path), 0, 0, "there is no such file", _nearest_file(path), "missing-file")]) from error
     except (OSError, ValueError) as error:
-        raise InputError([Problem(str(path), 0, 0, f"the file cannot be read: {getattr(error, 'strerror', None) or error}", code="unreadable")]) from error
+        raise InputError(
+            [Problem(str(path), 0, 0, f"the file cannot be read: {getattr(error, 'strerror', None) or error}", code="unreadable")]
+        ) from error
     if len(data) > MAX_CHARACTERS:
-        raise InputError([Problem(str(path), 0, 0, f"the file is larger than {MAX_CHARACTERS:,} bytes", "no scenario and no rule needs that", "too-large")])
+        raise InputError(
+            [
+                Problem(
+                    str(path), 0, 0, f"the file is larger than {MAX_CHARACTERS:,} bytes", "no scenario and no rule needs that", "too-large"
+                )
+            ]
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -128,9 +137,22 @@ def _nearest_file(path: Path) -> str:
 
 def _single(documents: Sequence[Document], path: Path) -> Document:
     if not documents:
-        raise InputError([Problem(str(path), 0, 0, "the file is empty", "a scenario has at least name, target, load and phases; see scenarios/connection-pool.yaml", "empty")])
+        raise InputError(
+            [
+                Problem(
+                    str(path),
+                    0,
+                    0,
+                    "the file is empty",
+                    "a scenario has at least name, target, load and phases; see scenarios/connection-pool.yaml",
+                    "empty",
+                )
+            ]
+        )
     if len(documents) > 1:
-        raise InputError([documents[1].problem([], "a scenario file holds one document", hint="take out the '---' and what follows", code="documents")])
+        raise InputError(
+            [documents[1].problem([], "a scenario file holds one document", hint="take out the '---' and what follows", code="documents")]
+        )
     return documents[0]
 
 

@@ -12,30 +12,29 @@ from pydantic import BaseModel, ConfigDict, Field
 from loadgen.policy.limits import Limits
 from loadgen.verdict import State
 
-SCHEMA = "loadgen.report/v1"
 Name = str
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class Validity(_Part):
+class Validity(Part):
     """Whether the figures may be trusted, and if not, why."""
 
     state: Literal["VALID", "INVALID"]
     reasons: list[str]
 
 
-class VerdictPart(_Part):
+class VerdictPart(Part):
     """What the run says about the limit."""
 
     state: State
     sentence: str
 
 
-class Quantiles(_Part):
+class Quantiles(Part):
     """A latency distribution in seconds, counted from the moment a request was due."""
 
     p50: float
@@ -45,7 +44,7 @@ class Quantiles(_Part):
     max: float
 
 
-class Lag(_Part):
+class Lag(Part):
     """How late the hammer got round to sending, in seconds."""
 
     p50: float
@@ -53,7 +52,7 @@ class Lag(_Part):
     max: float
 
 
-class LedgerPart(_Part):
+class LedgerPart(Part):
     """The client's overflow count, the proxy's overflow counters (both kinds), and the difference.
 
     ``pending_overflow`` and ``active_overflow`` are the proxy's two kinds; ``server_side`` the overflows that another proxy made.
@@ -68,14 +67,14 @@ class LedgerPart(_Part):
     server_side: int = 0
 
 
-class ServicePart(_Part):
+class ServicePart(Part):
     """What the service itself counted: requests that arrived in the phase, and the most in flight at a time."""
 
     requests: int
     peak_in_flight: int
 
 
-class Spread(_Part):
+class Spread(Part):
     """The fastest, middle and slowest client, in seconds."""
 
     min: float
@@ -83,7 +82,7 @@ class Spread(_Part):
     max: float
 
 
-class Effective(_Part):
+class Effective(Part):
     """The limits in force as a sidecar's admin interface shows them; 4294967295 means no limit, as does 0 for the last."""
 
     max_connections: int
@@ -97,7 +96,7 @@ class Effective(_Part):
         return Limits(**self.model_dump()).in_force()
 
 
-class ClientPart(_Part):
+class ClientPart(Part):
     """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended."""
 
     name: Name
@@ -111,7 +110,7 @@ class ClientPart(_Part):
     effective: Effective
 
 
-class PhasePart(_Part):
+class PhasePart(Part):
     """One phase, all clients together and one by one. ``held_s`` is how long sending was held back to read a busy proxy's counters."""
 
     name: Name
@@ -131,7 +130,7 @@ class PhasePart(_Part):
     clients: list[ClientPart]
 
 
-class ExpectationPart(_Part):
+class ExpectationPart(Part):
     """One expectation: what was wanted, what was got, and whether it held."""
 
     phase: str
@@ -141,14 +140,14 @@ class ExpectationPart(_Part):
     held: bool
 
 
-class RestorePart(_Part):
+class RestorePart(Part):
     """Whether the mesh is again as it was found."""
 
     state: Literal["verified", "not_needed", "failed"]
     detail: str
 
 
-class ScenarioPart(_Part):
+class ScenarioPart(Part):
     """What was run."""
 
     name: str
@@ -162,7 +161,7 @@ class ScenarioPart(_Part):
     seed: int
 
 
-class Environment(_Part):
+class Environment(Part):
     """Where it was run. ``hammer_cpu_share`` is the load process's share of one core over all phases."""
 
     loadgen: str
@@ -174,10 +173,10 @@ class Environment(_Part):
     ready_s: float
 
 
-class Report(_Part):
+class Report(Part):
     """A whole run."""
 
-    schema_: Literal["loadgen.report/v1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["loadgen.report/v1"] = Field("loadgen.report/v1", alias="schema")
     scenario: ScenarioPart
     mesh: Literal["local", "cluster"]
     started_at: str

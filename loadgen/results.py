@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from loadgen.errors import LoadgenError, RefusedError
 
@@ -26,7 +26,7 @@ class ResultFolder:
         self._reserve = path / ".report.json.new"
         self._made: list[Path] = []
 
-    def __enter__(self) -> ResultFolder:
+    def __enter__(self) -> Self:
         try:
             self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,10 @@ class ResultFolder:
                 os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
         except OSError as error:
             self._remove()
-            raise RefusedError(f"the result folder {self.path} cannot be written: {error.strerror}", hint="free some space there, or choose another folder with --out") from error
+            raise RefusedError(
+                f"the result folder {self.path} cannot be written: {error.strerror}",
+                hint="free some space there, or choose another folder with --out",
+            ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from loadgen.errors import Problem
 from loadgen.expectation import RUN, Expectation, parse_expectation
 from loadgen.pacing import Closed, Interval, Open, Pacing
 from loadgen.quantity import interval, positive_duration_s, rate_per_s
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadgen.document import Document
+    from loadgen.errors import Problem
 
 MAX_CLIENTS = 200
 MAX_USERS = 2_000
@@ -29,7 +29,9 @@ Duration = Annotated[float, BeforeValidator(positive_duration_s)]
 Rate = Annotated[float, BeforeValidator(rate_per_s), Field(le=MAX_RATE_PER_S)]
 IntervalField = Annotated[Interval, BeforeValidator(interval)]
 _LABEL = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
-_SERVICE_HOST = re.compile(r"(?P<name>[a-z0-9]([-a-z0-9]*[a-z0-9])?)\.(?P<namespace>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.svc(\.cluster\.local)?)?")
+_SERVICE_HOST = re.compile(
+    r"(?P<name>[a-z0-9]([-a-z0-9]*[a-z0-9])?)\.(?P<namespace>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.svc(\.cluster\.local)?)?"
+)
 _HTTP_PORT = 80
 
 
@@ -59,7 +61,9 @@ class Target(Model):
         if not re.fullmatch(r"/[!-~]*|", parts.path):
             raise ValueError("the path of the target may hold printable ASCII characters only")
         if port == 0 or not _SERVICE_HOST.fullmatch(parts.hostname or ""):
-            raise ValueError(f"the target '{parts.netloc[:80]}' is not allowed; allowed is a service of the mesh, <service>.<namespace>.svc.cluster.local:<port>")
+            raise ValueError(
+                f"the target '{parts.netloc[:80]}' is not allowed; allowed is a service of the mesh, <service>.<namespace>.svc.cluster.local:<port>"
+            )
         return url
 
     @property
@@ -156,7 +160,7 @@ class Scenario(Model):
     name: str = Field(pattern=_LABEL)
     description: str = ""
     target: Target
-    clients: Clients = Clients()
+    clients: Clients = Field(default_factory=lambda: Clients.model_validate({}))
     load: Annotated[ClosedLoad | OpenLoad, Field(discriminator="model")]
     service: ServiceModel = ServiceModel()
     policy: str | None = None
@@ -217,14 +221,42 @@ def _phase_problems(document: Document, value: object) -> list[Problem]:
         name, policy = phase.get("name"), phase.get("policy")
         if isinstance(name, str):
             if name in first:
-                problems.append(document.problem(["phases", index, "name"], f"the phase name '{name}' is used twice", hint=f"phase {first[name] + 1} has it already; each result needs a name of its own", code="duplicate-phase"))
+                problems.append(
+                    document.problem(
+                        ["phases", index, "name"],
+                        f"the phase name '{name}' is used twice",
+                        hint=f"phase {first[name] + 1} has it already; each result needs a name of its own",
+                        code="duplicate-phase",
+                    )
+                )
             first.setdefault(name, index)
             if name == RUN:
-                problems.append(document.problem(["phases", index, "name"], f"a phase cannot be called '{RUN}'", hint=f"under expectations, '{RUN}' means the run as a whole", code="reserved-name"))
+                problems.append(
+                    document.problem(
+                        ["phases", index, "name"],
+                        f"a phase cannot be called '{RUN}'",
+                        hint=f"under expectations, '{RUN}' means the run as a whole",
+                        code="reserved-name",
+                    )
+                )
         if policy == "removed" and not applied:
-            problems.append(document.problem(["phases", index, "policy"], "the policy cannot be removed before it was applied", hint="use absent, or put a phase with policy: applied before this one", code="phase-order"))
+            problems.append(
+                document.problem(
+                    ["phases", index, "policy"],
+                    "the policy cannot be removed before it was applied",
+                    hint="use absent, or put a phase with policy: applied before this one",
+                    code="phase-order",
+                )
+            )
         if policy == "absent" and applied:
-            problems.append(document.problem(["phases", index, "policy"], "the policy was applied before; it can only be removed now", hint="use removed", code="phase-order"))
+            problems.append(
+                document.problem(
+                    ["phases", index, "policy"],
+                    "the policy was applied before; it can only be removed now",
+                    hint="use removed",
+                    code="phase-order",
+                )
+            )
         applied = applied or policy == "applied"
     return problems
 
@@ -232,7 +264,14 @@ def _phase_problems(document: Document, value: object) -> list[Problem]:
 def _missing_policy(document: Document, phases: object) -> list[Problem]:
     for index, phase in _phases(phases):
         if phase.get("policy") == "applied" and "policy" not in document.data:
-            return [document.problem(["phases", index, "policy"], "the phase applies a policy, but the scenario names none", hint="add 'policy: policies/user.yaml' at the top level", code="missing-key")]
+            return [
+                document.problem(
+                    ["phases", index, "policy"],
+                    "the phase applies a policy, but the scenario names none",
+                    hint="add 'policy: policies/user.yaml' at the top level",
+                    code="missing-key",
+                )
+            ]
     return []
 
 
@@ -244,7 +283,11 @@ def _expectation_problems(document: Document, data: dict[str, Any]) -> list[Prob
     problems: list[Problem] = []
     for phase, texts in expectations.items():
         if phase not in names:
-            problems.append(document.problem(["expectations", phase], f"there is no phase '{phase}'", hint=nearest(phase, names), code="unknown-phase", at_key=True))
+            problems.append(
+                document.problem(
+                    ["expectations", phase], f"there is no phase '{phase}'", hint=nearest(phase, names), code="unknown-phase", at_key=True
+                )
+            )
             continue
         for index, text in enumerate(_listed(texts)):
             path: Sequence[str | int] = ["expectations", phase, index] if isinstance(texts, list) else ["expectations", phase]

@@ -49,7 +49,7 @@ def validate(model: type[M], document: Document, *, data: Any = None, at: Sequen
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Give a hint that names the nearest allowed word for a misspelt one, and all that is allowed."""
     names = list(allowed)
-    match = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
+    match = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     near = [name for name in names if match and name.lower() == match[0].lower()]
     listing = f"allowed here: {', '.join(names)}"
     return f"did you mean '{near[0]}'? {listing}" if near else listing
@@ -74,10 +74,14 @@ def _problem(model: type[Model], document: Document, at: tuple[str | int, ...], 
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "extra_forbidden":
         key = str(detail["loc"][-1])
-        return document.problem(path, f"unknown key '{printable(key)}'", hint=nearest(key, _keys_at(model, detail["loc"][:-1])), code="unknown-key", at_key=True)
+        return document.problem(
+            path, f"unknown key '{printable(key)}'", hint=nearest(key, _keys_at(model, detail["loc"][:-1])), code="unknown-key", at_key=True
+        )
     if kind == "missing":
-        return document.problem(path[:-1], f"the key '{detail['loc'][-1]}' is missing", hint=_where(path[:-1]), code="missing-key", at_key=True)
-    if kind in {"union_tag_not_found"}:
+        return document.problem(
+            path[:-1], f"the key '{detail['loc'][-1]}' is missing", hint=_where(path[:-1]), code="missing-key", at_key=True
+        )
+    if kind == "union_tag_not_found":
         return document.problem(path, f"the key {context['discriminator']} is missing", hint=_where(path), code="missing-key", at_key=True)
     if kind == "union_tag_invalid":
         allowed = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
@@ -157,4 +161,10 @@ def _models_in(annotation: Any) -> list[type[Model]]:
 
 
 def _tags(model: type[Model]) -> set[str]:
-    return {str(tag) for field in model.model_fields.values() if get_origin(field.annotation) is not None for tag in get_args(field.annotation) if isinstance(tag, str)}
+    return {
+        str(tag)
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is not None
+        for tag in get_args(field.annotation)
+        if isinstance(tag, str)
+    }

@@ -51,7 +51,7 @@ class Evidence:
 
     ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
     the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``recovered`` whether every request succeeded
-    after the rule was removed, None if no phase shows that; ``other_failures`` the requests that ended neither ok nor in an overflow.
+    after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``other_failures`` the requests that ended neither ok nor in an overflow.
     """
 
     applied: bool
@@ -61,6 +61,7 @@ class Evidence:
     clients: Sequence[ClientEvidence]
     service_peak: int
     recovered: bool | None
+    files: Sequence[str] = ()
     other_failures: int = 0
     reason: str = ""
 
@@ -76,7 +77,10 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict(State.INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied.")
     differing = [client.name for client in evidence.clients if client.ledger.difference]
     if differing:
-        return Verdict(State.INCONCLUSIVE, f"Inconclusive: the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did.")
+        return Verdict(
+            State.INCONCLUSIVE,
+            f"Inconclusive: the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did.",
+        )
     if not evidence.limits:
         return Verdict(State.NOT_ENFORCED, _no_limit(evidence))
     if not _overflow(evidence):
@@ -90,7 +94,8 @@ def _overflow(evidence: Evidence) -> int:
 
 def _no_limit(evidence: Evidence) -> str:
     why = f": {evidence.reason}" if evidence.reason else ""
-    which = f"rule {evidence.rule} sets no limit" if evidence.rule else "the rule changes nothing for these clients"
+    written = _listing(evidence.files) or "the policy"
+    which = f"rule {evidence.rule} sets no limit" if evidence.rule else f"{written} changes nothing for these clients"
     requests = sum(client.requests for client in evidence.clients)
     return f"Not enforced: {which}{why}. All {len(evidence.clients)} sidecars kept their defaults, and {_overflow(evidence):,} of {requests:,} requests overflowed."
 
@@ -100,12 +105,21 @@ def _without_overflow(evidence: Evidence) -> Verdict:
     limit = evidence.limits.get(MAX_REQUESTS)
     requests = sum(client.requests for client in evidence.clients)
     if limit is not None and admitted > limit + evidence.workers - 1:
-        return Verdict(State.NOT_ENFORCED, f"Not enforced: {MAX_REQUESTS} is {limit}, but up to {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.")
+        return Verdict(
+            State.NOT_ENFORCED,
+            f"Not enforced: {MAX_REQUESTS} is {limit}, but up to {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
+        )
     if limit is None and MAX_PENDING not in evidence.limits:
         names = _listing([f"{name} {value}" for name, value in evidence.limits.items()])
-        return Verdict(State.INCONCLUSIVE, f"Inconclusive: {names} of rule {evidence.rule} is in force, but such a limit rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.")
+        return Verdict(
+            State.INCONCLUSIVE,
+            f"Inconclusive: {names} of rule {evidence.rule} is in force, but such a limit rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
+        )
     names = _listing([f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}])
-    return Verdict(State.INCONCLUSIVE, f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never reached it: at most {admitted} request(s) of a client were in flight at a time. Offer more users or a higher rate.")
+    return Verdict(
+        State.INCONCLUSIVE,
+        f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never reached it: at most {admitted} request(s) of a client were in flight at a time. Offer more users or a higher rate.",
+    )
 
 
 def _with_overflow(evidence: Evidence) -> Verdict:
@@ -123,7 +137,11 @@ _HEADINGS = {State.ENFORCED: "Enforced", State.OVERSHOOT: "Overshoot", State.NOT
 def _who_fired(evidence: Evidence) -> str:
     active = sum(client.counters.active_overflow for client in evidence.clients)
     pending = sum(client.counters.pending_overflow for client in evidence.clients)
-    fired = [f"{name} {evidence.limits[name]}" for name, count in ((MAX_REQUESTS, active), (MAX_PENDING, pending)) if count and name in evidence.limits]
+    fired = [
+        f"{name} {evidence.limits[name]}"
+        for name, count in ((MAX_REQUESTS, active), (MAX_PENDING, pending))
+        if count and name in evidence.limits
+    ]
     overflow, requests = _overflow(evidence), sum(client.requests for client in evidence.clients)
     hit = sum(1 for client in evidence.clients if client.ledger.client)
     names = _listing(fired) or "a limit"

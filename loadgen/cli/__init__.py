@@ -6,6 +6,7 @@ Importing it costs click and nothing else: every command imports what it needs w
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ cli.add_command(policy)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the published code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script started us with "&": ^C and kill -INT must work all the same
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(exit_code_of(arguments))
 
 
@@ -51,25 +54,27 @@ def exit_code_of(arguments: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(arguments, prog_name="loadgen", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        return int(code or ExitCode.OK)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
-    except InputError as error:
-        for problem in error.problems:
-            click.echo(f"{problem}\n", err=True)
-        click.echo(error.message, err=True)
-        return error.exit_code
     except LoadgenError as error:
-        click.echo(f"loadgen: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"   hint: {error.hint}", err=True)
+        _explain(error)
         return error.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
         return BROKEN_PIPE
-    return int(code or ExitCode.OK)
+
+
+def _explain(error: LoadgenError) -> None:
+    if isinstance(error, InputError):
+        for problem in error.problems:
+            click.echo(f"{problem}\n", err=True)
+        click.echo(error.message, err=True)
+        return
+    click.echo(f"loadgen: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"   hint: {error.hint}", err=True)

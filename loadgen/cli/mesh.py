@@ -58,8 +58,12 @@ async def _up(plan: Plan, scenario: Path) -> int:
 
 def _describe(plan: Plan, mesh: LocalMesh) -> None:
     for client in mesh.clients:
-        click.echo(f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin[0]}:{client.admin[1]}/)")
-    click.echo(f"{'user':<10} http://127.0.0.1:{mesh.ports[0]}/   (the service itself, no sidecar; its count http://127.0.0.1:{mesh.ports[1]}/count)")
+        click.echo(
+            f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin[0]}:{client.admin[1]}/)"
+        )
+    click.echo(
+        f"{'user':<10} http://127.0.0.1:{mesh.ports[0]}/   (the service itself, no sidecar; its count http://127.0.0.1:{mesh.ports[1]}/count)"
+    )
     policy = plan.scenario.policy or "FILE"
     click.echo(f"\nNo policy is there. From another terminal: loadgen policy apply {policy}, loadgen policy remove. ^C ends the mesh.")
 

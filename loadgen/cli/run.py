@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Run a scenario to a verdict.")
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--mesh", type=click.Choice(["local"]), default="local", show_default=True, help="Where the sidecars are: real Envoys on this machine.")
+@click.option("--mesh", type=click.Choice(["local"]), default="local", expose_value=False, help="Where the sidecars are: real Envoys here.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
 @click.option("--duration", type=DurationType(), help="Length of every phase, such as 5s, in the place of the scenario's.")
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, mesh: str, out: Path | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
+def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
     The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
@@ -43,6 +43,7 @@ def run(scenario: Path, mesh: str, out: Path | None, quiet: bool, verbose: bool,
     with ResultFolder(out or default) as folder:
         report, interrupted = run_local(plan, quiet=quiet, verbose=verbose)
         if report is None:
+            click.echo("interrupted before the first request; nothing was measured", err=True)
             return interrupted
         return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
 
@@ -52,7 +53,9 @@ def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bo
 
     path = folder.write_report(report.to_json())
     if path != folder.report:
-        click.echo(f"loadgen: the result folder {folder.path} cannot be written any more; the report was saved elsewhere, see below", err=True)
+        click.echo(
+            f"loadgen: the result folder {folder.path} cannot be written any more; the report was saved elsewhere, see below", err=True
+        )
     if quiet:
         print_verdict(report, where=str(path))
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -67,7 +68,7 @@ async def _run(plan: Plan, quiet: bool, verbose: bool) -> tuple[Report | None, i
 
 
 async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption, starting: anyio.CancelScope) -> Report:
-    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     async with local_mesh(local_spec(plan)) as mesh:
         story: Story[Sidecar] = Story(plan, mesh, screen)
         interruption.on_first = story.stop
@@ -81,8 +82,7 @@ async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption, start
 
 def since_process_start() -> float:
     """Give the seconds since this process was started, the interpreter's own start included."""
-    with open("/proc/self/stat", encoding="ascii") as stat:
-        ticks = int(stat.read().rpartition(")")[2].split()[19])
+    ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -18,6 +18,7 @@ from loadgen.outcome import Outcome, Response
 MAX_RESPONSE_BYTES = 64 * 1024
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
+_OK = 200
 
 
 class Owner(Protocol):
@@ -36,7 +37,24 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection. ``usable`` says whether another request may be sent on it after an answer."""
 
-    __slots__ = ("_body", "_busy", "_complete", "_framed", "_from_upstream", "_head_done", "_keep", "_owner", "_parser", "_received", "_status", "_surplus", "_transport", "max_bytes", "request", "usable")
+    __slots__ = (
+        "_body",
+        "_busy",
+        "_complete",
+        "_framed",
+        "_from_upstream",
+        "_head_done",
+        "_keep",
+        "_owner",
+        "_parser",
+        "_received",
+        "_status",
+        "_surplus",
+        "_transport",
+        "max_bytes",
+        "request",
+        "usable",
+    )
 
     def __init__(self, owner: Owner, *, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
         self._owner = owner
@@ -126,7 +144,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._surplus = True
 
-    def on_header(self, name: bytes, value: bytes) -> None:
+    def on_header(self, name: bytes, _value: bytes) -> None:
         lowered = name.lower()
         if lowered == b"x-envoy-upstream-service-time":
             self._from_upstream = True
@@ -154,10 +172,10 @@ class _Once:
     def __init__(self) -> None:
         self.result: asyncio.Future[Response | Outcome] = asyncio.get_running_loop().create_future()
 
-    def answered(self, connection: Connection, response: Response) -> None:
+    def answered(self, _connection: Connection, response: Response) -> None:
         self._set(response)
 
-    def failed(self, connection: Connection, outcome: Outcome) -> None:
+    def failed(self, _connection: Connection, outcome: Outcome) -> None:
         self._set(outcome)
 
     def closed(self, connection: Connection) -> None:
@@ -179,7 +197,9 @@ async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout
         with anyio.fail_after(timeout_s):
             _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(once, max_bytes=max_bytes), host, port)
             try:
-                connection.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii"))
+                connection.send(
+                    f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii")
+                )
                 result = await once.result
             finally:
                 connection.abort()
@@ -189,6 +209,6 @@ async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout
         raise MeshError(f"cannot reach {where}: {error}") from error
     if isinstance(result, Outcome):
         raise MeshError(f"no answer from {where}: {result}")
-    if result.status != 200:
+    if result.status != _OK:
         raise MeshError(f"{where} answered {result.status}: {result.body[:200]!r}")
     return result.body

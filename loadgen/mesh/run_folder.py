@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOCK = "lock"
+MIN_FREE_BYTES = 16 << 20
 
 
 def parent_folder() -> Path:
@@ -34,7 +35,10 @@ def parent_folder() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise RefusedError(f"cannot make the temporary folder {folder}: {error.strerror}", hint="free some space, or set TMPDIR to a folder that can be written") from error
+        raise RefusedError(
+            f"cannot make the temporary folder {folder}: {error.strerror}",
+            hint="free some space, or set TMPDIR to a folder that can be written",
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise RefusedError(f"the temporary folder {folder} is not ours alone", hint="remove it, or set TMPDIR to another folder")
     return folder
@@ -49,15 +53,30 @@ def run_folder() -> Iterator[Path]:
         with locked(parent / _LOCK):
             _sweep(parent)
             folder.mkdir(mode=0o700)
+            _check_space(folder)
             lock = (folder / _LOCK).open("wb")
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
-        raise RefusedError(f"cannot make the temporary folder {folder}: {error.strerror}", hint="free some space, or set TMPDIR to a folder that can be written") from error
+        raise RefusedError(
+            f"cannot make the temporary folder {folder}: {error.strerror}",
+            hint="free some space, or set TMPDIR to a folder that can be written",
+        ) from error
     with lock:
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_space(folder: Path) -> None:
+    """Refuse a disk that is all but full: Envoy would not say what is wrong, it would just never become ready."""
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        folder.rmdir()
+        message = (
+            f"the temporary folder {folder.parent} has only {free // 1024:,} KiB of free space, {MIN_FREE_BYTES // 1024:,} KiB are needed"
+        )
+        raise RefusedError(message, hint="free some space, or set TMPDIR to another folder")
 
 
 def live_folders() -> list[Path]:

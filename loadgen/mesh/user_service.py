@@ -139,7 +139,7 @@ class _ServiceConnection(_Connection):
             for each in (self._service.total, count):
                 each.leave()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._leave()
 
 
@@ -152,7 +152,10 @@ class _ControlConnection(_Connection):
         restart = self._parser.get_method() == b"POST"
         found = self._path == b"/count"
         body = self._service.snapshot(restart_peak=restart) if found else b"{}"
-        self._transport.write(b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (b"200 OK" if found else b"404 Not Found", len(body), body))
+        self._transport.write(
+            b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+            % (b"200 OK" if found else b"404 Not Found", len(body), body)
+        )
         if not self._parser.should_keep_alive():
             self._transport.close()
 

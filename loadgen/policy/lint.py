@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool
+from loadgen.policy.scalar import quoted
 from loadgen.policy.selection import ROOT_NAMESPACE, exports, host_of, is_visible, matches, specificity, winner
 from loadgen.policy.webhook import empty_blocks
-from loadgen.schema import shown
 
 if TYPE_CHECKING:
     from loadgen.errors import Problem
@@ -42,7 +42,7 @@ class Scene:
 Check = Callable[["Rule", Scene], Iterator["Problem"]]
 
 
-def lint(  # noqa: PLR0913  # what is known beside the rules, by keyword
+def lint(  # what is known beside the rules, by keyword
     rules: Sequence[Rule],
     service: Service,
     client: Workload,
@@ -95,7 +95,7 @@ def _dotted_host(rule: Rule, scene: Scene) -> Iterator[Problem]:
     full = _completed(rule, scene)
     if full is None or rule.host in scene.hosts:
         return
-    message = f"the host {shown(rule.host)} has a dot, so Istio takes it for a full name, and no service of the cluster is called that"
+    message = f"the host {quoted(rule.host)} has a dot, so Istio takes it for a full name, and no service of the cluster is called that"
     yield rule.warning(
         ("host",), message, hint=f"write {scene.service.host if _alike(full, scene.service.host) else full}", code="host-not-fqdn"
     )
@@ -117,7 +117,7 @@ def _completed(rule: Rule, scene: Scene) -> str | None:
 def _host_elsewhere(rule: Rule, scene: Scene) -> Iterator[Problem]:
     if rule.host == scene.service.name:
         message = (
-            f"the host {shown(rule.host)} means {host_of(rule, scene.service)}: a short name is completed with the rule's own namespace"
+            f"the host {quoted(rule.host)} means {host_of(rule, scene.service)}: a short name is completed with the rule's own namespace"
         )
         yield rule.warning(
             ("host",),
@@ -167,7 +167,7 @@ def _selector_namespace(rule: Rule, scene: Scene) -> Iterator[Problem]:
 
 
 def _selector_labels(rule: Rule, scene: Scene) -> Iterator[Problem]:
-    missing = [f"{key}={value}" for key, value in (rule.selector or {}).items() if scene.client.labels.get(key) != value]
+    missing = [quoted(f"{key}={value}") for key, value in (rule.selector or {}).items() if scene.client.labels.get(key) != value]
     if missing:
         message = f"the workloadSelector does not fit the client: it has no label {', '.join(missing)}"
         yield rule.warning(

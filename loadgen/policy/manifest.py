@@ -5,7 +5,7 @@ Source: Istio's ``destination_rule.proto``, API versions v1, v1beta1 and v1alpha
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  # pydantic reads the annotations at run time
+from datetime import datetime  # pydantic reads the annotations at run time
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field

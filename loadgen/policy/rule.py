@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from loadgen.errors import Problem, Severity, printable
+from loadgen.errors import Problem, Severity
 from loadgen.policy.manifest import HttpPool, Manifest, OutlierDetection, TcpPool, TrafficPolicy
+from loadgen.policy.scalar import quoted
 from loadgen.policy.webhook import objections
 from loadgen.schema import Model, nearest, shown, validate
 
@@ -119,7 +120,7 @@ def parse_rules(documents: Sequence[Document], file: str, *, default_namespace: 
                 "no-rule",
             )
         )
-    return rules, sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
+    return rules, sorted(problems, key=lambda problem: (problem.line == 0, problem.line, problem.column))
 
 
 def _objects(document: Document, problems: list[Problem]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -154,8 +155,8 @@ def _not_a_rule(document: Document, path: Path, value: object) -> Problem:
         return document.problem((*path, "kind"), f"kind is {shown(kind)}, expected '{KIND}'", hint=f"write kind: {KIND}", code="kind")
     hint = nearest(kind, [KIND])
     if not hint.startswith("did you mean"):
-        hint = f"only {KIND}s belong in a policy file; keep the {printable(kind[:60])} in a file of its own"
-    return document.problem((*path, "kind"), f"kind is '{printable(kind[:60])}', expected '{KIND}'", hint=hint, code="kind")
+        hint = f"only {KIND}s belong in a policy file; keep that in a file of its own"
+    return document.problem((*path, "kind"), f"kind is {quoted(kind)}, expected '{KIND}'", hint=hint, code="kind")
 
 
 def _parse_rule(document: Document, path: Path, data: dict[str, Any], default_namespace: str) -> tuple[Rule | None, list[Problem]]:

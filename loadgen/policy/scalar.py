@@ -9,7 +9,8 @@ import re
 from datetime import UTC, datetime
 from fractions import Fraction
 
-from loadgen.schema import shown
+from loadgen.errors import printable
+from loadgen.schema import SHOWN_CHARACTERS, shown
 
 INT32_MAX = 2**31 - 1
 UINT32_MAX = 2**32 - 1
@@ -18,6 +19,7 @@ MAX_LABEL_CHARACTERS = 63
 _MAX_DURATION_NS = 2**63 - 1
 _MAX_DURATION_CHARACTERS = 64
 _NS_PER_MS = 1_000_000
+_PER_CENT = 100
 _UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION_PART = r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"
 _DURATION = re.compile(rf"([-+]?)((?:{_DURATION_PART})+)")
@@ -43,7 +45,7 @@ def uint32(value: object) -> int:
 def percent(value: object) -> int:
     """Read a whole percentage, 0 to 100."""
     number = _number(value)
-    if number not in range(101):
+    if number not in range(_PER_CENT + 1):
         raise ValueError(f"must be a whole percentage from 0 to 100, not {shown(value)}")
     return int(number)
 
@@ -51,7 +53,7 @@ def percent(value: object) -> int:
 def share(value: object) -> float:
     """Read a percentage that may have a fraction, 0 to 100."""
     number = _number(value)
-    if not 0 <= number <= 100:  # noqa: PLR2004  # per cent
+    if not 0 <= number <= _PER_CENT:
         raise ValueError(f"must be a percentage from 0 to 100, not {shown(value)}")
     return number
 
@@ -100,13 +102,13 @@ def host(value: str) -> str:
         raise ValueError(f"the host has {len(value)} characters, {MAX_HOST_CHARACTERS} are allowed")
     first, *rest = value.split(".")
     if not _fits(_WILDCARD_LABEL, first):
-        raise ValueError(f"{shown(value)} is no valid domain: {shown(first)} is no valid label")
+        raise ValueError(f"{quoted(value)} is no valid domain: {quoted(first)} is no valid label")
     if rest and rest[-1].isdecimal():
-        raise ValueError(f"{shown(value)} is no valid domain: the last label cannot be a number (and a rule cannot name an IP address)")
+        raise ValueError(f"{quoted(value)} is no valid domain: the last label cannot be a number (and a rule cannot name an IP address)")
     labels = rest[:-1] if rest and not rest[-1] else rest
     for label in labels:
         if not _fits(_DNS_LABEL, label):
-            raise ValueError(f"{shown(value)} is no valid domain: {shown(label)} is no valid label")
+            raise ValueError(f"{quoted(value)} is no valid domain: {quoted(label)} is no valid label")
     return value
 
 
@@ -115,21 +117,21 @@ def subset_name(value: str) -> str:
     if not value:
         raise ValueError("the name of a subset cannot be empty")
     if not _fits(_DNS_LABEL, value):
-        raise ValueError(f"{shown(value)} is no valid subset name; use letters, digits and '-', at most {MAX_LABEL_CHARACTERS}")
+        raise ValueError(f"{quoted(value)} is no valid subset name; use letters, digits and '-', at most {MAX_LABEL_CHARACTERS}")
     return value
 
 
 def object_name(value: str) -> str:
     """Check the name of a Kubernetes object: a DNS-1123 subdomain."""
     if not _OBJECT_NAME.fullmatch(value) or len(value) > MAX_HOST_CHARACTERS - 2:
-        raise ValueError(f"{shown(value)} is no valid name; use lower-case letters, digits, '-' and '.'")
+        raise ValueError(f"{quoted(value)} is no valid name; use lower-case letters, digits, '-' and '.'")
     return value
 
 
 def namespace_name(value: str) -> str:
     """Check the name of a namespace: a DNS-1123 label."""
     if not _fits(_NAMESPACE, value):
-        raise ValueError(f"{shown(value)} is no valid namespace; use lower-case letters, digits and '-', at most {MAX_LABEL_CHARACTERS}")
+        raise ValueError(f"{quoted(value)} is no valid namespace; use lower-case letters, digits and '-', at most {MAX_LABEL_CHARACTERS}")
     return value
 
 
@@ -138,9 +140,9 @@ def labels(value: dict[str, str]) -> dict[str, str]:
     for key, word in value.items():
         prefix, slash, name = key.rpartition("/")
         if not _fits(_LABEL_WORD, name) or (slash and not _OBJECT_NAME.fullmatch(prefix)):
-            raise ValueError(f"{shown(key)} is no valid label key")
+            raise ValueError(f"{quoted(key)} is no valid label key")
         if word and not _fits(_LABEL_WORD, word):
-            raise ValueError(f"{shown(word)} is no valid value of the label {shown(key)}")
+            raise ValueError(f"{quoted(word)} is no valid value of the label {quoted(key)}")
     return value
 
 
@@ -161,6 +163,11 @@ def given(value: object) -> object:
     if value is None:
         raise ValueError("has no value; write one or leave the key out")
     return value
+
+
+def quoted(text: str) -> str:
+    """Repeat a text in a message: in quotes, short, and harmless to a terminal."""
+    return f"'{printable(text[:SHOWN_CHARACTERS])}{'…' if len(text) > SHOWN_CHARACTERS else ''}'"
 
 
 def _whole(value: object, largest: int) -> int:

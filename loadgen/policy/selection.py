@@ -65,10 +65,6 @@ class Merged:
         """Give the rule whose subset of this name counts."""
         return next((source for source in self.sources if any(subset.name == name for subset in source.subsets)), None)
 
-    def absorbs(self, export_to: frozenset[str]) -> bool:
-        """Tell whether Istio merges a younger rule with this exportTo into this one."""
-        return export_to == self.export_to or (bool(self.export_to) and export_to > self.export_to)
-
     def with_rule(self, rule: Rule) -> Merged:
         """Merge a younger rule: its new subsets count, its traffic policy only if there is none so far."""
         policy = rule.traffic_policy if self.rule.traffic_policy is None else self.rule.traffic_policy
@@ -158,13 +154,16 @@ def specificity(host: str) -> tuple[bool, int]:
 
 
 def _add(entries: list[Merged], rule: Rule) -> None:
-    apart = True
+    """Merge a rule into the entry that is alike, or keep it apart.
+
+    Istio also merges one that is exported to more namespaces than an older one, and keeps it apart as well. Nobody sees that:
+    who sees the older one sees the younger one too, and that one is the last.
+    """
     for index, entry in enumerate(entries):
-        if entry.rule.selector == rule.selector and entry.absorbs(exports(rule)):
+        if entry.rule.selector == rule.selector and entry.export_to == exports(rule):
             entries[index] = entry.with_rule(rule)
-            apart = apart and exports(rule) != entry.export_to
-    if apart:
-        entries.append(Merged(rule, (rule,), exports(rule)))
+            return
+    entries.append(Merged(rule, (rule,), exports(rule)))
 
 
 def _for_workload(entries: Sequence[Merged], client: Workload) -> Merged | None:

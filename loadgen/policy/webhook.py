@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import Severity
-from loadgen.policy.scalar import namespace_name
-from loadgen.schema import shown
+from loadgen.policy.scalar import namespace_name, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -114,7 +113,7 @@ def _subset_names(spec: Mapped) -> Iterator[Objection]:
         if isinstance(name, str) and name in seen:
             yield Objection(
                 ("subsets", index, "name"),
-                f"the subset name {shown(name)} stands twice",
+                f"the subset name {quoted(name)} stands twice",
                 "give each subset a name of its own",
                 "duplicate-subset",
             )
@@ -129,10 +128,10 @@ def _exports(spec: Mapped, namespace: str) -> Iterator[Objection]:
         if name is not None and name in named[:index]:
             both = {entry for entry, other in zip(entries, named, strict=True) if other == name}
             yield _export(
-                index, f"exportTo names {shown(name)} twice" + (" ('.' is the rule's own namespace)" if OWN_NAMESPACE in both else "")
+                index, f"exportTo names {quoted(name)} twice" + (" ('.' is the rule's own namespace)" if OWN_NAMESPACE in both else "")
             )
         elif name is not None and not _is_target(name):
-            yield _export(index, f"exportTo cannot be {shown(entries[index])}", "allowed are '.', '*' and names of namespaces")
+            yield _export(index, f"exportTo cannot be {quoted(str(entries[index]))}", "allowed are '.', '*' and names of namespaces")
     if EVERYWHERE in named and len(set(named)) > 1:
         yield _export(named.index(EVERYWHERE), "exportTo has '*' beside others", "'*' alone means every namespace")
     if spec.get("workloadSelector") is not None and set(named) - {namespace, None}:

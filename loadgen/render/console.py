@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from loadgen.errors import printable
 from loadgen.outcome import Answer, Outcome
 from loadgen.quantity import seconds_text
-from loadgen.report import ClientPart, PhasePart
 from loadgen.verdict import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rich.console import Console
     from rich.live import Live
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from loadgen.progress import Progress
-    from loadgen.report import Quantiles, Report
+    from loadgen.report import ClientPart, PhasePart, Quantiles, Report
 
 PLAIN_EVERY_S = 5.0
 BODY_CHARACTERS = 120
@@ -55,7 +53,7 @@ class Screen:
         self._last_line = time.monotonic()
         self._last: tuple[float, dict[Outcome, int]] | None = None
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console  # noqa: PLC0415  # costs 80 ms, and only a terminal needs it
             from rich.live import Live  # noqa: PLC0415
@@ -85,10 +83,9 @@ class Screen:
         """The mesh is up, and the first request goes out."""
         self.say(f"{clients} sidecars and the user service are up; first request after {seconds:.2f} s")
 
-    def phase_began(self, name: str, policy: str, convergence_s: Sequence[float]) -> None:
+    def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
         """A phase begins to count."""
-        toggled = f", in force at all {len(convergence_s)} sidecars after {min(convergence_s) * 1000:.0f} to {max(convergence_s) * 1000:.0f} ms" if convergence_s else ""
-        self.say(f"--- {name}: policy {policy}{toggled}", style="bold")
+        self.say(f"--- {name}: {_toggled(policy, rule, convergence_s)}", style="bold")
         self._last = None
         self._last_line = time.monotonic()
 
@@ -119,6 +116,19 @@ class Screen:
         rate = (total - sum(counts.values())) / (now - before)
         self._last = (now - 0.5, {outcome: round((counts[outcome] + outcomes[outcome]) / 2) for outcome in outcomes})
         return rate
+
+
+def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> str:
+    if not convergence_s:
+        return f"policy {policy}"
+    after = f"all {len(convergence_s)} sidecars after {min(convergence_s) * 1000:.0f} to {max(convergence_s) * 1000:.0f} ms"
+    if policy == "applied":
+        return (
+            f"policy applied, rule {rule} in force at {after}"
+            if rule
+            else f"policy applied, but no rule has an effect: confirmed by {after}"
+        )
+    return f"policy {policy}, gone from {after}"
 
 
 def _split(outcomes: dict[Outcome, int]) -> str:
@@ -154,7 +164,9 @@ def print_report(report: Report, *, verbose: bool, where: str) -> None:
     console.print()
     if report.phases:
         _print_table(console, "Phases", _PHASE_COLUMNS, report.phases)
-        _print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", _LEDGER_COLUMNS, report.phases)
+        _print_table(
+            console, "Ledger: overflows as the clients saw them and as their sidecars counted them", _LEDGER_COLUMNS, report.phases
+        )
     if verbose:
         for phase in report.phases:
             clients = sorted(phase.clients, key=lambda client: (len(client.name), client.name))
@@ -183,13 +195,21 @@ def _print_conclusion(console: Console, report: Report, where: str) -> None:
         console.print(f"INVALID: {reason}", style="bold red", markup=False, soft_wrap=True)
     if report.validity.state == "VALID":
         differences = sum(abs(client.ledger.difference or 0) for phase in report.phases for client in phase.clients)
-        console.print(f"VALID: the hammer used {report.environment.hammer_cpu_share:.0%} of a core; the ledger differs by {differences}.", markup=False)
+        console.print(
+            f"VALID: the hammer used {report.environment.hammer_cpu_share:.0%} of a core; the ledger differs by {differences}.",
+            markup=False,
+        )
     if report.restore.state == "failed":
         console.print(f"RESTORE FAILED: {report.restore.detail}", style="bold red", markup=False, soft_wrap=True)
     console.print(f"Report: {where}", markup=False, soft_wrap=True)
 
 
-_VERDICT_STYLES = {State.ENFORCED: "bold green", State.OVERSHOOT: "bold yellow", State.NOT_ENFORCED: "bold red", State.INCONCLUSIVE: "bold yellow"}
+_VERDICT_STYLES = {
+    State.ENFORCED: "bold green",
+    State.OVERSHOOT: "bold yellow",
+    State.NOT_ENFORCED: "bold red",
+    State.INCONCLUSIVE: "bold yellow",
+}
 
 
 Row = TypeVar("Row")
@@ -247,6 +267,7 @@ _CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
 def _print_table(console: Console, title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
     """Print a table, without the columns that the terminal has no room for."""
     ranks = sorted({column.rank for column in columns}, reverse=True)
+    table = _table(title, columns, rows)
     for highest in ranks:
         table = _table(title, [column for column in columns if column.rank <= highest], rows)
         if console.measure(table, options=console.options.update(max_width=10 * PLAIN_WIDTH)).maximum <= console.width:

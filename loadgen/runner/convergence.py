@@ -54,7 +54,7 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule]) -> dict[str, float]
     reached: dict[str, float] = {}
 
     async def wait(client: C) -> None:
-        while await mesh.state(client) != wanted:
+        while await mesh.state(client) != wanted:  # noqa: ASYNC110  # a sidecar tells nobody: it has to be asked
             await anyio.sleep(POLL_S)
         reached[client.name] = clock()
 
@@ -63,7 +63,9 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule]) -> dict[str, float]
             await for_each(mesh.clients, wait)
     except TimeoutError as error:
         missing = [client.name for client in mesh.clients if client.name not in reached]
-        message = f"after {CONVERGE_S:.0f} s the policy was not in force at {len(missing)} of {len(mesh.clients)} sidecars: {', '.join(missing)}"
+        message = (
+            f"after {CONVERGE_S:.0f} s the policy was not in force at {len(missing)} of {len(mesh.clients)} sidecars: {', '.join(missing)}"
+        )
         raise MeshError(message, hint="somebody else may have changed the policy meanwhile, or the machine is overloaded") from error
     return reached
 

@@ -16,6 +16,7 @@ from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from loadgen.errors import Problem
     from loadgen.expectation import Expectation
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
@@ -33,7 +34,6 @@ def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environmen
     reasons = [*measured.reasons, *(reason for phase in phases for reason in _doubts(phase))]
     reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
     return parts.Report(
-        schema_=parts.SCHEMA,
         scenario=_scenario(plan, wanted),
         mesh="local",
         started_at=started_at,
@@ -138,7 +138,11 @@ def _ledger(tally: Tally, counters: Counters | None) -> parts.LedgerPart:
 
 
 def _service(start: ServiceCount, end: ServiceCount | None) -> parts.ServicePart:
-    return parts.ServicePart(requests=end.requests - start.requests, peak_in_flight=end.peak_in_flight) if end else parts.ServicePart(requests=0, peak_in_flight=0)
+    return (
+        parts.ServicePart(requests=end.requests - start.requests, peak_in_flight=end.peak_in_flight)
+        if end
+        else parts.ServicePart(requests=0, peak_in_flight=0)
+    )
 
 
 def _outcomes(tally: Tally) -> dict[str, int]:
@@ -146,7 +150,11 @@ def _outcomes(tally: Tally) -> dict[str, int]:
 
 
 def _latencies(tally: Tally) -> dict[str, parts.Quantiles]:
-    return {outcome.value: _quantiles(histogram) for outcome, histogram in tally.latency.items() if histogram.count and outcome is not Outcome.UNSENT}
+    return {
+        outcome.value: _quantiles(histogram)
+        for outcome, histogram in tally.latency.items()
+        if histogram.count and outcome is not Outcome.UNSENT
+    }
 
 
 def _quantiles(histogram: Histogram) -> parts.Quantiles:
@@ -173,21 +181,33 @@ def _doubts(phase: parts.PhasePart) -> list[str]:
     """Say why the hammer itself spoils a phase."""
     doubts = []
     if phase.hammer_cpu_share >= BUSY_CPU_SHARE:
-        doubts.append(f"the hammer was the bottleneck in phase {phase.name}: it used {phase.hammer_cpu_share:.0%} of a core; offer less load")
+        doubts.append(
+            f"the hammer was the bottleneck in phase {phase.name}: it used {phase.hammer_cpu_share:.0%} of a core; offer less load"
+        )
     if phase.schedule_lag_s.p99 >= LATE_S:
-        doubts.append(f"the hammer was late in phase {phase.name}: 1 % of the requests left {phase.schedule_lag_s.p99 * 1000:.0f} ms or more after they were due; offer less load, or use a quieter machine")
+        doubts.append(
+            f"the hammer was late in phase {phase.name}: 1 % of the requests left {phase.schedule_lag_s.p99 * 1000:.0f} ms or more after they were due; offer less load, or use a quieter machine"
+        )
     unsent = phase.outcomes[Outcome.UNSENT]
     if unsent > UNSENT_SHARE * phase.requests:
-        doubts.append(f"{unsent:,} of {phase.requests:,} requests of phase {phase.name} were not sent because too many were in flight; raise max_in_flight or lower the rate")
+        doubts.append(
+            f"{unsent:,} of {phase.requests:,} requests of phase {phase.name} were not sent because too many were in flight; raise max_in_flight or lower the rate"
+        )
     if any(client.ledger.difference for client in phase.clients):
-        doubts.append(f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {phase.ledger.proxy}")
+        doubts.append(
+            f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {phase.ledger.proxy}"
+        )
     return doubts
 
 
 def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
     applied = [window for window in measured.windows if window.phase.policy == "applied" and window.ends]
     removed = [_phase(window) for window in measured.windows if window.phase.policy == "removed"]
-    others = sum(sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW] for window in measured.windows for edge in window.starts.values())
+    others = sum(
+        sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW]
+        for window in measured.windows
+        for edge in window.starts.values()
+    )
     return Evidence(
         applied=bool(applied),
         rule=wanted.rule,
@@ -197,8 +217,13 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         service_peak=max((window.service_end[0].peak_in_flight for window in applied if window.service_end), default=0),
         recovered=all(phase.outcomes[Outcome.OK] == phase.requests for phase in removed) if removed else None,
         other_failures=others,
-        reason="; ".join(finding.message for finding in plan.findings if finding.code not in {"zero-is-unset", "empty-block"}) if wanted.rule is None else "",
+        files=[rule.key for rule in plan.rules],
+        reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
     )
+
+
+def _with_hint(finding: Problem) -> str:
+    return f"{finding.message} ({finding.hint})" if finding.hint else finding.message
 
 
 def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
@@ -242,5 +267,3 @@ class _Nothing(dict[str, "float | str | None"]):
 
     def __missing__(self, key: str) -> None:
         return None
-
-

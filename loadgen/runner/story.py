@@ -82,8 +82,8 @@ class Mesh(Protocol[C]):
 class Observer(Protocol):
     """Who watches a run. Nothing that it does may block."""
 
-    def phase_began(self, name: str, policy: str, convergence_s: Sequence[float]) -> None:
-        """A phase begins to count; ``convergence_s`` is empty if the policy was not toggled."""
+    def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
+        """A phase begins to count. ``rule`` is what the sidecars say is in force; ``convergence_s`` is empty if nothing was toggled."""
 
     def answer(self, answer: Answer) -> None:
         """One of the answers, now and then."""
@@ -181,7 +181,8 @@ class Story(Generic[C]):
     async def _tell(self) -> None:
         for load in self._loads.values():
             load.start()
-        for self._phase_index, phase in enumerate(self._scenario.phases):
+        for index, phase in enumerate(self._scenario.phases):
+            self._phase_index = index
             await self._enter(phase)
             await anyio.sleep(phase.duration)
             await self._leave()
@@ -200,7 +201,8 @@ class Story(Generic[C]):
         starts = await self._each(self._edge)
         service = await self._mesh.count(restart_peak=True)
         self._open = Window(phase, starts, convergence, drain, states, service, cpu_s(), clock())
-        self._observer.phase_began(phase.name, phase.policy, list(convergence.values()))
+        rule = next(iter(states.values())).rule
+        self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
     async def _leave(self) -> None:
         """Find the edges at which the open phase ends to count."""
@@ -219,7 +221,7 @@ class Story(Generic[C]):
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
         load = self._loads[client.name]
         started, sent = clock(), load.sent
-        while not load.all_done_through(sent):
+        while not load.all_done_through(sent):  # noqa: ASYNC110  # the hot path signals nothing: it would cost every request
             await anyio.sleep(POLL_S)
         return clock() - started
 
@@ -269,7 +271,9 @@ class Story(Generic[C]):
         for name, counters in (await self._each(self._mesh.counters)).items():
             seen = self._loads[name].sidecar_overflow
             if seen != counters.overflow:
-                self._measured.reasons.append(f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counters.overflow:,}: somebody else used the sidecar, or it was bypassed")
+                self._measured.reasons.append(
+                    f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counters.overflow:,}: somebody else used the sidecar, or it was bypassed"
+                )
 
     # Beside the story.
 
@@ -299,7 +303,18 @@ class Story(Generic[C]):
             for outcome, count in load.tallies[-1].outcomes.items():
                 outcomes[outcome] += count
         in_flight = sum(load.in_flight for load in self._loads.values())
-        return Progress(phase.name, phase.policy, self._phase_index, len(phases), self._open is not None, elapsed, phase.duration, max(0.0, left), outcomes, in_flight)
+        return Progress(
+            phase.name,
+            phase.policy,
+            self._phase_index,
+            len(phases),
+            self._open is not None,
+            elapsed,
+            phase.duration,
+            max(0.0, left),
+            outcomes,
+            in_flight,
+        )
 
 
 def _one_line(error: LoadgenError) -> str:

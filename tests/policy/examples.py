@@ -24,7 +24,9 @@ def read(text: str) -> tuple[list[Rule], list[Problem]]:
 
 
 def rules_of(text: str) -> list[Rule]:
-    """Read rules that have no errors."""
+    """Read rules that have no errors; an empty text holds none."""
+    if not text:
+        return []
     rules, problems = read(text)
     assert [problem for problem in problems if problem.severity == "error"] == []
     return rules

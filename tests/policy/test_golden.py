@@ -41,7 +41,9 @@ def client_of(text: str) -> Workload:
 def wanted(path: Path) -> dict[str, dict[str, Any]]:
     """Give istiod's clusters without what the caller of the translation adds."""
     found: dict[str, dict[str, Any]] = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["clusters"]
-    return {name: {key: value for key, value in cluster.items() if key not in {"type", "eds_cluster_config"}} for name, cluster in found.items()}
+    return {
+        name: {key: value for key, value in cluster.items() if key not in {"type", "eds_cluster_config"}} for name, cluster in found.items()
+    }
 
 
 def test_all_golden_cases_are_here() -> None:

@@ -24,18 +24,36 @@ POLICY = "host: user\ntrafficPolicy:\n  "
 MISTAKES = [
     (HTTP + "http2MaxRequests: -1", "http2MaxRequests: must be non-negative, not -1", 11, 27, ...),
     (TCP + "maxConnections: -5", "maxConnections: must be non-negative, not -5", 11, 25, ...),
-    (HTTP + "maxRetries: 2147483648", "maxRetries: must be at most 2147483647, not 2147483648; leave the key out for no limit", 11, 21, ...),
+    (
+        HTTP + "maxRetries: 2147483648",
+        "maxRetries: must be at most 2147483647, not 2147483648; leave the key out for no limit",
+        11,
+        21,
+        ...,
+    ),
     (HTTP + "http2MaxRequests: '1'", "http2MaxRequests: must be a number without quotes: write 1", 11, 27, ...),
     (HTTP + "http2MaxRequests: one", "http2MaxRequests: must be a number, not the text 'one'", 11, 27, ...),
     (HTTP + "http2MaxRequests: 1.5", "http2MaxRequests: must be a whole number, not 1.5", 11, 27, ...),
     (HTTP + "http2MaxRequests: true", "http2MaxRequests: must be a number, not true", 11, 27, ...),
     (HTTP + "http2MaxRequests: [1]", "http2MaxRequests: must be a number, not a list", 11, 27, ...),
     (HTTP + "http2MaxRequests:", "http2MaxRequests: has no value; write one or leave the key out", 11, ..., ...),
-    (HTTP + f"http2MaxRequests: {'9' * 40}", f"http2MaxRequests: must be at most 2147483647, not {'9' * 40}; leave the key out for no limit", 11, 27, ...),
+    (
+        HTTP + f"http2MaxRequests: {'9' * 40}",
+        f"http2MaxRequests: must be at most 2147483647, not {'9' * 40}; leave the key out for no limit",
+        11,
+        27,
+        ...,
+    ),
     (HTTP + "http2MaxRequest: 1", "unknown key 'http2MaxRequest'", 11, 9, "did you mean 'http2MaxRequests'?"),
     (HTTP + "http1_max_pending_requests: 1", "unknown key 'http1_max_pending_requests'", 11, 9, "did you mean 'http1MaxPendingRequests'?"),
     (HTTP + "maxConnections: 1", "unknown key 'maxConnections'", 11, 9, "maxConnections belongs under connectionPool.tcp"),
-    ("host: user\nconnectionPool: {tcp: {maxConnections: 1}}", "unknown key 'connectionPool'", 8, 3, "connectionPool belongs under trafficPolicy"),
+    (
+        "host: user\nconnectionPool: {tcp: {maxConnections: 1}}",
+        "unknown key 'connectionPool'",
+        8,
+        3,
+        "connectionPool belongs under trafficPolicy",
+    ),
     (HTTP + "h2UpgradePolicy: upgrade", "h2UpgradePolicy cannot be the text 'upgrade'", 11, 26, "did you mean 'UPGRADE'?"),
     (HTTP + "useClientProtocol: 'true'", "useClientProtocol must be true or false, not the text 'true'", 11, 28, ...),
     (HTTP + "idleTimeout: 0s", "idleTimeout: must be at least 1ms, not 0s", 11, 22, ...),
@@ -62,35 +80,47 @@ MISTAKES = [
         7,
         "add splitExternalLocalOriginErrors: true",
     ),
-    (POLICY + "portLevelSettings: [{connectionPool: {http: {}}}]", "an entry of portLevelSettings must say for which port", ..., ..., "add port"),
-    (POLICY + "portLevelSettings: [{port: {number: 7000}}]", "a port's policy must have at least one field beside the port", ..., ..., "add one of"),
+    (
+        POLICY + "portLevelSettings: [{connectionPool: {http: {}}}]",
+        "an entry of portLevelSettings must say for which port",
+        ...,
+        ...,
+        "add port",
+    ),
+    (
+        POLICY + "portLevelSettings: [{port: {number: 7000}}]",
+        "a port's policy must have at least one field beside the port",
+        ...,
+        ...,
+        "add one of",
+    ),
     (POLICY + "portLevelSettings: {port: 7000}", "portLevelSettings must be a list, not a mapping", 9, 24, ...),
     (POLICY + "tunnel: {protocol: CONNECT}\n  proxyProtocol: {version: V1}", "tunnel and proxyProtocol cannot be set together", 10, 5, ...),
-    (POLICY + "loadBalancer: {simple: FASTEST}", "simple cannot be the text 'FASTEST'", 9, 28, "allowed here"),
+    (POLICY + "loadBalancer: {simple: FASTEST}", "simple cannot be the text 'FASTEST'", 9, 28, "did you mean 'LEAST_REQUEST'?"),
     (POLICY + "loadBalancer: {simple: RANDOM, consistentHash: {}}", "a loadBalancer takes simple or consistentHash, not both", 9, ..., ...),
     (POLICY + "retryBudget: {percent: 120}", "percent: must be a percentage from 0 to 100, not 120", 9, 28, ...),
     ("host: user\ntrafficPolicy:", "trafficPolicy: has no value; write one or leave the key out", 8, ..., ...),
     ("host: user\ntrafficPolicy: []", "trafficPolicy must be a mapping, not a list", 8, 18, ...),
     ("host: user\nsubsets: {name: v1}", "subsets must be a list, not a mapping", 8, 12, ...),
     ("host: user\nsubsets: [null]", "subsets must be a mapping, not nothing", 8, 13, ...),
-    ("host: user\nsubsets:\n- name: v1\n- name: v1", "the subset name the text 'v1' stands twice", 10, 5, "give each subset a name of its own"),
-    ("host: user\nsubsets:\n- name: v_1", "name: the text 'v_1' is no valid subset name", 9, 11, ...),
+    ("host: user\nsubsets:\n- name: v1\n- name: v1", "the subset name 'v1' stands twice", 10, 5, "give each subset a name of its own"),
+    ("host: user\nsubsets:\n- name: v_1", "name: 'v_1' is no valid subset name", 9, 11, ...),
     ("host: user\nsubsets:\n- name: ''", "name: the name of a subset cannot be empty", 9, 11, ...),
     ("host: user\nsubsets:\n- labels: {a: b}", "the key 'name' is missing", 9, ..., "add it under spec.subsets"),
-    ("host: user\nsubsets:\n- name: v1\n  labels: {version: 1}", "version must be text, not 1", 10, 22, ...),
-    ("host: user\nsubsets:\n- name: v1\n  labels: {'-a': b}", "labels: the text '-a' is no valid label key", 10, ..., ...),
+    ("host: user\nsubsets:\n- name: v1\n  labels: {version: 1}", "version must be text, not 1", 10, 23, ...),
+    ("host: user\nsubsets:\n- name: v1\n  labels: {'-a': b}", "labels: '-a' is no valid label key", 10, ..., ...),
     ("host: ''", "host: the host is empty", 7, 9, ...),
     ("host: 7000", "host must be text, not 7000", 7, 9, ...),
     ("host:", "host must be text, not nothing", 7, ..., ...),
-    ("host: user_base", "host: the text 'user_base' is no valid domain: the text 'user_base' is no valid label", 7, 9, ...),
-    ("host: user.*.local", "host: the text 'user.*.local' is no valid domain: the text '*' is no valid label", 7, 9, ...),
-    ("host: 10.0.0.1", "host: the text '10.0.0.1' is no valid domain: the last label cannot be a number", 7, 9, ...),
+    ("host: user_base", "host: 'user_base' is no valid domain: 'user_base' is no valid label", 7, 9, ...),
+    ("host: user.*.local", "host: 'user.*.local' is no valid domain: '*' is no valid label", 7, 9, ...),
+    ("host: 10.0.0.1", "host: '10.0.0.1' is no valid domain: the last label cannot be a number", 7, 9, ...),
     ("trafficPolicy: {connectionPool: {http: {}}}", "the key 'host' is missing", 6, 1, "add it under spec"),
     ("host: user\nexportTo: ['*', base]", "exportTo has '*' beside others", 8, 14, "'*' alone means every namespace"),
-    ("host: user\nexportTo: [test, test]", "exportTo names the text 'test' twice", 8, 20, "leave one of them out"),
-    ("host: user\nexportTo: ['.', base]", "exportTo names the text 'base' twice ('.' is the rule's own namespace)", 8, 19, "leave one of them out"),
-    ("host: user\nexportTo: ['~']", "exportTo cannot be the text '~'", 8, 14, "allowed are"),
-    ("host: user\nexportTo: [1, test, test]", "exportTo names the text 'test' twice", 8, 23, ...),
+    ("host: user\nexportTo: [test, test]", "exportTo names 'test' twice", 8, 20, "leave one of them out"),
+    ("host: user\nexportTo: ['.', base]", "exportTo names 'base' twice ('.' is the rule's own namespace)", 8, 19, "leave one of them out"),
+    ("host: user\nexportTo: ['~']", "exportTo cannot be '~'", 8, 14, "allowed are"),
+    ("host: user\nexportTo: [1, test, test]", "exportTo names 'test' twice", 8, 23, ...),
     ("host: user\nexportTo: '*'", "exportTo must be a list, not the text '*'", 8, 13, ...),
     (
         "host: user\nworkloadSelector: {matchLabels: {app: a}}\nexportTo: [test]",
@@ -103,7 +133,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "message", "line", "column", "hint"), MISTAKES, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(
+    ("spec", "message", "line", "column", "hint"), MISTAKES, ids=lambda value: value if isinstance(value, str) else None
+)
 def test_a_mistake_in_the_spec_has_a_reason_a_place_and_a_remedy(spec: str, message: str, line: Any, column: Any, hint: Any) -> None:
     rules, problems = read(manifest(spec))
     found = [problem for problem in problems if problem.message.startswith(message)]
@@ -134,18 +166,22 @@ WHOLE_FILES = [
     (manifest(limit()).replace("io/v1", "io/v2"), "apiVersion cannot be the text 'networking.istio.io/v2'", 1),
     (manifest(limit()).replace("apiVersion", "apiversion"), "unknown key 'apiversion'", 1),
     (manifest(limit()).replace("  name: user\n", ""), "the key 'name' is missing", 3),
-    (manifest(limit(), name="User"), "name: the text 'User' is no valid name", 4),
+    (manifest(limit(), name="User"), "name: 'User' is no valid name", 4),
     (manifest(limit(), name="7"), "name must be text, not 7", 4),
-    (manifest(limit(), namespace="a.b"), "namespace: the text 'a.b' is no valid namespace", 5),
+    (manifest(limit(), namespace="a.b"), "namespace: 'a.b' is no valid namespace", 5),
     (manifest(limit(), namespace="[]"), "namespace must be text, not a list", 5),
     (manifest(limit(), created="yesterday"), "creationTimestamp: the text 'yesterday' is no time", 6),
     (manifest(limit(), created="2026-13-01T00:00:00Z"), "creationTimestamp: the text '2026-13-01T00:00:00Z' is no time", 6),
     ("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nspec: {host: a}\n", "the key 'metadata' is missing", 1),
     ("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\n", "the key 'spec' is missing", 1),
     ("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec:\n", "spec must be a mapping, not nothing", 4),
-    ("apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: []\nspec: {host: a}\n", "metadata must be a mapping, not a list", 3),
+    (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: []\nspec: {host: a}\n",
+        "metadata must be a mapping, not a list",
+        3,
+    ),
     (manifest("host: user\nhost: other"), "the key 'host' stands twice in the same mapping", 8),
-    (together(manifest(limit()), manifest(limit("other"))), "the rule base/user stands twice in the file", 12),
+    (together(manifest(limit()), manifest(limit("other"))), "the rule base/user stands twice in the file", 13),
 ]
 
 
@@ -153,7 +189,9 @@ WHOLE_FILES = [
 def test_a_file_that_is_no_rule_is_refused_with_the_reason(text: str, message: str, line: int) -> None:
     _, problems = read(text)
     found = [problem for problem in problems if problem.message.startswith(message)]
-    assert [(problem.line, problem.severity, problem.file) for problem in found] == [(line, "error", FILE)], [str(each) for each in problems]
+    assert [(problem.line, problem.severity, problem.file) for problem in found] == [(line, "error", FILE)], [
+        str(each) for each in problems
+    ]
 
 
 def test_every_mistake_of_every_document_is_found_at_once() -> None:
@@ -171,8 +209,8 @@ def test_every_mistake_of_every_document_is_found_at_once() -> None:
         (9, "http2MaxRequests:"),
         (9, "unknown"),
         (11, "kind"),
-        (19, "the"),
-    ] or sorted(problem.line for problem in problems) == [7, 8, 9, 9, 11, 19]
+        (20, "the"),
+    ]
 
 
 def test_the_seed_of_the_tutorial_is_read_letter_for_letter() -> None:
@@ -195,7 +233,13 @@ def test_the_seed_of_the_tutorial_is_read_letter_for_letter() -> None:
         """
     (rule,), problems = read(text)
     assert problems == []
-    assert (rule.key, rule.host, rule.fqdn, rule.export_to, rule.created) == ("base/user", "user", "user.base.svc.cluster.local", ("*",), None)
+    assert (rule.key, rule.host, rule.fqdn, rule.export_to, rule.created) == (
+        "base/user",
+        "user",
+        "user.base.svc.cluster.local",
+        ("*",),
+        None,
+    )
     assert rule.traffic_policy is not None
     assert rule.traffic_policy.connection_pool is not None
     assert rule.traffic_policy.connection_pool.http == HttpPool.model_validate(
@@ -303,7 +347,9 @@ def test_the_blocks_of_limits_are_complete() -> None:
         return {each.alias for each in model.model_fields.values()}
 
     http = "http1MaxPendingRequests http2MaxRequests maxRequestsPerConnection maxRetries idleTimeout h2UpgradePolicy useClientProtocol"
-    outlier = "consecutiveErrors splitExternalLocalOriginErrors consecutiveLocalOriginFailures consecutiveGatewayErrors consecutive5xxErrors"
+    outlier = (
+        "consecutiveErrors splitExternalLocalOriginErrors consecutiveLocalOriginFailures consecutiveGatewayErrors consecutive5xxErrors"
+    )
     assert keys(HttpPool) == {*http.split(), "maxConcurrentStreams", "http2KeepAlive"}
     assert keys(TcpPool) == {"maxConnections", "connectTimeout", "tcpKeepalive", "maxConnectionDuration", "idleTimeout"}
     assert keys(OutlierDetection) == {
@@ -314,12 +360,16 @@ def test_the_blocks_of_limits_are_complete() -> None:
 
 def test_a_python_name_is_no_key() -> None:
     _, problems = read(manifest("host: user\ntraffic_policy: {}"))
-    assert [(each.message, each.hint.split("?")[0]) for each in problems] == [("unknown key 'traffic_policy'", "did you mean 'trafficPolicy'")]
+    assert [(each.message, each.hint.split("?")[0]) for each in problems] == [
+        ("unknown key 'traffic_policy'", "did you mean 'trafficPolicy'")
+    ]
 
 
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**39), 10**39) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["port", "number", "name", "http", "tcp", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["port", "number", "name", "http", "tcp", "x"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 PATHS = [

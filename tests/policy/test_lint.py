@@ -1,0 +1,193 @@
+"""Does lint see what Istio silently ignores, point at it, and say what to do?"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadgen.policy.lint import lint
+from loadgen.policy.rule import Rule, parse_rules
+
+from .examples import CLIENT, USER, limit, manifest, read, rules_of, together
+
+if TYPE_CHECKING:
+    from loadgen.errors import Problem
+    from loadgen.policy.selection import Workload
+
+FQDN = USER.host
+OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
+
+
+def findings(*manifests: str, client: Workload = CLIENT) -> list[Problem]:
+    """Lint the rules of one file."""
+    return lint(rules_of(together(*manifests)), USER, client)
+
+
+# spec, code, line, column, a part of the message, a part of the hint
+SINGLE = [
+    (limit("user.base"), "host-not-fqdn", 7, 9, "'user.base' has a dot", f"write {FQDN}"),
+    (limit("user.base.svc"), "host-not-fqdn", 7, 9, "has a dot", f"write {FQDN}"),
+    (limit("usr.base"), "host-not-fqdn", 7, 9, "has a dot", f"write {FQDN}"),
+    (limit("other.base"), "host-not-fqdn", 7, 9, "has a dot", "write other.base.svc.cluster.local"),
+    (limit("other.place.svc"), "host-not-fqdn", 7, 9, "has a dot", "write other.place.svc.cluster.local"),
+    (limit("usr"), "host-misspelt", 7, 9, "no known service is called usr.base.svc.cluster.local", f"did you mean {FQDN}?"),
+    (limit("user.base.svc.cluster.locl"), "host-misspelt", 7, 9, "no known service", f"did you mean {FQDN}?"),
+    (limit("reviews"), "host-other-service", 7, 9, "is for reviews.base.svc.cluster.local, not for the target", f"write {FQDN}"),
+    (limit("api.example.com"), "host-other-service", 7, 9, "is for api.example.com", f"write {FQDN}"),
+    (limit(extra="exportTo: [a]"), "export-to-hides", 9, 3, "namespace test", "add test to exportTo"),
+    (
+        limit(extra="workloadSelector: {matchLabels: {app: client}}"),
+        "selector-other-namespace",
+        9,
+        3,
+        "the client is in test",
+        "put the rule into",
+    ),
+    (limit(requests=0), "zero-is-unset", 8, 61, "http2MaxRequests: 0 does not mean none", "the smallest limit is 1"),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 3}}}",
+        "endless-queue",
+        8,
+        58,
+        "rejects nothing",
+        "http2MaxRequests",
+    ),
+    ("host: user\ntrafficPolicy: {}", "empty-block", 8, 3, "the traffic policy is empty", "leave the block out"),
+    (limit(extra="subsets: [{name: v1, trafficPolicy: {tls: {}}}]"), "subset-not-routed", 9, 24, "subset v1 has no effect", "add a route"),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {http: {maxConcurrentStreams: 3}}}",
+        "http2-only",
+        8,
+        43,
+        "no effect",
+        "http2MaxRequests",
+    ),
+    (
+        "host: user\ntrafficPolicy: {portLevelSettings: [{port: {number: 8080}, tls: {}}]}",
+        "port-unknown",
+        8,
+        55,
+        "has no port 8080",
+        "its ports are 7000, 7001",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "line", "column", "message", "hint"), SINGLE, ids=[f"{case[1]}-{index}" for index, case in enumerate(SINGLE)]
+)
+def test_what_istio_ignores_is_found(  # the columns of the table
+    spec: str, code: str, line: int, column: int, message: str, hint: str
+) -> None:
+    (found,) = findings(manifest(spec))
+    assert (found.code, found.line, found.column, found.severity) == (code, line, column, "warning")
+    assert message in found.message
+    assert hint in found.hint
+
+
+# rules, the losing rule's code, a part of the message
+RIVALS = [
+    ((manifest(limit(), name="s"), manifest(limit(FQDN), name="c", namespace="test")), "nearer-namespace", "test/c counts instead"),
+    ((manifest(limit(), name="s"), manifest(limit(FQDN), name="r", namespace="istio-system")), "nearer-namespace", "base/s counts instead"),
+    (
+        (manifest(limit(), name="e"), manifest(limit("*.local"), name="w")),
+        "more-specific-host",
+        "its host user is more specific than *.local",
+    ),
+    (
+        (manifest(limit(), name="a", created=OLD), manifest(limit(), name="b", created=NEW)),
+        "older-rule",
+        "base/a is for the same host and is older",
+    ),
+    ((manifest(limit(), name="a"), manifest(limit(), name="b")), "older-rule", "base/a is for the same host and comes first by name"),
+    ((manifest(limit(), name="b", created=NEW), manifest(limit(), name="a")), "older-rule", "base/b is for the same host and is older"),
+    (
+        (manifest(limit(FQDN), name="o", namespace="other"), manifest(limit(), name="s")),
+        "namespace-not-searched",
+        "in test, base, istio-system only",
+    ),
+    ((manifest(limit(extra="exportTo: [x]"), name="e"), manifest(limit("*.local"), name="w")), "more-specific-host", "not for this client"),
+    (
+        (manifest(limit(extra="exportTo: ['*']"), name="a", created=OLD), manifest(limit(), name="b", created=NEW)),
+        "export-to-differs",
+        "different exportTo (* and none)",
+    ),
+    (
+        (
+            manifest(limit(FQDN), name="a", namespace="test"),
+            manifest(limit(FQDN, extra="workloadSelector: {matchLabels: {app: client}}"), name="b", namespace="test"),
+        ),
+        "selector-wins",
+        "test/b counts instead",
+    ),
+    (
+        (
+            manifest("host: user\nsubsets: [{name: v1}]", name="a", created=OLD),
+            manifest("host: user\nsubsets: [{name: v1}, {name: v2}]", name="b", created=NEW),
+        ),
+        "older-subset",
+        "the subset v1 has no effect: base/a",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rules", "code", "message"), RIVALS, ids=[f"{case[1]}-{index}" for index, case in enumerate(RIVALS)])
+def test_a_rule_that_loses_is_told_to_which_one_and_why(rules: tuple[str, ...], code: str, message: str) -> None:
+    found = [problem for problem in findings(*rules) if problem.code == code]
+    assert len(found) == 1
+    assert message in found[0].message
+
+
+def test_a_workload_selector_that_does_not_fit_names_the_missing_label() -> None:
+    spec = limit(FQDN, extra="workloadSelector: {matchLabels: {app: client, tier: front}}")
+    (found,) = findings(manifest(spec, namespace="test"))
+    assert (found.code, found.line, found.column) == ("selector-other-workload", 9, 3)
+    assert found.message.endswith("it has no label 'tier=front'")
+
+
+def test_a_rule_that_does_what_it_says_gets_no_warning() -> None:
+    assert findings(manifest(limit())) == []
+
+
+def test_a_rule_for_another_service_is_nobodys_business_beside_one_that_counts() -> None:
+    assert findings(manifest(limit()), manifest(limit("reviews", requests=0), name="reviews")) == []
+
+
+def test_a_host_that_is_known_to_exist_is_not_called_misspelt() -> None:
+    rules = rules_of(together(manifest(limit()), manifest(limit("users"), name="users")))
+    assert [problem.code for problem in lint(rules, USER, CLIENT)] == ["host-misspelt"]
+    assert lint(rules, USER, CLIENT, hosts={"users.base.svc.cluster.local"}) == []
+
+
+def test_a_subset_that_a_route_selects_is_in_order() -> None:
+    rules = rules_of(manifest("host: user\nsubsets: [{name: v1, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]"))
+    assert [problem.code for problem in lint(rules, USER, CLIENT)] == ["subset-not-routed"]
+    assert lint(rules, USER, CLIENT, routed_subsets={"v1"}) == []
+
+
+def test_a_queue_with_an_end_is_in_order() -> None:
+    for bound in ("http1MaxPendingRequests", "http2MaxRequests"):
+        spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 1}}, http: {{{bound}: 1}}}}}}"
+        assert findings(manifest(spec)) == []
+
+
+def test_an_empty_block_is_the_same_problem_for_the_reader_and_for_lint() -> None:
+    rules, problems = read(manifest("host: user\ntrafficPolicy: {connectionPool: {}}"))
+    assert lint(rules, USER, CLIENT) == problems != []
+
+
+def test_findings_of_a_list_point_into_the_list() -> None:
+    item = textwrap.indent(manifest(limit("user.base")), "  ")
+    rules, problems = read("kind: List\nitems:\n-" + item[1:])
+    assert problems == []
+    assert [(problem.line, problem.column, problem.excerpt.strip()) for problem in lint(rules, USER, CLIENT)] == [
+        (9, 11, "host: 'user.base'")
+    ]
+
+
+def test_a_rule_that_comes_from_no_file_can_be_linted_too() -> None:
+    (found,) = lint([Rule("user", "base", "user.base")], USER, CLIENT)
+    assert (found.file, found.line, found.code) == ("base/user", 0, "host-not-fqdn")
+    assert parse_rules([], "none.yaml")[1][0].file == "none.yaml"
