@@ -61,8 +61,8 @@ def load_plan(path: Path) -> Plan:
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
     plan = Plan(scenario, tuple(rules), ())
-    found = (*problems, *lint(plan.rules, plan.service, plan.client))
-    return Plan(scenario, plan.rules, tuple(dict.fromkeys(found)))  # what the reader and the lint both say is said once
+    findings = (*problems, *lint(plan.rules, plan.service, plan.client))
+    return Plan(scenario, plan.rules, tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
 
 
 def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:

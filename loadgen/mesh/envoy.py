@@ -67,23 +67,22 @@ def bootstrap(*, node_id: str, cluster: str, folder: Path) -> dict[str, Any]:
 
 def cds(clusters: Mapping[str, Mapping[str, Any]], service_port: int) -> str:
     """Make the text of ``cds.json``: istiod's clusters, with the service's loopback address in the place of endpoint discovery."""
-    return json.dumps(
-        {
-            "resources": [
-                {"@type": f"{_TYPE}config.cluster.v3.Cluster", **cluster, **_endpoints(name, service_port)}
-                for name, cluster in clusters.items()
-            ]
-        }
-    )
+    return json.dumps({"resources": [_static(name, cluster, service_port) for name, cluster in clusters.items()]})
 
 
-def _endpoints(name: str, port: int) -> dict[str, Any]:
-    """One static endpoint. The load balancer does not matter with one, and PASSTHROUGH would need another type of cluster."""
-    return {
-        "lb_policy": "ROUND_ROBIN",
+def _static(name: str, cluster: Mapping[str, Any], port: int) -> dict[str, Any]:
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _loopback(port)}}]}]
+    static = {
+        "@type": f"{_TYPE}config.cluster.v3.Cluster",
+        **cluster,
         "type": "STATIC",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _loopback(port)}}]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
     }
+    if static.get("lb_policy") == "CLUSTER_PROVIDED":
+        del static[
+            "lb_policy"
+        ]  # PASSTHROUGH wants the original address; with one endpoint it makes no difference, but Envoy refuses it here
+    return static
 
 
 def _loopback(port: int = 0) -> dict[str, Any]:
