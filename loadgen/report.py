@@ -68,10 +68,10 @@ class LedgerPart(Part):
 
 
 class ServicePart(Part):
-    """What the service itself counted: requests that arrived in the phase, and the most in flight at a time."""
+    """What the service itself counted: requests that arrived in the phase, and the most in flight at a time; null if it could not be asked."""
 
-    requests: int
-    peak_in_flight: int
+    requests: int | None
+    peak_in_flight: int | None
 
 
 class Spread(Part):
@@ -111,7 +111,10 @@ class ClientPart(Part):
 
 
 class PhasePart(Part):
-    """One phase, all clients together and one by one. ``held_s`` is how long sending was held back to read a busy proxy's counters."""
+    """One phase, all clients together and one by one.
+
+    ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
+    """
 
     name: Name
     policy: Literal["absent", "applied", "removed"]

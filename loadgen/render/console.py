@@ -237,7 +237,7 @@ _PHASE_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("p50 ok", lambda phase: _quantile(phase.latency_s, "ok", "p50"), 4),
     Column("p99 ok", lambda phase: _quantile(phase.latency_s, "ok", "p99"), 1),
     Column("p99 overflow", lambda phase: _quantile(phase.latency_s, "overflow", "p99"), 5),
-    Column("peak", lambda phase: str(phase.service.peak_in_flight)),
+    Column("peak", lambda phase: _known(phase.service.peak_in_flight)),
 )
 _LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("phase", lambda phase: phase.name),
@@ -258,7 +258,7 @@ _CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("sidecar", lambda client: _known(client.ledger.proxy)),
     Column("difference", lambda client: _known(client.ledger.difference)),
     Column("p99 ok", lambda client: _quantile(client.latency_s, "ok", "p99"), 2),
-    Column("peak", lambda client: str(client.service.peak_in_flight)),
+    Column("peak", lambda client: _known(client.service.peak_in_flight)),
     Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
     Column("limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4),
 )

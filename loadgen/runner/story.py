@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import resource
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
@@ -18,7 +18,7 @@ from loadgen.errors import LoadgenError, MeshError
 from loadgen.outcome import Answer, Expected, Outcome
 from loadgen.progress import Progress
 from loadgen.runner.convergence import CONVERGE_S, POLL_S, converge, for_each
-from loadgen.runner.window import Edge, find_edge
+from loadgen.runner.window import Edge, Measured, Window, find_edge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -90,35 +90,6 @@ class Observer(Protocol):
 
     def progress(self, progress: Progress) -> None:
         """Several times a second."""
-
-
-@dataclass(slots=True)
-class Window:
-    """One phase as it was measured. ``ends`` is empty for a client whose sidecar could not be read any more."""
-
-    phase: Phase
-    starts: dict[str, Edge]
-    convergence_s: dict[str, float]
-    drain_s: dict[str, float]
-    states: dict[str, SidecarState]
-    service_start: tuple[ServiceCount, dict[str, ServiceCount]]
-    cpu_start_s: float
-    began: float
-    ends: dict[str, Edge] = field(default_factory=dict)
-    service_end: tuple[ServiceCount, dict[str, ServiceCount]] | None = None
-    cpu_end_s: float = 0.0
-    ended: float = 0.0
-
-
-@dataclass(slots=True)
-class Measured:
-    """A whole run as it was measured. ``reasons`` say why it is not valid; ``restored`` is None if nothing had to be restored."""
-
-    windows: list[Window] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    restored: bool | None = None
-    restore_detail: str = "no phase applied a policy"
-    ended_s: float = 0.0
 
 
 def cpu_s() -> float:
@@ -199,8 +170,8 @@ class Story(Generic[C]):
         drain = await self._each(self._drain)
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
-        service = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, service, cpu_s(), clock())
+        await self._mesh.count(restart_peak=True)
+        self._open = Window(phase, starts, convergence, drain, states, cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -209,7 +180,7 @@ class Story(Generic[C]):
         window = self._open
         assert window is not None, "leave without enter"
         window.ended, window.cpu_end_s = clock(), cpu_s()
-        window.service_end = await self._mesh.count()
+        window.service = await self._mesh.count()
         window.ends = await self._each(self._edge)
         self._close(window)
 
@@ -226,7 +197,9 @@ class Story(Generic[C]):
         return clock() - started
 
     async def _edge(self, client: C) -> Edge:
-        return await find_edge(self._loads[client.name], lambda: self._mesh.counters(client))
+        edge = await find_edge(self._loads[client.name], lambda: self._mesh.counters(client))
+        _, clients = await self._mesh.count()
+        return replace(edge, arrived=clients[client.name].requests if client.name in clients else 0)
 
     async def _each(self, job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
         return await for_each(self._mesh.clients, job)
