@@ -5,7 +5,6 @@ Importing it costs click and nothing else: every command imports what it needs w
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -19,8 +18,6 @@ from loadgen.errors import ExitCode, InputError, LoadgenError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-BROKEN_PIPE = 141
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -53,7 +50,6 @@ def exit_code_of(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; every foreseen error becomes a sentence on stderr and its exit code. A bug keeps its traceback."""
     try:
         code = cli.main(arguments, prog_name="loadgen", standalone_mode=False)
-        sys.stdout.flush()
         return int(code or ExitCode.OK)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -64,9 +60,6 @@ def exit_code_of(arguments: Sequence[str] | None = None) -> int:
     except LoadgenError as error:
         _explain(error)
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        return BROKEN_PIPE
 
 
 def _explain(error: LoadgenError) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +58,14 @@ def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bo
         click.echo(
             f"loadgen: the result folder {folder.path} cannot be written any more; the report was saved elsewhere, see below", err=True
         )
-    if quiet:
-        print_verdict(report, where=str(path))
-    else:
-        print_report(report, verbose=verbose, where=str(path))
+    try:
+        if quiet:
+            print_verdict(report, where=str(path))
+        else:
+            print_report(report, verbose=verbose, where=str(path))
+        sys.stdout.flush()
+    except BrokenPipeError:  # "| head" has seen enough; what the run showed, and its exit code, stay the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
     return exit_code(report, interrupted)
 
 

@@ -29,6 +29,17 @@ STOP_S = 1.0
 """How long a child may take to end after SIGTERM before it is killed."""
 
 
+def tail(log: Path) -> str:
+    """Give the last lines of a log, harmless to a terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(printable(line) for line in text.splitlines()[-_TAIL_LINES:])
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """One process of ours, by the name that a person knows it by."""
@@ -37,24 +48,14 @@ class Child:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def tail(self) -> str:
-        """Give the last lines of the child's log, harmless to a terminal."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
-        return "\n".join(printable(line) for line in text.splitlines()[-_TAIL_LINES:])
-
     def death(self) -> MeshError | None:
         """Say that the child died, if it did."""
         code = self.process.poll()
         if code is None:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        tail = self.tail()
-        said = f"; the last lines of its log:\n{tail}" if tail else "; its log is empty"
+        lines = tail(self.log)
+        said = f"; the last lines of its log:\n{lines}" if lines else "; its log is empty"
         return MeshError(f"{self.name} (process {self.process.pid}) {how}{said}")
 
 

@@ -19,7 +19,7 @@ from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError, RefusedError
 from loadgen.ledger import Counters, ServiceCount
 from loadgen.mesh import envoy
-from loadgen.mesh.children import Child, Children
+from loadgen.mesh.children import Child, Children, tail
 from loadgen.mesh.run_folder import live_folders, run_folder, write_atomically
 from loadgen.pacing import Interval  # noqa: TC001  # as above
 from loadgen.policy.selection import Service, Workload  # noqa: TC001  # as above
@@ -79,10 +79,12 @@ class LocalMesh:
         self.ports = ports
         self._children = children
         self._cluster = cluster_name(spec.service, spec.port)
+        self._refusals: dict[str, int] = {}
 
     async def put(self, rules: Sequence[Rule]) -> None:
         """Give every sidecar what istiod would make of these rules; none means that no policy is there."""
         for sidecar in self.clients:
+            self._refusals[sidecar.name] = await _refusals(sidecar)
             put_rules(sidecar.folder, self.spec, rules, self.ports[0])
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
@@ -92,9 +94,13 @@ class LocalMesh:
     async def state(self, client: Sidecar) -> SidecarState:
         """Give the state that one sidecar says is in force.
 
-        Raises MeshError if the sidecar has refused a configuration.
+        Raises MeshError if the sidecar has refused what was put last.
         """
-        return await sidecar_state(client, self._cluster)
+        if await _refusals(client) > self._refusals.get(client.name, 0):
+            said = tail(client.folder / "envoy.log")
+            hint = "the rule asks for something that this Envoy does not accept; its log says what"
+            raise MeshError(f"{client.name}'s sidecar rejected the configuration; the last lines of its log:\n{said}", hint=hint)
+        return await _sidecar_state(client, self._cluster)
 
     async def counters(self, client: Sidecar) -> Counters:
         """Read one sidecar's counters of the target's cluster."""
@@ -152,20 +158,15 @@ def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port
         raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint="free some space in the temporary folder") from error
 
 
-async def sidecar_state(sidecar: Sidecar, cluster: str) -> SidecarState:
-    """Read the state in force from the admin interface: the cluster's configuration, and the live thresholds from ``/clusters``.
+async def _refusals(sidecar: Sidecar) -> int:
+    return envoy.read_rejected(await sidecar.page(envoy.REJECTED_PATH))
 
-    Raises MeshError if the sidecar has refused a configuration.
-    """
-    if envoy.read_rejected(await sidecar.page(envoy.REJECTED_PATH)):
-        log = (sidecar.folder / "envoy.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        raise MeshError(
-            f"{sidecar.name}'s sidecar rejected the configuration:\n" + "\n".join(log[-3:]),
-            hint="the rule asks for something that this Envoy does not accept",
-        )
+
+async def _sidecar_state(sidecar: Sidecar, cluster: str) -> SidecarState:
+    """Read the state in force: the cluster's configuration, and the live thresholds from ``/clusters``."""
     config = envoy.read_config(await sidecar.page(envoy.config_path(cluster)))
     if config is None:
-        raise MeshError(f"{sidecar.name}'s sidecar has no cluster {cluster}")
+        raise MeshError(f"{sidecar.name}'s sidecar has no cluster {cluster}: somebody else wrote its configuration")
     state = SidecarState.of_cluster(config)
     live = envoy.read_thresholds(await sidecar.page(envoy.THRESHOLDS_PATH), cluster)
     return replace(state, limits=replace(state.limits, **live))

@@ -185,7 +185,12 @@ def print_verdict(report: Report, *, where: str) -> None:
 def _stdout() -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    class Stdout(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the caller: rich would end the process."""
+            raise BrokenPipeError
+
+    return Stdout(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def _print_conclusion(console: Console, report: Report, where: str) -> None:

@@ -1,0 +1,131 @@
+"""Runs the real command as a user would: as a process of its own, with a temporary folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+SCENARIOS = REPOSITORY / "scenarios"
+PATIENCE_S = 60.0
+"""No command of these tests takes a quarter of it; a machine that needs more is broken."""
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+@dataclass
+class Loadgen:
+    """The command, with its temporary folder and its results below ``folder``."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "tmp"
+
+    def start(self, *arguments: str | Path, program: tuple[str, ...] = ("-m", "loadgen")) -> subprocess.Popen[str]:
+        self.temporary.mkdir(exist_ok=True)
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "COLUMNS": "100", **self.environment}
+        command = [sys.executable, *program, *map(str, arguments)]
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, *arguments: str | Path, program: tuple[str, ...] = ("-m", "loadgen")) -> Ended:
+        return finish(self.start(*arguments, program=program))
+
+    def run_scenario(self, scenario: Path, *options: str) -> Ended:
+        return self.run("run", scenario, "--out", self.results, *options)
+
+    def start_scenario(self, scenario: Path, *options: str) -> subprocess.Popen[str]:
+        return self.start("run", scenario, "--out", self.results, *options)
+
+    def report(self) -> Any:
+        return json.loads((self.results / "report.json").read_text(encoding="utf-8"))
+
+    def run_folders(self) -> list[Path]:
+        return [folder for folder in self.temporary.glob("loadgen-*/*") if folder.is_dir()]
+
+    def leftovers(self) -> list[str]:
+        """Give the command lines of all processes that know our temporary folder."""
+        return [line for _, line in processes() if str(self.temporary) in line]
+
+    def process_of(self, what: str) -> int:
+        """Give the process id of one part of the running mesh: a client's name, or ``user_service``."""
+        found = [pid for pid, line in processes() if what in line and (str(self.temporary) in line or "loadgen.mesh.user_service" in line)]
+        assert len(found) == 1, found
+        return found[0]
+
+
+def processes() -> list[tuple[int, str]]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            found.append((int(folder.name), line))
+    return found
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    started = time.monotonic()
+    try:
+        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stdout, stderr = process.communicate()
+        raise AssertionError(f"the command did not end by itself:\n{stdout}\n{stderr}") from None
+    return Ended(process.returncode, stdout, stderr, time.monotonic() - started)
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read the command's stderr until a line holds ``text``."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the command ended without saying '{text}'")
+
+
+def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> None:
+    process.send_signal(number)
+
+
+def until(condition: Any, what: str) -> None:
+    """Ask until something is so; for what no event announces."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+def variant(target: Path, source: Path, *changes: tuple[str, str]) -> Path:
+    """Write a scenario that differs from a shipped one; the policy's path is made absolute."""
+    text = source.read_text(encoding="utf-8").replace("policy: policies/", f"policy: {SCENARIOS}/policies/")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    target.write_text(text, encoding="utf-8")
+    return target

@@ -1,0 +1,76 @@
+"""The local mesh itself: what a real Envoy does with what it is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadgen.document import parse_documents
+from loadgen.errors import MeshError
+from loadgen.mesh import local
+from loadgen.mesh.local import LocalSpec, local_mesh
+from loadgen.pacing import Interval
+from loadgen.policy.rule import Rule, parse_rules
+from loadgen.policy.selection import Service, Workload
+from loadgen.runner.convergence import converge
+from tests.story.command import SCENARIOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.envoy, pytest.mark.anyio]
+SPEC = LocalSpec(Service("user", "base", (7000,)), 7000, Workload("test", {"app": "client"}), 2, 1, "Kevin", Interval(0.001))
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+
+def rules_of(text: str) -> list[Rule]:
+    rules, problems = parse_rules(parse_documents(text, "rule.yaml"), "rule.yaml")
+    assert not problems
+    return rules
+
+
+async def test_a_sidecar_that_rejects_the_configuration_says_so_and_recovers_with_the_next_good_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = rules_of((SCENARIOS / "policies" / "user.yaml").read_text())
+    translate = local.clusters
+
+    def nonsense(*arguments: Any) -> dict[str, dict[str, Any]]:
+        return {
+            name: {**cluster, "circuit_breakers": {"thresholds": [{"max_requests": -1}]}} for name, cluster in translate(*arguments).items()
+        }
+
+    async with local_mesh(SPEC) as mesh:
+        with monkeypatch.context() as broken:
+            broken.setattr(local, "clusters", nonsense)
+            await mesh.put(rules)
+        with pytest.raises(MeshError, match="sidecar rejected the configuration"):
+            await converge(mesh, rules)
+        await mesh.put(rules)
+        assert len(await converge(mesh, rules)) == 2
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "tcp: {maxConnections: 3, connectTimeout: 250ms, tcpKeepalive: {probes: 3, time: 10s, interval: 1s}, maxConnectionDuration: 10s}",
+        "http: {http1MaxPendingRequests: 2147483647, http2MaxRequests: 2147483647, maxRetries: 2147483647}",
+        "http: {maxRequestsPerConnection: 7, idleTimeout: 30s, useClientProtocol: true}",
+        "http: {http1MaxPendingRequests: 0}",
+    ],
+)
+async def test_a_real_envoy_takes_what_a_rule_is_translated_to_and_shows_the_same_limits(pool: str) -> None:
+    text = f"{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r, namespace: base}}, spec: {{host: user, trafficPolicy: {{connectionPool: {{{pool}}}}}}}}}"
+    rules = rules_of(text)
+    async with local_mesh(SPEC) as mesh:
+        await mesh.put(rules)
+        await converge(mesh, rules)
+        assert await mesh.state(mesh.clients[0]) == mesh.wanted(rules)
+        await mesh.put(())
+        await converge(mesh, ())
+        assert (await mesh.state(mesh.clients[1])).rule is None
