@@ -31,6 +31,8 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What YAML counts as the end of a line; ``str.splitlines`` knows more and would shift the numbers."""
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that YAML does not allow."""
 _STR_TAG = "tag:yaml.org,2002:str"
 _CONTAINER_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
@@ -67,6 +69,7 @@ class Document:
                 for candidate, value in node.value:
                     if candidate.value == step:
                         node, key = value, candidate
+                        break  # of two equal keys the first one counts
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
                 node, key = node.value[step], None
         return node, key
@@ -102,14 +105,16 @@ def parse_documents(text: str, file: str) -> list[Document]:
     text = text.removeprefix("\ufeff")
     lines = tuple(_LINE_BREAK.split(text))
     documents = []
+    reader = _Reader()
     try:
+        _check_characters(text, file, lines)
         _check_depth(text, file, lines)
         loader = _Loader(text)
         try:
             while loader.check_node():
                 root = loader.get_node()
                 if not (_is_plain(root) and root.value in _NULL):
-                    documents.append(_Reader(Document(file, lines, root)).read())
+                    documents.append(reader.read(Document(file, lines, root)))
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -117,6 +122,15 @@ def parse_documents(text: str, file: str) -> list[Document]:
     except (yaml.YAMLError, ValueError) as error:
         raise InputError([Problem(file, 0, 0, f"the file is not YAML: {str(error).splitlines()[0]}", code="not-yaml")]) from error
     return documents
+
+
+def _check_characters(text: str, file: str, lines: Sequence[str]) -> None:
+    found = _FORBIDDEN.search(text)
+    if found:
+        *before, rest = _LINE_BREAK.split(text[: found.start()])
+        message = f"the file is not YAML: it holds the control character U+{ord(found[0]):04X}"
+        hint = "take it out, or write it as an escape in double quotes"
+        raise InputError([Problem(file, len(before) + 1, len(rest) + 1, message, hint, "not-yaml", excerpt=lines[len(before)])])
 
 
 def _check_depth(text: str, file: str, lines: Sequence[str]) -> None:
@@ -140,14 +154,13 @@ def _is_plain(node: yaml.Node) -> bool:
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    excerpt = lines[line] if line < len(lines) else ""
+    line, column = _place(error, lines)
+    excerpt = lines[line]
     indent = excerpt[: len(excerpt) - len(excerpt.lstrip())]
     if "\t" in indent:
         column = indent.index("\t")
         return Problem(file, line + 1, column + 1, "a tab cannot indent YAML", "use spaces", "tab", excerpt=excerpt)
-    reason = " ".join(filter(None, [error.context, error.problem])) or "cannot be read"
+    reason = " ".join(filter(None, [error.problem, error.context])) or "cannot be read"
     return Problem(
         file,
         line + 1,
@@ -159,26 +172,36 @@ def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]
     )
 
 
-class _Reader:
-    """Turns one node graph into plain values, counting depth and expansion on the way."""
+def _place(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, int]:
+    """Give the line and column, from 0, that help most: not the end of the file for what was opened before and never closed."""
+    for mark in (error.problem_mark, error.context_mark):
+        if mark and mark.line < len(lines) and lines[mark.line].strip():
+            return mark.line, mark.column
+    last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
+    return last, max(0, len(lines[last]) - 1)
 
-    def __init__(self, document: Document) -> None:
-        self._document = document
+
+class _Reader:
+    """Turns the node graphs of one text into plain values, counting depth and expansion on the way."""
+
+    _document: Document
+
+    def __init__(self) -> None:
         self._values = 0
 
-    def read(self) -> Document:
-        self._document.data = self._value(self._document.root, 0)
-        return self._document
+    def read(self, document: Document) -> Document:
+        self._document = document
+        document.data = self._value(document.root, 0)
+        return document
 
     def _value(self, node: yaml.Node, depth: int) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
-            message = f"the file expands to more than {MAX_VALUES:,} values"
-            raise InputError(
-                [self._document.problem_at(node, message, hint="write the values out instead of nesting aliases", code="bomb")]
-            )
+            message = f"the file holds more than {MAX_VALUES:,} values, its aliases written out"
+            raise InputError([self._document.problem_at(node, message, hint="no scenario and no rule needs that", code="bomb")])
         if depth > MAX_DEPTH:
-            raise InputError([self._document.problem_at(node, "an alias contains itself", hint="write the values out", code="bomb")])
+            message = f"an alias contains itself, or is nested more than {MAX_DEPTH} levels deep"
+            raise InputError([self._document.problem_at(node, message, hint="write the values out", code="bomb")])
         self._check_tag(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
@@ -191,7 +214,7 @@ class _Reader:
         first: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._add(key, "a key must be a plain word")
+                self._add(key, "a key must be a plain word, not a list or a mapping", code="key")
                 continue
             if key.value in first:
                 self._add(
@@ -224,7 +247,8 @@ class _Reader:
 
     def _check_tag(self, node: yaml.Node) -> None:
         if node.tag not in _CONTAINER_TAGS and node.tag not in {_STR_TAG, None}:
-            self._add(node, f"the tag {node.tag} is not allowed", hint="write the plain value without a tag", code="tag")
+            written = str(node.tag).replace("tag:yaml.org,2002:", "!!", 1)
+            self._add(node, f"the tag {written} is not allowed", hint="write the plain value without a tag", code="tag")
 
     def _add(self, node: yaml.Node, message: str, *, hint: str = "", code: str = "invalid") -> None:
         self._document.problems.append(self._document.problem_at(node, message, hint=hint, code=code))

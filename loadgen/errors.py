@@ -84,11 +84,11 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        lines = [f"{place}: {self.severity}: {self.message}"]
+        lines = [f"{printable(place)}: {self.severity}: {_sentence(self.message)}"]
         if self.excerpt:
             lines += underline(self.line, self.column, self.width, self.excerpt)
         if self.hint:
-            lines.append(f"   hint: {self.hint}")
+            lines.append(f"   hint: {_sentence(self.hint)}")
         return "\n".join(lines)
 
 
@@ -105,11 +105,19 @@ class InputError(LoadgenError):
 
 EXCERPT_CHARACTERS = 120
 """A longer line is cut around the offending text."""
+SENTENCE_CHARACTERS = 1000
+"""A longer message repeats too much of a file."""
+MAX_PROBLEMS = 100
+"""A check that found so many mistakes of one kind stops looking: nobody reads more, and some take time."""
 
 
 def printable(text: str) -> str:
     r"""Escape control characters, so that untrusted text cannot drive a terminal: a tab becomes ``\t``."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def _sentence(text: str) -> str:
+    return printable(text if len(text) <= SENTENCE_CHARACTERS else f"{text[:SENTENCE_CHARACTERS]}…")
 
 
 def underline(line: int, column: int, width: int, excerpt: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from loadgen.outcome import Outcome
 from loadgen.quantity import duration_s, seconds_text
-from loadgen.schema import nearest
+from loadgen.schema import nearest, shown
 from loadgen.verdict import State
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-_FORM = re.compile(r"\s*(\S+?)\s*(==|!=|>=|<=|>|<)\s*(\S+)\s*")
+_FORM = re.compile(r"\s*([^\s=!<>]+)\s*(==|!=|>=|<=|>|<)\s*([^\s=!<>]+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +96,31 @@ def parse_expectation(phase: str, text: object) -> Expectation:
     """
     match = _FORM.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"'{text}' is no expectation; write for example ok == 100%, overflow > 0 or p99 < 200ms")
+        example = "verdict == enforced" if phase == RUN else "ok == 100%, overflow > 0 or p99 < 200ms"
+        raise ValueError(f"{shown(text)} is no expectation; write for example {example}")
     metric, sign, wanted = match.groups()
-    kinds = RUN_METRICS if phase == RUN else PHASE_METRICS
+    kinds, others = (RUN_METRICS, PHASE_METRICS) if phase == RUN else (PHASE_METRICS, RUN_METRICS)
+    if metric in others:
+        raise ValueError(
+            f"'{metric}' is a figure of {'a phase' if phase == RUN else 'the run'}; write it under {'its name' if phase == RUN else RUN}"
+        )
     if metric not in kinds:
         raise ValueError(f"unknown metric '{metric}'; {nearest(metric, kinds)}")
     return _READERS[kinds[metric]](phase, metric, sign, wanted)
 
 
 def _read_count(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
-    if not re.fullmatch(r"\d+", wanted):
-        raise ValueError(f"'{wanted}' must be a whole number, such as 0")
+    if not re.fullmatch(r"[0-9]{1,15}", wanted):
+        raise ValueError(
+            f"'{wanted}' must be a whole number, such as 0{', or a percentage, such as 100%' if PHASE_METRICS[metric] is Kind.OUTCOME else ''}"
+        )
     return Expectation(phase, metric, sign, float(wanted))
 
 
 def _read_outcome(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
     if not wanted.endswith("%"):
         return _read_count(phase, metric, sign, wanted)
-    if not re.fullmatch(r"\d+(\.\d+)?%", wanted):
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", wanted):
         raise ValueError(f"'{wanted}' is no percentage; write for example 100%")
     share = float(wanted[:-1]) / 100
     if share > 1:

@@ -7,10 +7,12 @@ import re
 from loadgen.pacing import Interval
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "us": 1e-6, "µs": 1e-6}
-_PART = r"(\d+(?:\.\d+)?)(ms|us|µs|s|m|h)"
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_PART = rf"({_NUMBER})(ms|us|µs|s|m|h)"
 _DURATION = re.compile(rf"(?:{_PART})+")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
+_RATE = re.compile(rf"({_NUMBER})/(s|m|h)")
 MAX_DURATION_S = 24 * 3600.0
+MIN_RATE_PER_S = 1 / 3600.0
 
 
 def duration_s(text: object) -> float:
@@ -18,10 +20,12 @@ def duration_s(text: object) -> float:
 
     Raises ValueError with a sentence for a person.
     """
-    if isinstance(text, (int, float)) and not isinstance(text, bool):
-        raise ValueError(f"the duration {text} has no unit; write {text}s or {text}ms")  # noqa: TRY004  # pydantic shows ValueErrors to the user
+    if not isinstance(text, bool) and re.fullmatch(_NUMBER, number := str(text)) and float(number):
+        raise ValueError(f"the duration {_cut(number)} has no unit; write {_cut(number)}s or {_cut(number)}ms")
     if not isinstance(text, str) or not _DURATION.fullmatch(text):
-        raise ValueError(f"{_said(text)} is no duration; write for example 250ms, 8s or 1m30s")
+        compact = "".join(text.split()) if isinstance(text, str) else ""
+        example = compact if _DURATION.fullmatch(compact) else "for example 250ms, 8s or 1m30s"
+        raise ValueError(f"{_said(text)} is no duration; write {example}")
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_PART, text))
     if seconds > MAX_DURATION_S:
         raise ValueError(f"{_said(text)} is longer than 24h")
@@ -45,8 +49,8 @@ def rate_per_s(text: object) -> float:
     if match is None:
         raise ValueError(f"{_said(text)} is no rate; write for example 50/s or 300/m")
     rate = float(match[1]) / _UNITS_S[match[2]]
-    if not rate:
-        raise ValueError("the rate must be more than 0")
+    if rate < MIN_RATE_PER_S:
+        raise ValueError("the rate must be at least 1/h")
     return rate
 
 
@@ -60,7 +64,7 @@ def interval(text: object) -> Interval:
     if text == "none":
         return Interval()
     words = text.split() if isinstance(text, str) else []
-    if len(words) == 2:  # noqa: PLR2004  # a kind and a duration
+    if len(words) == 2 and words[0][0].isalpha():  # noqa: PLR2004  # a kind and a duration
         if words[0] not in {"constant", "exponential"}:
             raise ValueError(f"'{words[0]}' is no kind of interval; write none, constant 20ms or exponential 20ms")
         return Interval(duration_s(words[1]), exponential=words[0] == "exponential")
@@ -77,5 +81,10 @@ def seconds_text(seconds: float) -> str:
 
 
 def _said(value: object) -> str:
-    text = str(value)
-    return f"'{text[:40]}…'" if len(text) > 40 else f"'{text}'"  # noqa: PLR2004
+    if isinstance(value, (dict, list)):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else f"'{_cut(str(value))}'"
+
+
+def _cut(text: str) -> str:
+    return f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004

@@ -6,12 +6,13 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
+from loadgen.errors import MAX_PROBLEMS
 from loadgen.expectation import RUN, Expectation, parse_expectation
 from loadgen.pacing import Closed, Interval, Open, Pacing
-from loadgen.quantity import interval, positive_duration_s, rate_per_s
-from loadgen.schema import Model, nearest, validate
+from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, interval, positive_duration_s, rate_per_s
+from loadgen.schema import Model, nearest, shown, validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +26,32 @@ MAX_RATE_PER_S = 50_000.0
 MAX_WORKERS = 16
 MAX_PHASES = 20
 
-Duration = Annotated[float, BeforeValidator(positive_duration_s)]
-Rate = Annotated[float, BeforeValidator(rate_per_s), Field(le=MAX_RATE_PER_S)]
-IntervalField = Annotated[Interval, BeforeValidator(interval)]
-_LABEL = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
-_SERVICE_HOST = re.compile(
-    r"(?P<name>[a-z0-9]([-a-z0-9]*[a-z0-9])?)\.(?P<namespace>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.svc(\.cluster\.local)?)?"
-)
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+_SERVICE_HOST = re.compile(rf"(?P<name>{_DNS_LABEL})\.(?P<namespace>{_DNS_LABEL})\.svc(\.cluster\.local)?")
+"""The ``svc`` is required: ``example.com`` could be a service of the namespace ``com``, or the outside."""
 _HTTP_PORT = 80
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} is no valid name; it may hold lower-case letters, digits and, between them, '-', at most 40 characters"
+        )
+    return text
+
+
+def _bounded_rate(text: object) -> float:
+    rate = rate_per_s(text)
+    if rate > MAX_RATE_PER_S:
+        raise ValueError(f"the rate may be at most {MAX_RATE_PER_S:.0f}/s in each client")
+    return rate
+
+
+Duration = Annotated[float, BeforeValidator(positive_duration_s)]
+Rate = Annotated[float, BeforeValidator(_bounded_rate)]
+IntervalField = Annotated[Interval, BeforeValidator(interval)]
+Label = Annotated[str, AfterValidator(_label)]
 
 
 class Expect(Model):
@@ -55,11 +74,13 @@ class Target(Model):
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ValueError(f"'{url[:80]}' is no URL: {error}") from error
-        if parts.scheme != "http" or parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("the target must look like http://user.base.svc.cluster.local:7000/")
-        if not re.fullmatch(r"/[!-~]*|", parts.path):
-            raise ValueError("the path of the target may hold printable ASCII characters only")
+            raise ValueError(f"{shown(url)} is no URL: {error}") from error
+        if parts.scheme != "http" or "@" in parts.netloc or "?" in url or "#" in url:
+            raise ValueError(
+                "the target must look like http://user.base.svc.cluster.local:7000/path: http, no user name, no query (the sidecars encrypt)"
+            )
+        if not re.fullmatch(r"[!-~]+", url):  # urlsplit silently takes out line breaks and tabs
+            raise ValueError("the target may hold printable ASCII characters only, and no blanks")
         if port == 0 or not _SERVICE_HOST.fullmatch(parts.hostname or ""):
             raise ValueError(
                 f"the target '{parts.netloc[:80]}' is not allowed; allowed is a service of the mesh, <service>.<namespace>.svc.cluster.local:<port>"
@@ -88,7 +109,7 @@ class Clients(Model):
     """The load sources, each behind its own sidecar. ``workers`` is the number of Envoy's worker threads in each."""
 
     count: int = Field(10, ge=1, le=MAX_CLIENTS)
-    namespace: str = Field("test", pattern=_LABEL)
+    namespace: Label = "test"
     labels: dict[str, str] = Field(default_factory=lambda: {"app": "client"})
     workers: int = Field(1, ge=1, le=MAX_WORKERS)
 
@@ -139,7 +160,7 @@ PolicyState = Literal["absent", "applied", "removed"]
 class Phase(Model):
     """A named stretch of the scenario with the policy on or off."""
 
-    name: str = Field(pattern=_LABEL)
+    name: Label
     policy: PolicyState
     duration: Duration
 
@@ -149,15 +170,15 @@ class Overrides(Model):
 
     clients: int | None = Field(None, ge=1, le=MAX_CLIENTS)
     users: int | None = Field(None, ge=1, le=MAX_USERS)
-    rate: float | None = Field(None, gt=0, le=MAX_RATE_PER_S)
-    duration: float | None = Field(None, gt=0)
+    rate: float | None = Field(None, ge=MIN_RATE_PER_S, le=MAX_RATE_PER_S)
+    duration: float | None = Field(None, gt=0, le=MAX_DURATION_S)
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
 
 
 class Scenario(Model):
     """A whole scenario file. ``policy`` is the path of the rule's file, relative to the scenario."""
 
-    name: str = Field(pattern=_LABEL)
+    name: Label
     description: str = ""
     target: Target
     clients: Clients = Field(default_factory=lambda: Clients.model_validate({}))
@@ -204,7 +225,7 @@ def parse_scenario(document: Document) -> tuple[Scenario | None, list[Problem]]:
     if isinstance(document.data, dict):
         problems += _phase_problems(document, document.data.get("phases"))
         problems += _expectation_problems(document, document.data)
-        if not isinstance(document.data.get("policy"), str):
+        if document.data.get("policy") is None:
             problems += _missing_policy(document, document.data.get("phases"))
     return (None if problems else scenario), sorted(problems, key=lambda problem: (problem.line, problem.column))
 
@@ -263,7 +284,7 @@ def _phase_problems(document: Document, value: object) -> list[Problem]:
 
 def _missing_policy(document: Document, phases: object) -> list[Problem]:
     for index, phase in _phases(phases):
-        if phase.get("policy") == "applied" and "policy" not in document.data:
+        if phase.get("policy") == "applied":
             return [
                 document.problem(
                     ["phases", index, "policy"],
@@ -282,14 +303,20 @@ def _expectation_problems(document: Document, data: dict[str, Any]) -> list[Prob
     names = [*(phase["name"] for _, phase in _phases(data.get("phases")) if isinstance(phase.get("name"), str)), RUN]
     problems: list[Problem] = []
     for phase, texts in expectations.items():
+        if len(problems) >= MAX_PROBLEMS:
+            break
         if phase not in names:
             problems.append(
                 document.problem(
-                    ["expectations", phase], f"there is no phase '{phase}'", hint=nearest(phase, names), code="unknown-phase", at_key=True
+                    ["expectations", phase],
+                    f"there is no phase {shown(phase).removeprefix('the text ')}",
+                    hint=nearest(phase, names[-MAX_PHASES:]),
+                    code="unknown-phase",
+                    at_key=True,
                 )
             )
             continue
-        for index, text in enumerate(_listed(texts)):
+        for index, text in enumerate(_listed(texts)[:MAX_PROBLEMS]):
             path: Sequence[str | int] = ["expectations", phase, index] if isinstance(texts, list) else ["expectations", phase]
             try:
                 parse_expectation(phase, text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from loadgen.errors import printable
+from loadgen.errors import MAX_PROBLEMS, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,18 +37,18 @@ M = TypeVar("M", bound=Model)
 def validate(model: type[M], document: Document, *, data: Any = None, at: Sequence[str | int] = ()) -> tuple[M | None, list[Problem]]:
     """Check ``data`` (default: the whole document) against a model.
 
-    ``at`` is the path from the document's root to ``data``. Returns the validated model, or None, and every mistake.
+    ``at`` is the path from the document's root to ``data``. Returns the validated model, or None, and every mistake up to ``MAX_PROBLEMS``.
     """
     value = document.data if data is None else data
     try:
         return model.model_validate(value), []
     except ValidationError as error:
-        return None, [_problem(model, document, tuple(at), detail) for detail in error.errors(include_url=False)]
+        return None, [_problem(model, document, tuple(at), detail) for detail in error.errors(include_url=False)[:MAX_PROBLEMS]]
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Give a hint that names the nearest allowed word for a misspelt one, and all that is allowed."""
-    names = list(allowed)
+    names = list(dict.fromkeys(allowed))
     match = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.6)
     near = [name for name in names if match and name.lower() == match[0].lower()]
     listing = f"allowed here: {', '.join(names)}"
@@ -70,24 +70,26 @@ def shown(value: object) -> str:
 
 
 def _problem(model: type[Model], document: Document, at: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
-    path = (*at, *detail["loc"])
+    steps, models = _walk(model, detail["loc"][:-1])
+    path = (*at, *steps, *detail["loc"][-1:])
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "extra_forbidden":
         key = str(detail["loc"][-1])
-        return document.problem(
-            path, f"unknown key '{printable(key)}'", hint=nearest(key, _keys_at(model, detail["loc"][:-1])), code="unknown-key", at_key=True
-        )
+        return document.problem(path, f"unknown key '{printable(key)}'", hint=nearest(key, _keys(models)), code="unknown-key", at_key=True)
     if kind == "missing":
         return document.problem(
             path[:-1], f"the key '{detail['loc'][-1]}' is missing", hint=_where(path[:-1]), code="missing-key", at_key=True
         )
     if kind == "union_tag_not_found":
-        return document.problem(path, f"the key {context['discriminator']} is missing", hint=_where(path), code="missing-key", at_key=True)
+        name = str(context["discriminator"]).strip("'")
+        tags = [tag for each in _walk(model, detail["loc"])[1] for tag in get_args(each.model_fields[name].annotation)]
+        hint = f"{_where(path)}; it can be {' or '.join(tags)}"
+        return document.problem(path, f"the key '{name}' is missing", hint=hint, code="missing-key", at_key=True)
     if kind == "union_tag_invalid":
         allowed = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-        tag = str(context["tag"])
         name = str(context["discriminator"]).strip("'")
-        return document.problem((*path, name), f"unknown {name} '{printable(tag)}'", hint=nearest(tag, allowed), code="unknown-value")
+        tag = value[name]
+        return document.problem((*path, name), f"{name} cannot be {shown(tag)}", hint=nearest(str(tag), allowed), code="unknown-value")
     if kind in {"literal_error", "enum"}:
         allowed = [word.strip(" '") for word in str(context["expected"]).replace(" or ", ", ").split(",")]
         return document.problem(path, f"{_name(path)} cannot be {shown(value)}", hint=nearest(str(value), allowed), code="unknown-value")
@@ -95,6 +97,9 @@ def _problem(model: type[Model], document: Document, at: tuple[str | int, ...], 
 
 
 def _message(kind: str, context: Mapping[str, Any], value: object, fallback: str, name: str) -> tuple[str]:
+    if kind in _COUNTED:
+        number = context[_COUNTED[kind][1]]
+        return (f"{name} must have {_COUNTED[kind][0]} {number} {'entry' if number == 1 else 'entries'}, not {context['actual_length']}",)
     wanted = _WANTED.get(kind)
     if wanted:
         return (f"{name} must be {wanted.format(**context)}, not {shown(value)}",)
@@ -123,10 +128,9 @@ _WANTED = {
     "string_too_short": "a text that is not empty",
     "string_too_long": "at most {max_length} characters long",
     "string_pattern_mismatch": "a text like {pattern}",
-    "too_short": "a list with at least {min_length} entry",
-    "too_long": "a list with at most {max_length} entries",
     "none_required": "empty",
 }
+_COUNTED = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 
 
 def _name(path: Sequence[str | int]) -> str:
@@ -139,16 +143,22 @@ def _where(path: Sequence[str | int]) -> str:
     return f"add it under {words}" if words else "add it at the top level"
 
 
-def _keys_at(model: type[Model], path: Sequence[str | int]) -> list[str]:
-    """Name the keys that are allowed at ``path``: union tags and list indexes on the way are looked through."""
+def _walk(model: type[Model], location: Sequence[str | int]) -> tuple[list[str | int], list[type[Model]]]:
+    """Follow pydantic's location: give the steps that the text has, without the tags of unions, and the models that may stand there."""
+    steps: list[str | int] = []
     found: list[type[Model]] = [model]
-    for step in path:
+    for step in location:
         inner = [field.annotation for each in found for name, field in each.model_fields.items() if step in {name, field.alias}]
+        tagged = [each for each in found if step in _tags(each)] if len(found) > 1 and not inner else []
         if inner:
             found = [each for annotation in inner for each in _models_in(annotation)]
-        elif isinstance(step, str):
-            found = [each for each in found if step in _tags(each)] or found
-    return list(dict.fromkeys(field.alias or name for each in found for name, field in each.model_fields.items()))
+        found = tagged or found
+        steps += [] if tagged else [step]
+    return steps, found
+
+
+def _keys(models: Sequence[type[Model]]) -> list[str]:
+    return list(dict.fromkeys(field.alias or name for each in models for name, field in each.model_fields.items()))
 
 
 def _models_in(annotation: Any) -> list[type[Model]]:

@@ -34,26 +34,22 @@ def up(scenario: Path, clients: int | None) -> int:
 
 
 async def _up(plan: Plan, scenario: Path) -> int:
-    import anyio  # noqa: PLC0415
-
-    from loadgen.cli.signals import Interruption  # noqa: PLC0415
+    from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
     from loadgen.cli.story import local_spec  # noqa: PLC0415
-    from loadgen.mesh.local import local_mesh, publish  # noqa: PLC0415
+    from loadgen.mesh.local import local_mesh  # noqa: PLC0415
+    from loadgen.mesh.published import publish  # noqa: PLC0415
 
-    interruption = Interruption()
-    death: MeshError | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(interruption.listen)
-        interruption.on_first = lambda _reason: tasks.cancel_scope.cancel()
+    async def stay_up(interruption: Interruption) -> MeshError:
         async with local_mesh(local_spec(plan)) as mesh:
             interruption.on_second = mesh.kill
             publish(mesh, str(scenario))
             _describe(plan, mesh)
-            death = await mesh.watch()
-        tasks.cancel_scope.cancel()
+            return await mesh.watch()
+
+    death, interrupted = await attended(stay_up)
     if death is not None:
         raise death
-    return interruption.exit_code
+    return interrupted
 
 
 def _describe(plan: Plan, mesh: LocalMesh) -> None:
@@ -126,13 +122,13 @@ async def _put(mesh: LocalMesh, rules: Sequence[Rule]) -> str:
 
 
 def _running_mesh(pid: int | None) -> LocalMesh:
-    from loadgen.mesh.local import published  # noqa: PLC0415
+    from loadgen.mesh.published import published  # noqa: PLC0415
 
     found = published()
     if not found:
         raise RefusedError("no local mesh is running", hint="start one in another terminal: loadgen up scenarios/connection-pool.yaml")
-    chosen = [mesh for file, mesh in found if pid in {None, file.pid}]
-    listing = "; ".join(f"--pid {file.pid} ({file.scenario})" for file, _ in found)
+    chosen = [each.mesh for each in found if pid in {None, each.pid}]
+    listing = "; ".join(f"--pid {each.pid} ({each.scenario})" for each in found)
     if not chosen:
         raise UsageError(f"no local mesh has the process id {pid}", hint=f"running: {listing}")
     if len(chosen) > 1:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
+from loadgen.errors import LoadgenError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNAL_EXIT = 128
@@ -35,3 +39,26 @@ class Interruption:
                     os._exit(_SIGNAL_EXIT + number)
                 self.exit_code = _SIGNAL_EXIT + number
                 self.on_first(f"interrupted by {signal.Signals(number).name}")
+
+
+async def attended(job: Callable[[Interruption], Awaitable[T]]) -> tuple[T | None, int]:
+    """Do a job while signals are listened to; the first one cancels it, unless the job has set ``on_first`` to something better.
+
+    Gives the job's result (None if it was cancelled) and the exit code of the interruption (0 without one). An error of ours leaves the
+    task group as itself.
+    """
+    interruption = Interruption()
+    result: T | None = None
+    failure: LoadgenError | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(interruption.listen)
+        with anyio.CancelScope() as scope:
+            interruption.on_first = lambda _reason: scope.cancel()
+            try:
+                result = await job(interruption)
+            except LoadgenError as error:
+                failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return result, interruption.exit_code

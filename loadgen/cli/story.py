@@ -13,8 +13,7 @@ import anyio
 
 from loadgen import __version__
 from loadgen.cli.run import warn
-from loadgen.cli.signals import Interruption
-from loadgen.errors import LoadgenError
+from loadgen.cli.signals import Interruption, attended
 from loadgen.mesh.local import LocalMesh, LocalSpec, local_mesh
 from loadgen.render.console import Screen
 from loadgen.report import Environment, Report
@@ -43,37 +42,22 @@ def local_spec(plan: Plan) -> LocalSpec:
 
 def run_local(plan: Plan, *, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
     """Run a plan on the local mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
-    return anyio.run(_run, plan, quiet, verbose, backend_options={"use_uvloop": True})
 
+    async def tell(interruption: Interruption) -> Report:
+        with Screen(quiet=quiet, verbose=verbose) as screen:
+            return await _in_mesh(plan, screen, interruption)
 
-async def _run(plan: Plan, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
-    interruption = Interruption()
-    report: Report | None = None
-    failure: LoadgenError | None = None
     if not quiet:
         warn(plan)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(interruption.listen)
-        interruption.on_first = lambda _reason: starting.cancel()
-        with anyio.CancelScope() as starting:
-            try:
-                with Screen(quiet=quiet, verbose=verbose) as screen:
-                    report = await _in_mesh(plan, screen, interruption, starting)
-            except LoadgenError as error:
-                failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return report, interruption.exit_code
+    return anyio.run(attended, tell, backend_options={"use_uvloop": True})
 
 
-async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption, starting: anyio.CancelScope) -> Report:
+async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     async with local_mesh(local_spec(plan)) as mesh:
         story: Story[Sidecar] = Story(plan, mesh, screen)
         interruption.on_first = story.stop
         interruption.on_second = mesh.kill
-        starting.shield = True
         ready_s = since_process_start()
         screen.ready(len(mesh.clients), ready_s)
         measured = await story.run()

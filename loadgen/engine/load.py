@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
+
 from loadgen.engine.wire import Connection
 from loadgen.outcome import Answer, Expected, Origin, Outcome, Response, classify, origin
 from loadgen.recorder import Tally
@@ -105,7 +107,11 @@ class ClientLoad:
         self.stop()
         if self._tick is not None:
             self._tick.cancel()
-        for connection in [*self._idle, *(flight.connection for flight in self._flights if flight.connection is not None)]:
+        for flight in self._flights:
+            flight.done = True  # one that is still connecting must not be sent any more
+            if flight.connection is not None:
+                flight.connection.abort()
+        for connection in self._idle:
             connection.abort()
         self._idle.clear()
         self._flights.clear()
@@ -175,18 +181,24 @@ class ClientLoad:
         self.sent += 1
         self.in_flight += 1
         self._flights.append(flight)
-        if self._idle:
-            self._send(flight, self._idle.pop())
-        else:
-            self._tasks.start_soon(self._connect, flight)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                self._send(flight, connection)
+                return
+        self._tasks.start_soon(self._connect, flight)
 
     async def _connect(self, flight: _Flight) -> None:
+        connection = None
         try:
-            _, connection = await self._loop.create_connection(lambda: Connection(self), *self._address)
+            with anyio.move_on_after(self._shot.timeout_s):  # the kernel would go on trying for two minutes
+                _, connection = await self._loop.create_connection(lambda: Connection(self), *self._address)
         except OSError:
             if not flight.done:
                 self._end(flight, Outcome.CONNECT)
             return
+        if connection is None:
+            return  # its deadline has passed too, and is counted there
         if flight.done:
             connection.abort()
         else:
@@ -203,7 +215,7 @@ class ClientLoad:
         """Count a complete response (called by the connection)."""
         flight: _Flight = connection.request
         connection.request = None
-        if connection.usable and not self._stopped:
+        if connection.usable:
             self._idle.append(connection)
         outcome = classify(response, self._shot.expected)
         if outcome is Outcome.OVERFLOW and origin(response) is Origin.SERVER:

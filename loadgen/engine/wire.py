@@ -112,6 +112,9 @@ class Connection(asyncio.Protocol):
         elif self._complete:
             self._answer(keep=self._keep)
 
+    def eof_received(self) -> None:
+        self.usable = False  # the loop closes it in its next round; nothing may be sent on it in this one
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
         if not self._busy:
@@ -208,7 +211,13 @@ async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout
     except OSError as error:
         raise MeshError(f"cannot reach {where}: {error}") from error
     if isinstance(result, Outcome):
-        raise MeshError(f"no answer from {where}: {result}")
+        raise MeshError(f"no answer from {where}: {_why(result, max_bytes)}")
     if result.status != _OK:
         raise MeshError(f"{where} answered {result.status}: {result.body[:200]!r}")
     return result.body
+
+
+def _why(outcome: Outcome, max_bytes: int) -> str:
+    if outcome is Outcome.RESET:
+        return "the connection was closed or reset"
+    return f"what came is no HTTP, cut off or more than {max_bytes:,} bytes"

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path  # noqa: TC003  # pydantic reads the annotations of MeshFile when it runs
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from pydantic import TypeAdapter
 
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError, RefusedError
 from loadgen.ledger import Counters, ServiceCount
 from loadgen.mesh import envoy
 from loadgen.mesh.children import Child, Children, tail
-from loadgen.mesh.run_folder import live_folders, run_folder, write_atomically
-from loadgen.pacing import Interval  # noqa: TC001  # as above
-from loadgen.policy.selection import Service, Workload  # noqa: TC001  # as above
+from loadgen.mesh.run_folder import run_folder, write_atomically
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name, clusters
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
 
+    from loadgen.pacing import Interval
     from loadgen.policy.rule import Rule
+    from loadgen.policy.selection import Service, Workload
 
 BOOT_S = 15.0
 """Ten sidecars are ready in well under a second; a machine that needs longer than this is not fit for a measurement."""
@@ -120,34 +118,6 @@ class LocalMesh:
         """End everything at once, without ceremony."""
         self._children.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@dataclass(frozen=True, slots=True)
-class MeshFile:
-    """What another process must know to toggle the policy of a running mesh: the file ``mesh.json`` in its folder."""
-
-    scenario: str
-    pid: int
-    spec: LocalSpec
-    sidecars: tuple[Sidecar, ...]
-    ports: tuple[int, int]
-    envoy_version: str
-
-
-def publish(mesh: LocalMesh, scenario: str) -> None:
-    """Let other processes of this user find the mesh."""
-    file = MeshFile(scenario, os.getpid(), mesh.spec, mesh.clients, mesh.ports, mesh.envoy_version)
-    write_atomically(mesh.folder / "mesh.json", TypeAdapter(MeshFile).dump_json(file).decode())
-
-
-def published() -> list[tuple[MeshFile, LocalMesh]]:
-    """Find the meshes of this user that run now and can be toggled."""
-    found = []
-    for folder in live_folders():
-        with contextlib.suppress(OSError):
-            file = TypeAdapter(MeshFile).validate_json((folder / "mesh.json").read_bytes())
-            found.append((file, LocalMesh(file.spec, folder, file.sidecars, file.ports, Children(), file.envoy_version)))
-    return found
 
 
 def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port: int) -> None:

@@ -36,7 +36,8 @@ def test_the_first_signal_writes_the_report_of_what_was_measured_and_leaves_with
     assert report["validity"] == {"state": "INVALID", "reasons": [f"interrupted by {number.name}"]}
     assert report["phases"][0]["requests"] > 0
     assert report["phases"][0]["ledger"]["difference"] == 0
-    assert loadgen.leftovers() == loadgen.run_folders() == []
+    assert not loadgen.leftovers()
+    assert not loadgen.run_folders()
 
 
 def test_an_interruption_while_the_rule_is_in_force_removes_it_and_says_so(loadgen: Loadgen) -> None:
@@ -64,7 +65,8 @@ def test_an_interruption_before_the_first_request_leaves_no_results(loadgen: Loa
     interrupt(process)
     ended = finish(process)
     assert ended.code == 130
-    assert loadgen.leftovers() == loadgen.run_folders() == []
+    assert not loadgen.leftovers()
+    assert not loadgen.run_folders()
     assert "Traceback" not in ended.stderr
 
 
@@ -106,7 +108,8 @@ def test_a_part_that_dies_ends_the_run_as_invalid_and_is_named(loadgen: Loadgen,
     assert ended.seconds < 5
     assert f"INVALID: {name} (process " in ended.stdout
     assert "was killed by SIGKILL" in ended.stdout
-    assert loadgen.leftovers() == loadgen.run_folders() == []
+    assert not loadgen.leftovers()
+    assert not loadgen.run_folders()
 
 
 def test_a_result_folder_that_cannot_be_written_is_refused_before_anything_starts(loadgen: Loadgen, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from loadgen.errors import MeshError
 from loadgen.mesh import local
 from loadgen.mesh.local import LocalSpec, local_mesh
 from loadgen.pacing import Interval
+from loadgen.policy import translation
 from loadgen.policy.rule import Rule, parse_rules
 from loadgen.policy.selection import Service, Workload
 from loadgen.runner.convergence import converge
@@ -38,7 +39,7 @@ async def test_a_sidecar_that_rejects_the_configuration_says_so_and_recovers_wit
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rules = rules_of((SCENARIOS / "policies" / "user.yaml").read_text())
-    translate = local.clusters
+    translate = translation.clusters
 
     def nonsense(*arguments: Any) -> dict[str, dict[str, Any]]:
         return {

@@ -170,4 +170,5 @@ def test_two_runs_side_by_side_do_not_meet(loadgen: Loadgen, tmp_path: Path) -> 
     second = other.start_scenario(SCENARIOS / "wrong-host.yaml", "--duration", "1s", "--clients", "2")
     assert [first.communicate()[0] and first.returncode, second.communicate()[0] and second.returncode] == [0, 0]
     assert [loadgen.report()["verdict"]["state"], other.report()["verdict"]["state"]] == ["enforced", "not_enforced"]
-    assert loadgen.leftovers() == loadgen.run_folders() == []
+    assert not loadgen.leftovers()
+    assert not loadgen.run_folders()

@@ -1,0 +1,59 @@
+"""How does another process find a running local mesh, to toggle its policy? By the file ``mesh.json`` in the mesh's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from loadgen.mesh.children import Children
+from loadgen.mesh.local import LocalMesh, LocalSpec, Sidecar
+from loadgen.mesh.run_folder import live_folders, write_atomically
+from loadgen.pacing import Interval
+from loadgen.policy.selection import Service, Workload
+
+_FILE = "mesh.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A mesh that another process runs: who runs it, for which scenario, and the mesh itself, without its processes."""
+
+    pid: int
+    scenario: str
+    mesh: LocalMesh
+
+
+def publish(mesh: LocalMesh, scenario: str) -> None:
+    """Let other processes of this user find the mesh."""
+    values = {
+        "pid": os.getpid(),
+        "scenario": scenario,
+        "spec": asdict(mesh.spec),
+        "sidecars": [asdict(each) for each in mesh.clients],
+        "ports": mesh.ports,
+        "envoy_version": mesh.envoy_version,
+    }
+    write_atomically(mesh.folder / _FILE, json.dumps(values, default=str))
+
+
+def published() -> list[Published]:
+    """Find the meshes of this user that run now and were published."""
+    found = []
+    for folder in live_folders():
+        with contextlib.suppress(FileNotFoundError):
+            values = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+            spec = values["spec"]
+            spec |= {
+                "service": Service(**spec["service"]),
+                "client": Workload(**spec["client"]),
+                "service_time": Interval(**spec["service_time"]),
+            }
+            sidecars = [
+                Sidecar(each["name"], tuple(each["address"]), tuple(each["admin"]), Path(each["folder"])) for each in values["sidecars"]
+            ]
+            mesh = LocalMesh(LocalSpec(**spec), folder, sidecars, tuple(values["ports"]), Children(), values["envoy_version"])
+            found.append(Published(values["pid"], values["scenario"], mesh))
+    return found

@@ -1,0 +1,62 @@
+"""The command line itself: help, version, usage errors, and what importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loadgen
+from loadgen.cli import exit_code_of
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(["--version"]) == 0
+    assert loadgen.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["policy"], ["policy", "apply"], ["policy", "remove"]])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of([*command, "--help"]) == 0
+    assert "Usage: loadgen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fly"], "No such command 'fly'"),
+        (["run"], "Missing argument 'SCENARIO'"),
+        (["run", "--nonsense", "x.yaml"], "No such option"),
+        (["run", "scenarios/connection-pool.yaml", "--duration", "8"], "has no unit; write 8s"),
+        (["run", "scenarios/connection-pool.yaml", "--rate", "5/s"], "--rate does not fit"),
+        (["run", "scenarios/http2-max-requests.yaml", "--users", "5"], "--users does not fit"),
+        (["run", "scenarios/connection-pool.yaml", "--clients", "0"], "--clients"),
+        (["run", "scenarios/connection-pool.yaml", "--mesh", "moon"], "--mesh"),
+        (["run", "scenarios/no-such.yaml"], "there is no such file"),
+        (["run", "scenarios"], "not a regular file"),
+        (["policy", "apply", "no-such.yaml"], "there is no such file"),
+    ],
+)
+def test_bad_usage_ends_with_2_and_says_what_is_wrong(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(arguments) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+
+
+def test_importing_loadgen_or_asking_for_help_loads_nothing_heavy() -> None:
+    heavy = {"asyncio", "httptools", "httpx", "kubernetes", "locust", "gevent", "pydantic", "rich", "uvloop", "yaml"}
+    assert python(f"import loadgen, sys; print(sorted({heavy} & set(sys.modules)))") == "[]"
+    assert python(f"import loadgen.cli, sys; print(sorted({heavy} & set(sys.modules)))") == "[]"
+
+
+def test_a_run_loads_neither_locust_nor_the_kubernetes_client_nor_httpx() -> None:
+    assert python("import loadgen.cli.story, sys; print(sorted({'httpx', 'kubernetes', 'locust', 'gevent'} & set(sys.modules)))") == "[]"
