@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from loadgen.document import Document
     from loadgen.policy.rule import Rule
     from loadgen.scenario import Scenario
+
+
+PATH_CHARACTERS = 200
+"""How much of a path a message repeats, from its end."""
+NEIGHBOURS = 10
+"""How many files of a folder a hint names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ def load_plan(path: Path) -> Plan:
     scenario, problems = parse_scenario(document)
     rules: list[Rule] = []
     policy = document.data.get("policy") if isinstance(document.data, dict) else None
-    if isinstance(policy, str):
+    if isinstance(policy, str) and policy:
         try:
             rules, found = read_rules(path.parent / policy)
         except InputError as error:
@@ -126,13 +133,24 @@ def _read_text(path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError([Problem(str(path), line, 1, "the file is not UTF-8 text", code="not-utf8")]) from error
+        *before, rest = data[: error.start].decode("utf-8").split("\n")
+        excerpt = data[error.start - len(rest.encode()) :].partition(b"\n")[0].decode("utf-8", "replace")
+        raise InputError(
+            [
+                Problem(
+                    str(path), len(before) + 1, len(rest) + 1, "the file is not UTF-8 text", "save it as UTF-8", "not-utf8", excerpt=excerpt
+                )
+            ]
+        ) from error
 
 
 def _nearest_file(path: Path) -> str:
-    neighbours = sorted(each.name for each in path.parent.glob("*.y*ml"))[:10] if path.parent.is_dir() else []
-    return f"in {path.parent} there are: {', '.join(neighbours)}" if neighbours else ""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent} either"
+    neighbours = sorted(each.name for each in path.parent.glob("*.y*ml"))
+    near = difflib.get_close_matches(path.name, neighbours, n=1)
+    listing = f"in {path.parent} there are: {', '.join(neighbours[:NEIGHBOURS])}" if neighbours else f"{path.parent} holds no YAML file"
+    return f"did you mean '{near[0]}'? {listing}" if near else listing
 
 
 def _single(documents: Sequence[Document], path: Path) -> Document:
@@ -160,7 +178,7 @@ def _at_reference(document: Document, problem: Problem) -> Problem:
     """Show a policy file that cannot be read at the place that names it; mistakes inside it keep their own place."""
     if problem.line:
         return problem
-    return document.problem(["policy"], f"{problem.file}: {problem.message}", hint=problem.hint, code=problem.code)
+    return document.problem(["policy"], f"{problem.file[-PATH_CHARACTERS:]}: {problem.message}", hint=problem.hint, code=problem.code)
 
 
 def _raise_errors(problems: Sequence[Problem]) -> None:

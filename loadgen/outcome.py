@@ -35,10 +35,14 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The answer that counts as ``ok``; ``body`` is compared byte for byte after stripping white space at both ends, None means any."""
+    """The answer that counts as ``ok``; ``body`` is compared byte for byte without the white space at both ends, None means any."""
 
     status: int = 200
     body: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.body is not None:
+            object.__setattr__(self, "body", self.body.strip())
 
 
 @dataclass(frozen=True, slots=True)

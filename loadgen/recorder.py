@@ -13,19 +13,19 @@ SUB_BUCKET_BITS = 7
 """Each power of two is cut into 128 buckets, so a bucket is at most 1/128 of its value wide: relative error below 0.8 %."""
 
 _LINEAR = 2 << SUB_BUCKET_BITS
-_MICROSECONDS = 1_000_000
+_NANOSECONDS = 1_000_000_000
 
 
-def bucket_of(microseconds: int) -> int:
+def bucket_of(nanoseconds: int) -> int:
     """Give the index of the log-linear bucket of a value."""
-    if microseconds < _LINEAR:
-        return max(0, microseconds)
-    shift = microseconds.bit_length() - SUB_BUCKET_BITS - 1
-    return (shift << SUB_BUCKET_BITS) + (microseconds >> shift)
+    if nanoseconds < _LINEAR:
+        return max(0, nanoseconds)
+    shift = nanoseconds.bit_length() - SUB_BUCKET_BITS - 1
+    return (shift << SUB_BUCKET_BITS) + (nanoseconds >> shift)
 
 
 def value_of(bucket: int) -> float:
-    """Give the middle of a bucket, in microseconds."""
+    """Give the middle of a bucket, in nanoseconds."""
     if bucket < _LINEAR:
         return float(bucket)
     shift = (bucket >> SUB_BUCKET_BITS) - 1
@@ -34,7 +34,7 @@ def value_of(bucket: int) -> float:
 
 
 class Histogram:
-    """A sparse log-linear histogram of durations in seconds; at most some 3,300 buckets between 1 µs and 1 h."""
+    """A sparse log-linear histogram of durations in seconds; at most some 4,100 buckets between 1 µs and 1 h."""
 
     __slots__ = ("buckets", "count", "max_s")
 
@@ -45,7 +45,7 @@ class Histogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
-        bucket = bucket_of(int(seconds * _MICROSECONDS))
+        bucket = bucket_of(int(seconds * _NANOSECONDS))
         self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
         self.count += 1
         self.max_s = max(self.max_s, seconds)
@@ -64,7 +64,7 @@ class Histogram:
         for bucket in sorted(self.buckets):
             seen += self.buckets[bucket]
             if seen >= wanted:
-                return min(value_of(bucket) / _MICROSECONDS, self.max_s)
+                return min(value_of(bucket) / _NANOSECONDS, self.max_s)
         return self.max_s
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -31,6 +31,13 @@ _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _SERVICE_HOST = re.compile(rf"(?P<name>{_DNS_LABEL})\.(?P<namespace>{_DNS_LABEL})\.svc(\.cluster\.local)?")
 """The ``svc`` is required: ``example.com`` could be a service of the namespace ``com``, or the outside."""
 _HTTP_PORT = 80
+
+
+def _is_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _label(text: str) -> str:
@@ -72,19 +79,20 @@ class Target(Model):
     def _is_a_service(cls, url: str) -> str:
         try:
             parts = urlsplit(url)
-            port = parts.port
         except ValueError as error:
             raise ValueError(f"{shown(url)} is no URL: {error}") from error
         if parts.scheme != "http" or "@" in parts.netloc or "?" in url or "#" in url:
             raise ValueError(
-                "the target must look like http://user.base.svc.cluster.local:7000/path: http, no user name, no query (the sidecars encrypt)"
+                "the target must look like http://user.base.svc.cluster.local:7000/, with http (sidecars encrypt by themselves), no user name and no query"
             )
         if not re.fullmatch(r"[!-~]+", url):  # urlsplit silently takes out line breaks and tabs
             raise ValueError("the target may hold printable ASCII characters only, and no blanks")
-        if port == 0 or not _SERVICE_HOST.fullmatch(parts.hostname or ""):
+        if not _SERVICE_HOST.fullmatch(parts.hostname or ""):
             raise ValueError(
                 f"the target '{parts.netloc[:80]}' is not allowed; allowed is a service of the mesh, <service>.<namespace>.svc.cluster.local:<port>"
             )
+        if not _is_port(parts):
+            raise ValueError("the port of the target must be a number from 1 to 65535")
         return url
 
     @property
@@ -184,7 +192,7 @@ class Scenario(Model):
     clients: Clients = Field(default_factory=lambda: Clients.model_validate({}))
     load: Annotated[ClosedLoad | OpenLoad, Field(discriminator="model")]
     service: ServiceModel = ServiceModel()
-    policy: str | None = None
+    policy: str | None = Field(None, min_length=1)
     phases: list[Phase] = Field(min_length=1, max_length=MAX_PHASES)
     expectations: dict[str, Any] = Field(default_factory=dict)
     seed: int = Field(1, ge=0, le=2**31 - 1)

@@ -73,7 +73,7 @@ MAX_CONNECTIONS = "maxConnections"
 
 def judge(evidence: Evidence) -> Verdict:
     """Give the verdict of a run."""
-    if not evidence.applied or not evidence.clients:
+    if not evidence.applied or not any(client.requests for client in evidence.clients):
         return Verdict(State.INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied.")
     differing = [client.name for client in evidence.clients if client.ledger.difference]
     if differing:
@@ -81,10 +81,18 @@ def judge(evidence: Evidence) -> Verdict:
             State.INCONCLUSIVE,
             f"Inconclusive: the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did.",
         )
-    if not evidence.limits:
-        return Verdict(State.NOT_ENFORCED, _no_limit(evidence))
     if not _overflow(evidence):
-        return _without_overflow(evidence)
+        return _without_overflow(evidence) if evidence.limits else Verdict(State.NOT_ENFORCED, _no_limit(evidence))
+    if not any(name in evidence.limits for name in (MAX_REQUESTS, MAX_PENDING)):
+        return Verdict(
+            State.INCONCLUSIVE,
+            f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
+        )
+    if not any(client.admitted for client in evidence.clients):
+        return Verdict(
+            State.INCONCLUSIVE,
+            f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the service saw none at all: nothing shows what was admitted.",
+        )
     return _with_overflow(evidence)
 
 
@@ -92,18 +100,23 @@ def _overflow(evidence: Evidence) -> int:
     return sum(client.ledger.client for client in evidence.clients)
 
 
+def _requests(evidence: Evidence) -> int:
+    return sum(client.requests for client in evidence.clients)
+
+
 def _no_limit(evidence: Evidence) -> str:
     why = f": {evidence.reason}" if evidence.reason else ""
     written = _listing(evidence.files) or "the policy"
     which = f"rule {evidence.rule} sets no limit" if evidence.rule else f"{written} changes nothing for these clients"
-    requests = sum(client.requests for client in evidence.clients)
-    return f"Not enforced: {which}{why}. All {len(evidence.clients)} sidecars kept their defaults, and {_overflow(evidence):,} of {requests:,} requests overflowed."
+    clients = len(evidence.clients)
+    sidecars = f"All {clients} sidecars" if clients > 1 else "The sidecar"
+    return f"Not enforced: {which}{why}. {sidecars} kept the defaults, and none of {_requests(evidence):,} requests overflowed."
 
 
 def _without_overflow(evidence: Evidence) -> Verdict:
     admitted = max(client.admitted for client in evidence.clients)
     limit = evidence.limits.get(MAX_REQUESTS)
-    requests = sum(client.requests for client in evidence.clients)
+    requests = _requests(evidence)
     if limit is not None and admitted > limit + evidence.workers - 1:
         return Verdict(
             State.NOT_ENFORCED,
@@ -116,9 +129,10 @@ def _without_overflow(evidence: Evidence) -> Verdict:
             f"Inconclusive: {names} of rule {evidence.rule} is in force, but such a limit rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
         )
     names = _listing([f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}])
+    queue = ", and enough warm connections need no queue" if limit is None else ""
     return Verdict(
         State.INCONCLUSIVE,
-        f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never reached it: at most {admitted} request(s) of a client were in flight at a time. Offer more users or a higher rate.",
+        f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never went beyond it: none of {requests:,} requests overflowed, with at most {admitted} of a client admitted at a time{queue}. Offer more users or a higher rate.",
     )
 
 
@@ -142,7 +156,7 @@ def _who_fired(evidence: Evidence) -> str:
         for name, count in ((MAX_REQUESTS, active), (MAX_PENDING, pending))
         if count and name in evidence.limits
     ]
-    overflow, requests = _overflow(evidence), sum(client.requests for client in evidence.clients)
+    overflow, requests = _overflow(evidence), _requests(evidence)
     hit = sum(1 for client in evidence.clients if client.ledger.client)
     names = _listing(fired) or "a limit"
     return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {len(evidence.clients)} clients, each at its own sidecar"

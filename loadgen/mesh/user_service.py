@@ -11,13 +11,19 @@ import asyncio
 import json
 import random
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
+
+if TYPE_CHECKING:
+    from loadgen.mesh.user_http2 import Http2Connection
 
 MAX_CLIENTS = 1000
 """The client's name comes in a header, so it is not to be trusted: further names are counted together as 'other'."""
 MAX_NAME_CHARACTERS = 63
+CLIENT_HEADER = b"x-loadgen-client"
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
+"""How a client begins that knows that the server speaks HTTP/2 (RFC 9113, section 3.4)."""
 
 
 class Count:
@@ -58,17 +64,26 @@ class Service:
         self._rng = random.Random(seed)
         self._mean_s = mean_s
         self._exponential = exponential
+        self.body = body
         self.response = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
 
     def draw(self) -> float:
         """Give the next service time in seconds."""
         return self._rng.expovariate(1 / self._mean_s) if self._exponential and self._mean_s else self._mean_s
 
-    def client(self, name: str) -> Count:
-        """Give the count of one client."""
+    def enter(self, name: str) -> Count:
+        """Count a request of the client of that name; give the client's count, for ``leave``."""
         if name not in self.clients and len(self.clients) >= MAX_CLIENTS:
             name = "other"
-        return self.clients.setdefault(name, Count())
+        count = self.clients.setdefault(name, Count())
+        self.total.enter()
+        count.enter()
+        return count
+
+    def leave(self, count: Count) -> None:
+        """Count that a request was answered, or that its connection is gone."""
+        self.total.leave()
+        count.leave()
 
     def snapshot(self, *, restart_peak: bool) -> bytes:
         """Give all counts as JSON; with ``restart_peak`` begin a new peak afterwards."""
@@ -107,21 +122,30 @@ class _ServiceConnection(_Connection):
         self._service = service
         self._name = ""
         self._serving: tuple[Count, asyncio.TimerHandle] | None = None
+        self._http2: Http2Connection | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._http2 is None and data.startswith(HTTP2_PREFACE):
+            from loadgen.mesh.user_http2 import Http2Connection  # noqa: PLC0415  # only a rule that upgrades needs it
+
+            self._http2 = Http2Connection(self._service, self._transport)
+        if self._http2 is not None:
+            self._http2.feed(data)
+        else:
+            super().data_received(data)
 
     def on_message_begin(self) -> None:
         self._name = ""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"x-loadgen-client":
+        if name.lower() == CLIENT_HEADER:
             self._name = value[:MAX_NAME_CHARACTERS].decode("latin-1")
 
     def on_message_complete(self) -> None:
         if self._serving is not None:  # pipelining: nobody in this mesh does it
             self._transport.abort()
             return
-        count = self._service.client(self._name)
-        for each in (self._service.total, count):
-            each.enter()
+        count = self._service.enter(self._name)
         keep = self._parser.should_keep_alive()
         self._serving = (count, asyncio.get_running_loop().call_later(self._service.draw(), self._answer, keep))
 
@@ -136,11 +160,12 @@ class _ServiceConnection(_Connection):
             count, timer = self._serving
             self._serving = None
             timer.cancel()
-            for each in (self._service.total, count):
-                each.leave()
+            self._service.leave(count)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._leave()
+        if self._http2 is not None:
+            self._http2.close()
 
 
 class _ControlConnection(_Connection):

@@ -138,6 +138,19 @@ def test_an_open_load_against_five_requests_admits_at_most_five_of_each_client(l
     assert limited["ledger"]["pending_overflow"] == 0
 
 
+def test_a_rule_that_upgrades_to_http2_is_enforced_on_http2_connections(loadgen: Loadgen, tmp_path: Path) -> None:
+    rule = tmp_path / "upgrade.yaml"
+    rule.write_text((SCENARIOS / "policies" / "five-requests.yaml").read_text() + "        h2UpgradePolicy: UPGRADE\n")
+    scenario = variant(
+        tmp_path / "upgrade-scenario.yaml", SCENARIOS / "http2-max-requests.yaml", (f"{SCENARIOS}/policies/five-requests.yaml", str(rule))
+    )
+    ended = loadgen.run_scenario(scenario, "--duration", "2s", "--clients", "3")
+    limited = phase(loadgen.report(), "limited")
+    assert ended.code == 0, ended.stdout
+    assert limited["outcomes"][Outcome.OK] + limited["outcomes"][Outcome.OVERFLOW] == limited["requests"]
+    assert max(client["service"]["peak_in_flight"] for client in limited["clients"]) == 5
+
+
 def test_a_storm_without_think_time_still_balances_to_the_request(loadgen: Loadgen, tmp_path: Path) -> None:
     storm = variant(tmp_path / "storm.yaml", SCENARIOS / "connection-pool.yaml", ("think_time: exponential 30ms", "think_time: none"))
     loadgen.run_scenario(storm, "--duration", "1s", "--clients", "4")
