@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PLAIN_EVERY_S = 5.0
 BODY_CHARACTERS = 120
 _BAR = 12
+_LOOKS = 8
 PLAIN_WIDTH = 120
 
 
@@ -51,7 +53,7 @@ class Screen:
         self._live: Live | None = None
         self._console: Console | None = None
         self._last_line = time.monotonic()
-        self._last: tuple[float, dict[Outcome, int]] | None = None
+        self._looks: deque[tuple[float, int]] = deque(maxlen=_LOOKS)
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -86,7 +88,7 @@ class Screen:
     def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
         """A phase begins to count."""
         self.say(f"--- {name}: {_toggled(policy, rule, convergence_s)}", style="bold")
-        self._last = None
+        self._looks.clear()
         self._last_line = time.monotonic()
 
     def answer(self, answer: Answer) -> None:
@@ -97,25 +99,20 @@ class Screen:
     def progress(self, progress: Progress) -> None:
         """Several times a second."""
         now = time.monotonic()
-        rate = self._rate(now, progress.outcomes)
+        rate = self._rate(now, sum(progress.outcomes.values()))
         if self._live is not None:
             self._live.update(_progress_text(progress, rate), refresh=True)
         elif now - self._last_line >= PLAIN_EVERY_S and progress.counting:
             self._last_line = now
             self.say(_progress_line(progress, rate))
 
-    def _rate(self, now: float, outcomes: dict[Outcome, int]) -> float:
-        """Give the rate since the last look, smoothed over about a second."""
-        total = sum(outcomes.values())
-        if self._last is None or total < sum(self._last[1].values()) or now - self._last[0] > 2 * PLAIN_EVERY_S:
-            self._last = (now, dict(outcomes))
-            return 0.0
-        before, counts = self._last
-        if now - before < 1.0:
-            return (total - sum(counts.values())) / (now - before) if now > before else 0.0
-        rate = (total - sum(counts.values())) / (now - before)
-        self._last = (now - 0.5, {outcome: round((counts[outcome] + outcomes[outcome]) / 2) for outcome in outcomes})
-        return rate
+    def _rate(self, now: float, total: int) -> float:
+        """Give the rate over the last second or so, from what was counted at the last looks."""
+        if self._looks and total < self._looks[-1][1]:
+            self._looks.clear()  # another phase
+        self._looks.append((now, total))
+        since, count = self._looks[0]
+        return (total - count) / (now - since) if now > since else 0.0
 
 
 def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> str:
@@ -277,7 +274,9 @@ def _print_table(console: Console, title: str, columns: Sequence[Column[Row]], r
         table = _table(title, [column for column in columns if column.rank <= highest], rows)
         if console.measure(table, options=console.options.update(max_width=10 * PLAIN_WIDTH)).maximum <= console.width:
             break
-    console.print(table)
+    with console.capture() as drawn:
+        console.print(table)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
 def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> Table:
