@@ -166,7 +166,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]
         line + 1,
         column + 1,
         f"the file is not YAML: {reason}",
-        "check the indentation, the colons and the quotes",
+        "check the indentation, the colons and the quotes, here and in the line above",
         "not-yaml",
         excerpt=excerpt,
     )
@@ -174,7 +174,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]
 
 def _place(error: yaml.MarkedYAMLError, lines: Sequence[str]) -> tuple[int, int]:
     """Give the line and column, from 0, that help most: not the end of the file for what was opened before and never closed."""
-    for mark in (error.problem_mark, error.context_mark):
+    marks = [error.problem_mark, error.context_mark]
+    if "simple key" in (error.context or ""):  # a key without a colon: it is noticed one line too late
+        marks.reverse()
+    for mark in marks:
         if mark and mark.line < len(lines) and lines[mark.line].strip():
             return mark.line, mark.column
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)

@@ -107,6 +107,7 @@ class Story(Generic[C]):
         self._mesh = mesh
         self._observer = observer
         self._scope = anyio.CancelScope()
+        self._ending = anyio.CancelScope()
         self._measured = Measured()
         self._loads: dict[str, ClientLoad] = {}
         self._open: Window | None = None
@@ -117,6 +118,7 @@ class Story(Generic[C]):
         """End the run early; what was measured is INVALID for this reason."""
         self._measured.reasons.append(reason)
         self._scope.cancel()
+        self._ending.deadline = min(self._ending.deadline, anyio.current_time() + HURRY_S)
 
     async def run(self) -> Measured:
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
@@ -183,6 +185,11 @@ class Story(Generic[C]):
         window.service = await self._mesh.count()
         window.ends = await self._each(self._edge)
         self._close(window)
+        changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
+        if changed:
+            self._measured.reasons.append(
+                f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(changed)}"
+            )
 
     def _close(self, window: Window) -> None:
         self._open = None
@@ -209,7 +216,8 @@ class Story(Generic[C]):
     async def _finish(self) -> None:
         """Close an open phase, stop the load, remove the policy and verify; each step tries even if the one before failed."""
         budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + CONVERGE_S
-        with anyio.move_on_after(budget_s):
+        self._ending.deadline = anyio.current_time() + budget_s
+        with self._ending:
             if self._open is not None:
                 await self._attempt(self._leave)
             for load in self._loads.values():
