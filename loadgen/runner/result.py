@@ -90,7 +90,7 @@ def _phase(window: Window) -> parts.PhasePart:
         convergence_s=_spread(window.convergence_s.values()),
         drain_s=_spread(window.drain_s.values()) or parts.Spread(min=0, p50=0, max=0),
         held_s=round(max((edge.held_s for edge in [*window.starts.values(), *window.ends.values()]), default=0.0), 4),
-        hammer_cpu_share=round((window.cpu_end_s - window.cpu_start_s) / duration, 3) if duration else 0.0,
+        hammer_cpu_share=_cpu_share([window]),
         clients=[_client(window, name) for name in window.starts],
     )
 
