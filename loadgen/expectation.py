@@ -48,6 +48,7 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+ALMOST_ALL = 0.999999
 _FORM = re.compile(r"\s*([^\s=!<>]+)\s*(==|!=|>=|<=|>|<)\s*([^\s=!<>]+)\s*")
 
 
@@ -69,7 +70,7 @@ class Expectation:
         if isinstance(value, str):
             return value
         if self.share:
-            return f"{value * 100:.6g}%"
+            return f"{value * 100:.{6 if value == 1 or value < ALMOST_ALL else 12}g}%"  # never 100% for a share that is less
         return seconds_text(value) if PHASE_METRICS.get(self.metric) is Kind.DURATION else f"{value:.10g}"
 
     def holds(self, got: float | str | None) -> bool:

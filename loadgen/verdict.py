@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from loadgen.ledger import Counters, Ledger
 
@@ -100,6 +100,10 @@ def _overflow(evidence: Evidence) -> int:
     return sum(client.ledger.client for client in evidence.clients)
 
 
+def _clients(evidence: Evidence) -> str:
+    return "1 client" if len(evidence.clients) == 1 else f"{len(evidence.clients)} clients"
+
+
 def _requests(evidence: Evidence) -> int:
     return sum(client.requests for client in evidence.clients)
 
@@ -107,7 +111,8 @@ def _requests(evidence: Evidence) -> int:
 def _no_limit(evidence: Evidence) -> str:
     why = f": {evidence.reason}" if evidence.reason else ""
     written = _listing(evidence.files) or "the policy"
-    which = f"rule {evidence.rule} sets no limit" if evidence.rule else f"{written} changes nothing for these clients"
+    changes = "change" if len(evidence.files) > 1 else "changes"
+    which = f"rule {evidence.rule} sets no limit" if evidence.rule else f"{written} {changes} nothing for these clients"
     clients = len(evidence.clients)
     sidecars = f"All {clients} sidecars" if clients > 1 else "The sidecar"
     return f"Not enforced: {which}{why}. {sidecars} kept the defaults, and none of {_requests(evidence):,} requests overflowed."
@@ -126,13 +131,13 @@ def _without_overflow(evidence: Evidence) -> Verdict:
         names = _listing([f"{name} {value}" for name, value in evidence.limits.items()])
         return Verdict(
             State.INCONCLUSIVE,
-            f"Inconclusive: {names} of rule {evidence.rule} is in force, but such a limit rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
+            f"Inconclusive: {names} of rule {evidence.rule} {_are(evidence.limits)} in force, but that rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
         )
-    names = _listing([f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}])
+    rejecting = [f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}]
     queue = ", and enough warm connections need no queue" if limit is None else ""
     return Verdict(
         State.INCONCLUSIVE,
-        f"Inconclusive: {names} of rule {evidence.rule} is in force, but the load never went beyond it: none of {requests:,} requests overflowed, with at most {admitted} of a client admitted at a time{queue}. Offer more users or a higher rate.",
+        f"Inconclusive: {_listing(rejecting)} of rule {evidence.rule} {_are(rejecting)} in force, but the load never went beyond: none of {requests:,} requests overflowed, with at most {admitted} of a client admitted at a time{queue}. Offer more users or a higher rate.",
     )
 
 
@@ -159,7 +164,7 @@ def _who_fired(evidence: Evidence) -> str:
     overflow, requests = _overflow(evidence), _requests(evidence)
     hit = sum(1 for client in evidence.clients if client.ledger.client)
     names = _listing(fired) or "a limit"
-    return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {len(evidence.clients)} clients, each at its own sidecar"
+    return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {_clients(evidence)}, each at its own sidecar"
 
 
 def _what_was_admitted(evidence: Evidence, admitted: int) -> str:
@@ -178,6 +183,10 @@ def _aftermath(evidence: Evidence) -> str:
     if evidence.recovered:
         return f"the rule is gone again and every request succeeds{others}"
     return f"the rule is gone again, but not every request succeeds{others}"
+
+
+def _are(words: Collection[str]) -> str:
+    return "is" if len(words) == 1 else "are"
 
 
 def _listing(words: Sequence[str]) -> str:

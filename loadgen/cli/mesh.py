@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadgen.inputs import Plan
+    from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import LocalMesh
     from loadgen.policy.rule import Rule
 
@@ -27,24 +28,26 @@ def up(scenario: Path, clients: int | None) -> int:
     """
     import anyio  # noqa: PLC0415  # --help must not pay for it
 
+    from loadgen.cli.spec import local_spec  # noqa: PLC0415
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
+    from loadgen.mesh.boot import boot  # noqa: PLC0415
 
     plan = overridden(load_plan(scenario), {"clients": clients})
-    return anyio.run(_up, plan, scenario, backend_options={"use_uvloop": True})
+    with boot(local_spec(plan)) as booting:
+        return anyio.run(_up, plan, scenario, booting, backend_options={"use_uvloop": True})
 
 
-async def _up(plan: Plan, scenario: Path) -> int:
+async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
     from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
-    from loadgen.cli.story import local_spec  # noqa: PLC0415
-    from loadgen.mesh.local import local_mesh  # noqa: PLC0415
+    from loadgen.mesh.local import ready  # noqa: PLC0415
     from loadgen.mesh.published import publish  # noqa: PLC0415
 
     async def stay_up(interruption: Interruption) -> MeshError:
-        async with local_mesh(local_spec(plan)) as mesh:
-            interruption.on_second = mesh.kill
-            publish(mesh, str(scenario))
-            _describe(plan, mesh)
-            return await mesh.watch()
+        mesh = await ready(booting)
+        interruption.on_second = mesh.kill
+        publish(mesh, str(scenario))
+        _describe(plan, mesh)
+        return await mesh.watch()
 
     death, interrupted = await attended(stay_up)
     if death is not None:

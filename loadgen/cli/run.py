@@ -36,14 +36,19 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
     """
     import time  # noqa: PLC0415
 
-    from loadgen.cli.story import run_local  # noqa: PLC0415  # the engine, uvloop and pydantic: --help must not pay for them
+    from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
+    from loadgen.mesh.boot import boot  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
     plan = overridden(load_plan(scenario), {name: value for name, value in overrides.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with ResultFolder(out or default) as folder:
-        report, interrupted = run_local(plan, quiet=quiet, verbose=verbose)
+    if not quiet:
+        warn(plan)
+    with ResultFolder(out or default) as folder, boot(local_spec(plan)) as booting:
+        from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
+
+        report, interrupted = run_local(plan, booting, quiet=quiet, verbose=verbose)
         if report is None:
             click.echo("interrupted before the first request; nothing was measured", err=True)
             return interrupted

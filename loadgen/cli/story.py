@@ -1,4 +1,4 @@
-"""Joins a plan, the local mesh, a story and a screen to one run."""
+"""Joins a plan, a booting mesh, a story and a screen to one run."""
 
 from __future__ import annotations
 
@@ -12,56 +12,40 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadgen import __version__
-from loadgen.cli.run import warn
 from loadgen.cli.signals import Interruption, attended
-from loadgen.mesh.local import LocalMesh, LocalSpec, local_mesh
+from loadgen.mesh.local import ready
 from loadgen.render.console import Screen
-from loadgen.report import Environment, Report
+from loadgen.report import Environment
 from loadgen.runner.result import make_report
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
     from loadgen.inputs import Plan
-    from loadgen.mesh.local import Sidecar
+    from loadgen.mesh.boot import Booting
+    from loadgen.mesh.local import LocalMesh, Sidecar
+    from loadgen.report import Report
 
 
-def local_spec(plan: Plan) -> LocalSpec:
-    """Say what the local mesh has to be for a plan."""
-    scenario = plan.scenario
-    return LocalSpec(
-        service=plan.service,
-        port=scenario.target.port,
-        client=plan.client,
-        clients=scenario.clients.count,
-        workers=scenario.clients.workers,
-        body=scenario.target.expect.body,
-        service_time=scenario.service.time,
-        seed=scenario.seed,
-    )
-
-
-def run_local(plan: Plan, *, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
-    """Run a plan on the local mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
+def run_local(plan: Plan, booting: Booting, *, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
+    """Run a plan on a booting mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Report:
         with Screen(quiet=quiet, verbose=verbose) as screen:
-            return await _in_mesh(plan, screen, interruption)
+            return await _run(plan, booting, screen, interruption)
 
-    if not quiet:
-        warn(plan)
     return anyio.run(attended, tell, backend_options={"use_uvloop": True})
 
 
-async def _in_mesh(plan: Plan, screen: Screen, interruption: Interruption) -> Report:
+async def _run(plan: Plan, booting: Booting, screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    async with local_mesh(local_spec(plan)) as mesh:
-        story: Story[Sidecar] = Story(plan, mesh, screen)
-        interruption.on_first = story.stop
-        interruption.on_second = mesh.kill
-        ready_s = since_process_start()
-        screen.ready(len(mesh.clients), ready_s)
-        measured = await story.run()
-        return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s), started_at)
+    mesh = await ready(booting)
+    story: Story[Sidecar] = Story(plan, mesh, screen)
+    interruption.on_first = story.stop
+    interruption.on_second = mesh.kill
+    ready_s = since_process_start()
+    screen.ready(len(mesh.clients), ready_s)
+    measured = await story.run()
+    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s), started_at)
 
 
 def since_process_start() -> float:

@@ -13,8 +13,6 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import anyio
-
 from loadgen.errors import MeshError, RefusedError, printable
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
-POLL_S = 0.05
 STOP_S = 1.0
 """How long a child may take to end after SIGTERM before it is killed."""
 
@@ -112,13 +109,6 @@ class Children:
     def deaths(self) -> list[MeshError]:
         """Say which children died."""
         return [death for child in self._children if (death := child.death()) is not None]
-
-    async def watch(self) -> MeshError:
-        """Wait until a child dies; say which and how."""
-        while True:
-            if deaths := self.deaths():
-                return deaths[0]
-            await anyio.sleep(POLL_S)
 
     def stop(self) -> None:
         """End all children: SIGTERM to all of them, and SIGKILL to those that do not listen."""

@@ -164,6 +164,11 @@ def read_rejected(page: bytes) -> int:
     return sum(int(line.rpartition(": ")[2]) for line in page.decode().splitlines() if ": " in line)
 
 
+LISTENERS_PATH = "/listeners?format=json"
+READY_PATH = "/ready"
+LIVE = b"LIVE\n"
+
+
 def read_address(page: bytes) -> tuple[str, int]:
     """Read the listener's address from the admin page ``/listeners?format=json``.
 

@@ -8,8 +8,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loadgen.mesh.boot import LocalSpec
 from loadgen.mesh.children import Children
-from loadgen.mesh.local import LocalMesh, LocalSpec, Sidecar
+from loadgen.mesh.local import LocalMesh, Sidecar
 from loadgen.mesh.run_folder import live_folders, write_atomically
 from loadgen.pacing import Interval
 from loadgen.policy.selection import Service, Workload

@@ -8,8 +8,9 @@ import pytest
 
 from loadgen.document import parse_documents
 from loadgen.errors import MeshError
-from loadgen.mesh import local
-from loadgen.mesh.local import LocalSpec, local_mesh
+from loadgen.mesh import boot
+from loadgen.mesh.boot import LocalSpec
+from loadgen.mesh.local import ready
 from loadgen.pacing import Interval
 from loadgen.policy import translation
 from loadgen.policy.rule import Rule, parse_rules
@@ -46,9 +47,10 @@ async def test_a_sidecar_that_rejects_the_configuration_says_so_and_recovers_wit
             name: {**cluster, "circuit_breakers": {"thresholds": [{"max_requests": -1}]}} for name, cluster in translate(*arguments).items()
         }
 
-    async with local_mesh(SPEC) as mesh:
+    with boot.boot(SPEC) as booting:
+        mesh = await ready(booting)
         with monkeypatch.context() as broken:
-            broken.setattr(local, "clusters", nonsense)
+            broken.setattr(boot, "clusters", nonsense)
             await mesh.put(rules)
         with pytest.raises(MeshError, match="sidecar rejected the configuration"):
             await converge(mesh, rules)
@@ -68,7 +70,8 @@ async def test_a_sidecar_that_rejects_the_configuration_says_so_and_recovers_wit
 async def test_a_real_envoy_takes_what_a_rule_is_translated_to_and_shows_the_same_limits(pool: str) -> None:
     text = f"{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r, namespace: base}}, spec: {{host: user, trafficPolicy: {{connectionPool: {{{pool}}}}}}}}}"
     rules = rules_of(text)
-    async with local_mesh(SPEC) as mesh:
+    with boot.boot(SPEC) as booting:
+        mesh = await ready(booting)
         await mesh.put(rules)
         await converge(mesh, rules)
         assert await mesh.state(mesh.clients[0]) == mesh.wanted(rules)
