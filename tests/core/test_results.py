@@ -1,0 +1,142 @@
+"""Is a result folder tried before the run, tidy without a result, and never the reason that a result is lost?"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from loadgen.errors import LoadgenError, RefusedError
+from loadgen.results import RESERVE_BYTES, ResultFolder
+
+
+def files(folder: Path) -> list[str]:
+    """Name everything below a folder."""
+    return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
+
+
+def fail(*_arguments: object) -> None:
+    """Fail as a full disk does."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_space_is_set_aside_before_anything_runs(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path / "results" / "a") as folder:
+        (reserve,) = folder.path.iterdir()
+        assert reserve.stat().st_size == RESERVE_BYTES
+        assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+
+
+def test_a_report_is_all_that_is_left(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path / "results" / "a") as folder:
+        path = folder.write_report('{"name": "\u00e9"}\n')
+    assert path == folder.report == tmp_path / "results" / "a" / "report.json"
+    assert path.read_bytes() == '{"name": "\u00e9"}\n'.encode()
+    assert files(tmp_path) == ["results", "results/a", "results/a/report.json"]
+
+
+def test_a_report_that_is_longer_than_the_reserve_is_whole(tmp_path: Path) -> None:
+    text = "x" * (3 * RESERVE_BYTES)
+    with ResultFolder(tmp_path) as folder:
+        assert folder.write_report(text).read_text() == text
+
+
+def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path) as folder:
+        folder.write_report("the first one, which is longer")
+        folder.write_report("second")
+    assert (files(tmp_path), folder.report.read_text()) == (["report.json"], "second")
+
+
+def test_an_older_report_stays_until_a_new_one_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("old")
+    with ResultFolder(tmp_path) as folder:
+        assert folder.report.read_text() == "old"
+    assert (files(tmp_path), folder.report.read_text()) == (["report.json"], "old")
+    with ResultFolder(tmp_path) as folder:
+        folder.write_report("new")
+    assert folder.report.read_text() == "new"
+
+
+def test_what_was_made_is_removed_if_nothing_was_written(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path / "a" / "b" / "c"):
+        pass
+    assert files(tmp_path) == []
+
+
+def test_a_run_that_breaks_leaves_no_folder_and_keeps_its_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), ResultFolder(tmp_path / "a"):
+        _ = 1 / 0
+    assert files(tmp_path) == []
+
+
+def test_what_was_there_before_or_came_from_others_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with ResultFolder(tmp_path / "a" / "b" / "c") as folder:
+        (folder.path.parent / "notes.txt").write_text("mine")
+    assert files(tmp_path) == ["a", "a/b", "a/b/notes.txt"]
+    with ResultFolder(tmp_path / "a"):
+        pass
+    assert files(tmp_path) == ["a", "a/b", "a/b/notes.txt"]
+
+
+def test_a_relative_folder_is_made_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ResultFolder(Path("results/a")) as folder:
+        folder.write_report("{}")
+    assert files(tmp_path) == ["results", "results/a", "results/a/report.json"]
+
+
+@pytest.mark.parametrize("path", ["file", "file/a", "file/a/b", "x" * 300])
+def test_a_folder_that_cannot_be_made_refuses_the_run_and_changes_nothing(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RefusedError, match=r"^the result folder .* cannot be written: ") as caught, ResultFolder(tmp_path / path):
+        raise AssertionError("the run was started")
+    assert "--out" in caught.value.hint
+    assert (files(tmp_path), (tmp_path / "file").read_text()) == (["file"], "mine")
+
+
+def test_a_full_disk_refuses_the_run_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with pytest.raises(RefusedError, match="cannot be written: No space left on device"), ResultFolder(tmp_path / "a" / "b"):
+        raise AssertionError("the run was started")
+    assert files(tmp_path) == []
+
+
+def test_a_report_is_saved_elsewhere_if_the_folder_is_lost_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rescue = tmp_path / "rescue"
+    rescue.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(rescue))
+    with ResultFolder(tmp_path / "a") as folder:
+        for each in folder.path.iterdir():
+            each.unlink()
+        folder.path.rmdir()
+        folder.path.write_text("somebody else's")
+        saved = folder.write_report("{}")
+    assert (saved.parent, saved.read_text()) == (rescue, "{}")
+    assert saved.name.startswith("loadgen-report-")
+    assert folder.path.read_text() == "somebody else's"
+
+
+def test_a_disk_that_fills_up_meanwhile_does_not_leave_half_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rescue = tmp_path / "rescue"
+    rescue.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(rescue))
+    with ResultFolder(tmp_path / "a") as folder:
+        monkeypatch.setattr(os, "fsync", fail)
+        saved = folder.write_report("{}")
+    assert files(tmp_path) == ["rescue", f"rescue/{saved.name}"]
+
+
+def test_a_report_that_can_be_saved_nowhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(os, "fsync", fail)
+    with (
+        ResultFolder(tmp_path / "a") as folder,
+        pytest.raises(LoadgenError, match=r"^the report could not be written: No space left on device$"),
+    ):
+        folder.write_report("{}")
+    assert files(tmp_path) == []

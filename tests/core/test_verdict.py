@@ -1,0 +1,270 @@
+"""Does the verdict follow from what was admitted and from the ledger, and does its sentence say nothing else?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.ledger import Counters, Ledger
+from loadgen.verdict import ClientEvidence, Evidence, State, judge
+
+
+def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, admitted: int = 5, **other: Any) -> ClientEvidence:
+    """Give one client's evidence; its sidecar agrees, and http2MaxRequests fired, unless ``other`` says otherwise."""
+    proxy = other.pop("proxy", overflow)
+    counters = other.pop("counters", Counters(active_overflow=overflow))
+    assert not other
+    return ClientEvidence(name, requests, Ledger(overflow, proxy), counters, admitted)
+
+
+def evidence(*clients: ClientEvidence, **changes: Any) -> Evidence:
+    """Give the evidence of a run with http2MaxRequests 5, applied and removed."""
+    usual = Evidence(
+        applied=True,
+        rule="base/user",
+        limits={"http2MaxRequests": 5},
+        workers=1,
+        clients=clients,
+        service_peak=9,
+        recovered=True,
+        files=["base/user"],
+    )
+    return replace(usual, **changes)
+
+
+PENDING = {"http1MaxPendingRequests": 1}
+CONNECTIONS = {"maxConnections": 3}
+ENFORCED, OVERSHOOT, NOT_ENFORCED, INCONCLUSIVE = State.ENFORCED, State.OVERSHOOT, State.NOT_ENFORCED, State.INCONCLUSIVE
+FIVE = "http2MaxRequests 5 of rule base/user"
+SEED = {"http2MaxRequests": 1, "http1MaxPendingRequests": 1, "maxRequestsPerConnection": 1}
+REASON = "no known service is called usr"
+
+# what it is, evidence, state, the whole sentence
+CASES = [
+    (
+        "the limit holds",
+        evidence(client(overflow=40), client("client-2", overflow=10, admitted=4)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 50 of 200 requests (25.0%) on 2 of 2 clients, each at its own sidecar; each client had at most 5 requests admitted at a time, and the service saw at most 9 at once from all 2; the rule is gone again and every request succeeds.",
+    ),
+    (
+        "one client never reached its limit",
+        evidence(client(overflow=40), client("client-2", admitted=2)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 200 requests (20.0%) on 1 of 2 clients",
+    ),
+    (
+        "two limits that fire together",
+        evidence(client(overflow=9, admitted=1, counters=Counters(pending_overflow=7, active_overflow=2)), limits=SEED),
+        ENFORCED,
+        "Enforced: http2MaxRequests 1 and http1MaxPendingRequests 1 of rule base/user rejected 9 of 100 requests (9.0%) on 1 of 1 client, each at its own sidecar; each client had at most 1 request admitted at a time",
+    ),
+    (
+        "of two limits only the one that fired is named",
+        evidence(client(overflow=9, admitted=1, counters=Counters(pending_overflow=9)), limits=SEED),
+        ENFORCED,
+        "Enforced: http1MaxPendingRequests 1 of rule base/user rejected 9 of 100 requests",
+    ),
+    (
+        "a queue's limit says nothing of what is admitted",
+        evidence(client(overflow=9, admitted=80, counters=Counters(pending_overflow=9)), limits=PENDING),
+        ENFORCED,
+        "Enforced: http1MaxPendingRequests 1 of rule base/user rejected 9 of 100 requests",
+    ),
+    (
+        "before Envoy 1.38 a reject counts as pending",
+        evidence(client(overflow=9, counters=Counters(pending_overflow=9))),
+        ENFORCED,
+        "Enforced: a limit of rule base/user rejected 9 of 100 requests",
+    ),
+    (
+        "workers that race",
+        evidence(client(overflow=40, admitted=6), workers=2),
+        OVERSHOOT,
+        f"Overshoot: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; up to 6 requests of a client were admitted at a time, inside the race of 2 workers, where 5 is allowed; the rule is gone again and every request succeeds.",
+    ),
+    ("the last admission of a race", evidence(client(overflow=40, admitted=8), workers=4), OVERSHOOT, "Overshoot: "),
+    (
+        "more than the workers' race explains",
+        evidence(client(overflow=40, admitted=9), workers=4),
+        NOT_ENFORCED,
+        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; up to 9 requests of a client were admitted at a time, where 5 is allowed;",
+    ),
+    ("one worker has no race", evidence(client(overflow=40, admitted=6)), NOT_ENFORCED, "Not enforced: "),
+    (
+        "the worst client decides",
+        evidence(client(overflow=40), client("client-2", overflow=40, admitted=50)),
+        NOT_ENFORCED,
+        f"Not enforced: {FIVE} rejected 80",
+    ),
+    (
+        "more is admitted and nothing rejected",
+        evidence(client(admitted=50)),
+        NOT_ENFORCED,
+        "Not enforced: http2MaxRequests is 5, but up to 50 requests of a client were admitted at a time and none of 100 was rejected.",
+    ),
+    (
+        "the host is misspelt",
+        evidence(client(admitted=50), client("client-2"), rule=None, limits={}, reason=REASON),
+        NOT_ENFORCED,
+        f"Not enforced: base/user changes nothing for these clients: {REASON}. All 2 sidecars kept the defaults, and none of 200 requests overflowed.",
+    ),
+    (
+        "no rule of several has an effect",
+        evidence(client(), rule=None, limits={}, files=["a/one", "b/two", "c/three"]),
+        NOT_ENFORCED,
+        "Not enforced: a/one, b/two and c/three change nothing for these clients. The sidecar kept the defaults",
+    ),
+    (
+        "the rule sets no limit",
+        evidence(client(), limits={}, reason="0 means unset"),
+        NOT_ENFORCED,
+        "Not enforced: rule base/user sets no limit: 0 means unset. The sidecar kept the defaults, and none of 100 requests overflowed.",
+    ),
+    (
+        "the load never reached the limit",
+        evidence(client(admitted=3), client("client-2", admitted=4)),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 200 requests overflowed, with at most 4 of a client admitted at a time. Offer more users or a higher rate.",
+    ),
+    (
+        "the load reached the limit exactly",
+        evidence(client(admitted=5)),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100",
+    ),
+    (
+        "a race without a single reject",
+        evidence(client(admitted=6), workers=2),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100",
+    ),
+    (
+        "a queue that was never needed",
+        evidence(client(admitted=50), limits=PENDING),
+        INCONCLUSIVE,
+        "Inconclusive: http1MaxPendingRequests 1 of rule base/user is in force, but the load never went beyond: none of 100 requests overflowed, with at most 50 of a client admitted at a time, and enough warm connections need no queue. Offer more users or a higher rate.",
+    ),
+    (
+        "a limit that only queues",
+        evidence(client(admitted=3), limits=CONNECTIONS),
+        INCONCLUSIVE,
+        "Inconclusive: maxConnections 3 of rule base/user is in force, but that rejects nothing: requests wait or connections are renewed instead. None of 100 requests overflowed.",
+    ),
+    (
+        "limits that only queue and renew",
+        evidence(client(), limits={**CONNECTIONS, "maxRequestsPerConnection": 1, "maxRetries": 2}),
+        INCONCLUSIVE,
+        "Inconclusive: maxConnections 3, maxRequestsPerConnection 1 and maxRetries 2 of rule base/user are in force",
+    ),
+    (
+        "witnesses that disagree",
+        evidence(client(overflow=40, proxy=41), client("client-2", overflow=40), client("client-3", overflow=5, proxy=0)),
+        INCONCLUSIVE,
+        "Inconclusive: the witnesses disagree; client-1 and client-3 counted another number of overflows than the sidecar did.",
+    ),
+    (
+        "witnesses that disagree in opposite ways",
+        evidence(client(overflow=40, proxy=41), client("client-2", overflow=41, proxy=40)),
+        INCONCLUSIVE,
+        "Inconclusive: the witnesses disagree; client-1 and client-2",
+    ),
+    (
+        "witnesses that disagree about a rule without a limit",
+        evidence(client(proxy=3), rule=None, limits={}),
+        INCONCLUSIVE,
+        "Inconclusive: the witnesses disagree; client-1",
+    ),
+    (
+        "overflows that no rule explains",
+        evidence(client(overflow=40), rule=None, limits={}),
+        INCONCLUSIVE,
+        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
+    ),
+    (
+        "overflows that a queueing limit cannot explain",
+        evidence(client(overflow=40), limits=CONNECTIONS),
+        INCONCLUSIVE,
+        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects",
+    ),
+    (
+        "a service that saw nothing",
+        evidence(client(overflow=40, admitted=0)),
+        INCONCLUSIVE,
+        "Inconclusive: 40 of 100 requests overflowed, but the service saw none at all: nothing shows what was admitted.",
+    ),
+    ("no phase applied a policy", evidence(client(overflow=40), applied=False), INCONCLUSIVE, "Inconclusive: nothing was measured"),
+    ("no client", evidence(), INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied."),
+    ("no request", evidence(client(requests=0, admitted=0)), INCONCLUSIVE, "Inconclusive: nothing was measured"),
+    ("no request and no limit", evidence(client(requests=0), limits={}, rule=None), INCONCLUSIVE, "Inconclusive: nothing was measured"),
+    (
+        "nothing shows the recovery",
+        evidence(client(overflow=40), recovered=None),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; each client had at most 5 requests admitted at a time, and the service saw at most 9 at once from all 1; no phase shows what happens after the rule is removed.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("run", "state", "sentence"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_run_is_judged_by_what_it_showed(run: Evidence, state: State, sentence: str) -> None:
+    verdict = judge(run)
+    assert verdict.sentence[: len(sentence)] == sentence
+    assert verdict.state is state
+
+
+@pytest.mark.parametrize(
+    ("recovered", "others", "end"),
+    [
+        (True, 0, "; the rule is gone again and every request succeeds."),
+        (False, 0, "; the rule is gone again, but not every request succeeds."),
+        (None, 1234, "; no phase shows what happens after the rule is removed (1,234 requests failed otherwise)."),
+        (True, 7, "; the rule is gone again and every request succeeds (7 requests failed otherwise)."),
+        (False, 7, "; the rule is gone again, but not every request succeeds (7 requests failed otherwise)."),
+    ],
+)
+def test_the_sentence_ends_with_what_came_after(recovered: bool | None, others: int, end: str) -> None:
+    assert judge(evidence(client(overflow=40), recovered=recovered, other_failures=others)).sentence.endswith(end)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 20), st.booleans()), max_size=4),
+    st.dictionaries(st.sampled_from(["http2MaxRequests", "http1MaxPendingRequests", "maxConnections", "maxRetries"]), st.integers(1, 10)),
+    st.integers(1, 4),
+)
+def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
+    rows: list[tuple[int, int, int, bool]], limits: dict[str, int], workers: int
+) -> None:
+    clients = [
+        client(f"client-{index}", requests=requests + overflow, overflow=overflow, admitted=admitted, proxy=overflow + lost)
+        for index, (requests, overflow, admitted, lost) in enumerate(rows)
+    ]
+    verdict = judge(evidence(*clients, limits=limits, workers=workers, rule="base/user" if limits else None))
+    heading = {ENFORCED: "Enforced", OVERSHOOT: "Overshoot", NOT_ENFORCED: "Not enforced", INCONCLUSIVE: "Inconclusive"}[verdict.state]
+    assert verdict.sentence.startswith(f"{heading}: ")
+    assert verdict.sentence.endswith(".")
+    if verdict.state is INCONCLUSIVE:
+        return
+    assert not any(each.ledger.difference for each in clients)
+    most, limit = max(each.admitted for each in clients), limits.get("http2MaxRequests")
+    if verdict.state is ENFORCED:
+        assert any(each.ledger.client for each in clients)
+        assert limit is None or most <= limit
+    elif verdict.state is OVERSHOOT:
+        assert limit is not None
+        assert limit < most < limit + workers
+    elif limits:
+        assert limit is not None
+        assert most >= limit + workers
+
+
+def test_counters_are_compared_between_two_readings_and_added_up() -> None:
+    earlier, later = Counters(1, 2, 3, 4), Counters(11, 22, 33, 44)
+    assert later.since(earlier) == Counters(10, 20, 30, 40)
+    assert later.since(earlier).plus(earlier) == later
+    assert later.overflow == 33  # a connection that was not opened is no reject
+    assert (Ledger(5, 5).difference, Ledger(5, 7).difference) == (0, -2)

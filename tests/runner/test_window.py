@@ -1,0 +1,201 @@
+"""Is the edge of a window a moment at which client and sidecar agree, and is the load always let go afterwards?"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from loadgen.engine.load import ClientLoad, Shot, clock
+from loadgen.errors import MeshError
+from loadgen.ledger import Counters
+from loadgen.outcome import Expected
+from loadgen.pacing import Closed
+from loadgen.recorder import Tally
+from loadgen.runner import window
+from loadgen.runner.window import HOLD_AFTER, find_edge
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.anyio
+
+
+class Load:
+    """The part of a ClientLoad that an edge needs: what it has seen, and whether it is held."""
+
+    def __init__(self) -> None:
+        self.sidecar_overflow = 0
+        self.in_flight = 5
+        self.held = False
+        self.holds = 0
+        self.tallies = [Tally()]
+
+    def hold(self) -> None:
+        self.held = True
+        self.holds += 1
+
+    def release(self) -> None:
+        self.held = False
+
+    def begin_tally(self) -> Tally:
+        self.tallies.append(Tally())
+        return self.tallies[-1]
+
+
+class Sidecar:
+    """Counters that are read; ``on_read`` plays what happens at each reading, by its number from 1 on."""
+
+    def __init__(self, on_read: Callable[[int], None] = lambda _number: None) -> None:
+        self.overflow = 0
+        self.readings = 0
+        self._on_read = on_read
+
+    async def read(self) -> Counters:
+        self.readings += 1
+        counters = Counters(pending_overflow=self.overflow, total=self.overflow)
+        await anyio.lowlevel.checkpoint()
+        self._on_read(self.readings)
+        return counters
+
+
+async def edge_of(load: Load, read: Callable[[], Awaitable[Counters]]) -> window.Edge:
+    with anyio.fail_after(20):
+        return await find_edge(load, read)  # type: ignore[arg-type]  # the few members that find_edge uses
+
+
+async def test_witnesses_that_agree_make_an_edge_at_the_first_reading() -> None:
+    load, sidecar = Load(), Sidecar()
+    load.sidecar_overflow = sidecar.overflow = 7
+    started = clock()
+    edge = await edge_of(load, sidecar.read)
+    assert sidecar.readings == 1
+    assert (edge.counters.overflow, edge.held_s, load.holds) == (7, 0.0, 0)
+    assert edge.tally is load.tallies[-1]
+    assert edge.in_flight == 5
+    assert len(load.tallies) == 2
+    assert started <= edge.at <= clock()
+
+
+async def test_a_reject_that_the_client_has_not_seen_yet_is_waited_for() -> None:
+    load = Load()
+
+    def arrive(number: int) -> None:
+        if number == 4:
+            load.sidecar_overflow = 8
+
+    sidecar = Sidecar(arrive)
+    sidecar.overflow = 8
+    edge = await edge_of(load, sidecar.read)
+    assert sidecar.readings == 5, "what arrives during a reading leaves open on which side of it the reject was counted"
+    assert (edge.counters.overflow, load.sidecar_overflow, edge.held_s) == (8, 8, 0.0)
+
+
+async def test_a_reject_that_comes_during_the_reading_makes_no_edge() -> None:
+    load = Load()
+
+    def reject(number: int) -> None:
+        if number <= 3:
+            load.sidecar_overflow += 1
+            sidecar.overflow += 1
+
+    sidecar = Sidecar(reject)
+    edge = await edge_of(load, sidecar.read)
+    assert sidecar.readings == 4
+    assert edge.counters.overflow == load.sidecar_overflow == 3
+
+
+async def test_a_sender_that_rejects_come_too_thick_for_is_held_back_and_released() -> None:
+    load = Load()
+
+    def storm(_number: int) -> None:
+        if not load.held:
+            load.sidecar_overflow += 1
+            sidecar.overflow += 1
+
+    sidecar = Sidecar(storm)
+    edge = await edge_of(load, sidecar.read)
+    assert sidecar.readings == HOLD_AFTER + 1
+    assert load.holds == 1
+    assert not load.held
+    assert 0 < edge.held_s < 20
+    assert edge.counters.overflow == load.sidecar_overflow == HOLD_AFTER
+
+
+async def test_the_new_tally_begins_while_the_sender_is_still_held() -> None:
+    load = Load()
+    held: list[bool] = []
+    begin = load.begin_tally
+
+    def note() -> Tally:
+        held.append(load.held)
+        return begin()
+
+    load.begin_tally = note  # type: ignore[method-assign]  # to see the moment
+
+    def storm(_number: int) -> None:
+        if not load.held:
+            load.sidecar_overflow += 1
+
+    sidecar = Sidecar(storm)
+    sidecar.overflow = HOLD_AFTER
+    await edge_of(load, sidecar.read)
+    assert held == [True]
+
+
+async def test_witnesses_that_never_agree_are_given_up_with_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "GIVE_UP_S", 0.1)
+    load, sidecar = Load(), Sidecar()
+    sidecar.overflow = 3
+    edge = await edge_of(load, sidecar.read)
+    assert edge.counters.overflow == 3
+    assert load.sidecar_overflow == 0
+    assert sidecar.readings > 1
+    assert len(load.tallies) == 2
+    assert not load.held
+
+
+@pytest.mark.parametrize("at", [1, HOLD_AFTER, HOLD_AFTER + 1])
+async def test_a_reader_that_raises_leaves_no_load_held_and_no_tally_begun(at: int) -> None:
+    load = Load()
+
+    def die(number: int) -> None:
+        if number == at:
+            raise MeshError("the sidecar died")
+
+    sidecar = Sidecar(die)
+    sidecar.overflow = 1
+    with pytest.raises(MeshError, match="the sidecar died"):
+        await edge_of(load, sidecar.read)
+    assert not load.held
+    assert load.holds == (at > HOLD_AFTER)
+    assert len(load.tallies) == 1
+
+
+async def test_a_cancelled_search_leaves_no_load_held() -> None:
+    load = Load()
+    scope = anyio.CancelScope()
+
+    def cancel(number: int) -> None:
+        if number == HOLD_AFTER + 2:
+            assert load.held
+            scope.cancel()
+
+    sidecar = Sidecar(cancel)
+    sidecar.overflow = 1
+    with scope:
+        await edge_of(load, sidecar.read)
+    assert scope.cancelled_caught
+    assert not load.held
+    assert len(load.tallies) == 1
+
+
+async def test_the_fake_load_has_nothing_that_a_real_one_lacks() -> None:
+    shot = Shot(b"", Expected(), 1.0, 1)
+    async with anyio.create_task_group() as tasks:
+        real = ClientLoad("client-1", ("127.0.0.1", 1), shot, Closed(1), random.Random(1), tasks)
+    for name in ("sidecar_overflow", "in_flight", "hold", "release", "begin_tally", "tallies"):
+        assert hasattr(real, name)
