@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -23,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
 STOP_S = 1.0
-"""How long a child may take to end after SIGTERM before it is killed."""
+"""How long the children may take together to end after SIGTERM before they are killed."""
 
 
 def tail(log: Path) -> str:
@@ -50,10 +51,18 @@ class Child:
         code = self.process.poll()
         if code is None:
             return None
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         lines = tail(self.log)
         said = f"; the last lines of its log:\n{lines}" if lines else "; its log is empty"
         return MeshError(f"{self.name} (process {self.process.pid}) {how}{said}")
+
+
+def _signal_name(number: int) -> str:
+    """Give ``SIGKILL`` for 9; most real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _die_with(parent: int) -> Callable[[], None]:
@@ -115,9 +124,10 @@ class Children:
         children, self._children = self._children, []
         for child in children:
             child.process.terminate()
+        deadline = time.monotonic() + STOP_S
         for child in children:
             try:
-                child.process.wait(STOP_S)
+                child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()

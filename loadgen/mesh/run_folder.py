@@ -30,7 +30,10 @@ def parent_folder() -> Path:
 
     Raises RefusedError if it belongs to somebody else or is open to others: its files tell Envoy what to do.
     """
-    folder = Path(tempfile.gettempdir()) / f"loadgen-{os.getuid()}"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"loadgen-{os.getuid()}"
+    except OSError as error:
+        raise RefusedError(str(error.strerror), hint="free some space, or set TMPDIR to a folder that can be written") from error
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -94,10 +97,10 @@ def _is_abandoned(folder: Path) -> bool:
     try:
         with (folder / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
+    except FileNotFoundError:
         return True
+    except OSError:  # it is locked, or we cannot know: then it is not ours to remove
+        return False
     return True
 
 
@@ -111,6 +114,10 @@ def locked(path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader sees the old or the new text, never a part. Envoy reacts to the rename only."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # one for each writer, or two would write into each other's
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -188,9 +188,12 @@ class _ControlConnection(_Connection):
 async def serve(service: Service, listening: socket.socket, control: socket.socket) -> None:
     """Serve until cancelled."""
     loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: _ControlConnection(service), sock=control)
-    server = await loop.create_server(lambda: _ServiceConnection(service), sock=listening, backlog=4096)
-    await server.serve_forever()
+    asked = await loop.create_server(lambda: _ControlConnection(service), sock=control)
+    try:
+        server = await loop.create_server(lambda: _ServiceConnection(service), sock=listening, backlog=4096)
+        await server.serve_forever()
+    finally:
+        asked.close()
 
 
 def main() -> None:
