@@ -5,15 +5,12 @@ Times are seconds, shares are 0 to 1. Fields may be added in a version; none is 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from loadgen.policy.limits import Limits
 from loadgen.verdict import State
-
-Name = str
-Count = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -99,7 +96,7 @@ class Effective(Part):
 class ClientPart(Part):
     """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended."""
 
-    name: Name
+    name: str
     requests: int
     outcomes: dict[str, int]
     latency_s: dict[str, Quantiles]
@@ -113,10 +110,10 @@ class ClientPart(Part):
 class PhasePart(Part):
     """One phase, all clients together and one by one.
 
-    ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
+    ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
 
-    name: Name
+    name: str
     policy: Literal["absent", "applied", "removed"]
     duration_s: float
     requests: int
@@ -124,6 +121,7 @@ class PhasePart(Part):
     outcomes: dict[str, int]
     latency_s: dict[str, Quantiles]
     schedule_lag_s: Lag
+    loop_lag_s: Lag
     ledger: LedgerPart
     service: ServicePart
     convergence_s: Spread | None
@@ -131,6 +129,13 @@ class PhasePart(Part):
     held_s: float
     hammer_cpu_share: float
     clients: list[ClientPart]
+
+    @property
+    def imbalance(self) -> int | None:
+        """The clients' differences added up without their signs, so that two cannot cancel; None if one is unknown."""
+        differences = [client.ledger.difference for client in self.clients]
+        known = [abs(difference) for difference in differences if difference is not None]
+        return sum(known) if len(known) == len(differences) else None
 
 
 class ExpectationPart(Part):

@@ -18,50 +18,76 @@ RESERVE_BYTES = 1 << 20
 
 
 class ResultFolder:
-    """The folder of one run's results. As a context manager it removes what it made if no report was written."""
+    """The folder of one run's results. As a context manager it removes what it made if no report was written.
 
-    def __init__(self, path: Path) -> None:
+    With ``fresh`` a folder that exists is left alone and a number is put behind the name: two runs of a second do not meet.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
         self.path = path
-        self.report = path / "report.json"
-        self._reserve = path / ".report.json.new"
+        self._fresh = fresh
         self._made: list[Path] = []
+
+    @property
+    def report(self) -> Path:
+        """Where the report goes."""
+        return self.path / "report.json"
 
     def __enter__(self) -> Self:
         try:
-            self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
-            with self._reserve.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+            self._made = [folder for folder in self.path.parents if not folder.exists()]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._make()
+            self._try_space()
         except OSError as error:
             self._remove()
-            raise RefusedError(
-                f"the result folder {self.path} cannot be written: {error.strerror}",
-                hint="free some space there, or choose another folder with --out",
-            ) from error
+            hint = "free some space there, or choose another folder with --out"
+            raise RefusedError(f"the result folder {self.path} cannot be written: {error.strerror}", hint=hint) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._remove()
 
+    def _make(self) -> None:
+        wanted = self.path
+        for number in range(2, 1000):
+            try:
+                self.path.mkdir()
+            except FileExistsError:
+                if not self._fresh and self.path.is_dir():
+                    return
+                if not self._fresh:
+                    raise
+                self.path = wanted.with_name(f"{wanted.name}-{number}")
+            else:
+                self._made.insert(0, self.path)
+                return
+
+    def _try_space(self) -> None:
+        """Write and remove as much as a report may need: better to hear of a full disk now than at the end."""
+        with tempfile.TemporaryFile(dir=self.path) as file:
+            file.write(bytes(RESERVE_BYTES))
+            file.flush()
+
     def write_report(self, text: str) -> Path:
-        """Write ``report.json`` and give its path; if the folder has become unwritable, write to the temporary folder instead.
+        """Write ``report.json`` in one step and give its path; if the folder has become unwritable, write to the temporary folder instead.
 
         Raises LoadgenError if that fails too.
         """
+        temporary = self.path / f".report.json.{os.getpid()}"
         try:
-            with self._reserve.open("r+" if self._reserve.exists() else "w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
-                file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
-            self._reserve.replace(self.report)
+            temporary.replace(self.report)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             return _rescue(text, error)
         return self.report
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            self._reserve.unlink(missing_ok=True)
         for folder in self._made:
             with contextlib.suppress(OSError):  # not empty: there are results in it
                 folder.rmdir()

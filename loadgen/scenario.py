@@ -64,8 +64,22 @@ Label = Annotated[str, AfterValidator(_label)]
 class Expect(Model):
     """The answer that counts as ok."""
 
-    status: int = Field(200, ge=100, le=599)
+    status: int = Field(200, ge=200, le=599)
     body: str = Field(max_length=1024)
+
+    @field_validator("status")
+    @classmethod
+    def _has_a_body(cls, status: int) -> int:
+        if status in {204, 205, 304}:
+            raise ValueError(f"an answer with status {status} has no body to compare")
+        return status
+
+    @field_validator("body")
+    @classmethod
+    def _is_text(cls, body: str) -> str:
+        if "\0" in body:
+            raise ValueError("the expected body cannot hold a NUL character")
+        return body
 
 
 class Target(Model):

@@ -88,10 +88,11 @@ def judge(evidence: Evidence) -> Verdict:
             State.INCONCLUSIVE,
             f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
         )
-    if not any(client.admitted for client in evidence.clients):
+    unseen = [client.name for client in evidence.clients if not client.admitted]
+    if unseen:
         return Verdict(
             State.INCONCLUSIVE,
-            f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the service saw none at all: nothing shows what was admitted.",
+            f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the service saw none at all of {_listing(unseen)}: nothing shows what was admitted.",
         )
     return _with_overflow(evidence)
 

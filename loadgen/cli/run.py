@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import DurationType, RateType
-from loadgen.errors import ExitCode
+from loadgen.errors import ExitCode, LoadgenError
 
 if TYPE_CHECKING:
     from loadgen.inputs import Plan
@@ -45,10 +45,10 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not quiet:
         warn(plan)
-    with ResultFolder(out or default) as folder, boot(local_spec(plan)) as booting:
+    with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        report, interrupted = run_local(plan, booting, quiet=quiet, verbose=verbose)
+        report, interrupted = run_local(plan, booting, quiet=quiet)
         if report is None:
             click.echo("interrupted before the first request; nothing was measured", err=True)
             return interrupted
@@ -58,19 +58,24 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
 def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
-    path = folder.write_report(report.to_json())
-    if path != folder.report:
-        click.echo(
-            f"loadgen: the result folder {folder.path} cannot be written any more; the report was saved elsewhere, see below", err=True
-        )
+    failure: LoadgenError | None = None
+    where = "not written"
+    try:
+        where = str(folder.write_report(report.to_json()))
+    except LoadgenError as error:
+        failure = error
+    if where != str(folder.report):
+        click.echo(f"loadgen: the result folder {folder.path} cannot be written any more, see the last line", err=True)
     try:
         if quiet:
-            print_verdict(report, where=str(path))
+            print_verdict(report, where=where)
         else:
-            print_report(report, verbose=verbose, where=str(path))
+            print_report(report, verbose=verbose, where=where)
         sys.stdout.flush()
     except BrokenPipeError:  # "| head" has seen enough; what the run showed, and its exit code, stay the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+    if failure is not None:
+        raise failure
     return exit_code(report, interrupted)
 
 

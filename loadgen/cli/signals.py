@@ -32,8 +32,13 @@ class Interruption:
 
     async def listen(self) -> None:
         """Wait for signals for as long as the task lives. Handlers are installed even where SIGINT came in ignored (``cmd &`` in a script)."""
-        with anyio.open_signal_receiver(*SIGNALS) as received:
+        wanted = [
+            number for number in SIGNALS if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+        ]  # nohup stays nohup
+        with anyio.open_signal_receiver(*wanted) as received:
             async for number in received:
+                if self.exit_code == _SIGNAL_EXIT + number == _SIGNAL_EXIT + signal.SIGHUP:
+                    continue  # a closing terminal often says so twice
                 if self.exit_code:
                     self.on_second()
                     os._exit(_SIGNAL_EXIT + number)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from loadgen.report import Report
 
 
-def run_local(plan: Plan, booting: Booting, *, quiet: bool, verbose: bool) -> tuple[Report | None, int]:
+def run_local(plan: Plan, booting: Booting, *, quiet: bool) -> tuple[Report | None, int]:
     """Run a plan on a booting mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Report:
-        with Screen(quiet=quiet, verbose=verbose) as screen:
+        with Screen(quiet=quiet) as screen:
             return await _run(plan, booting, screen, interruption)
 
     return anyio.run(attended, tell, backend_options={"use_uvloop": True})
@@ -41,7 +41,12 @@ async def _run(plan: Plan, booting: Booting, screen: Screen, interruption: Inter
     mesh = await ready(booting)
     story: Story[Sidecar] = Story(plan, mesh, screen)
     interruption.on_first = story.stop
-    interruption.on_second = mesh.kill
+
+    def leave() -> None:
+        mesh.kill()
+        screen.close()
+
+    interruption.on_second = leave
     ready_s = since_process_start()
     screen.ready(len(mesh.clients), ready_s)
     measured = await story.run()

@@ -123,8 +123,14 @@ class ClientLoad:
         self._disarm()
 
     def release(self) -> None:
-        """Send what was kept back, and go on."""
+        """Send what was kept back, and go on.
+
+        The time that we held it back ourselves is no lateness: what became due meanwhile is due now.
+        """
         self._held = False
+        now = clock()
+        self._due = [max(due, now) for due in self._due]
+        heapq.heapify(self._due)
         self._arm()
 
     def begin_tally(self) -> Tally:
@@ -237,11 +243,16 @@ class ClientLoad:
         flight.connection = None
         self.in_flight -= 1
         self.tallies[-1].record(outcome, done - flight.due)
-        if self.next_answer is not None:
-            tell, self.next_answer = self.next_answer, None
-            tell(Answer(self.name, outcome, done - flight.due, response))
-        if self._stopped:
-            return
+        try:
+            if self.next_answer is not None:
+                tell, self.next_answer = self.next_answer, None
+                tell(Answer(self.name, outcome, done - flight.due, response))
+        finally:  # a listener that fails must not cost the load a user
+            if not self._stopped:
+                self._follow(done, outcome)
+
+    def _follow(self, done: float, outcome: Outcome) -> None:
+        """Make due what follows from an answer."""
         following = self._pacing.after_done(done, self._rng)
         if following is None:
             return

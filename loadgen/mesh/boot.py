@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import socket
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import MeshError, RefusedError
 from loadgen.mesh import envoy
 from loadgen.mesh.children import Children
 from loadgen.mesh.run_folder import run_folder, write_atomically
+from loadgen.policy.state import with_digest
 from loadgen.policy.translation import cluster_name, clusters
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 ADMIN_FILE = "admin"
 """Where Envoy writes the address of its admin interface."""
 LOG_FILE = "envoy.log"
+SERVICE_NAME = "the user service"
+
+
+def sidecar_name(client: str) -> str:
+    """Give the name that people know a client's sidecar by."""
+    return f"{client}'s sidecar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class LocalSpec:
     client: Workload
     clients: int
     workers: int
+    status: int
     body: str
     service_time: Interval
     seed: int = 0
@@ -65,6 +74,7 @@ def boot(spec: LocalSpec) -> Iterator[Booting]:
     Raises RefusedError if something that they need is missing.
     """
     binary = envoy_binary()
+    _raise_file_limit()
     with run_folder() as folder, Children() as children:
         with _listen() as service, _listen() as control:
             ports = service.getsockname()[1], control.getsockname()[1]
@@ -75,10 +85,15 @@ def boot(spec: LocalSpec) -> Iterator[Booting]:
         yield booting
 
 
+def marked_clusters(spec: LocalSpec, rules: Sequence[Rule]) -> dict[str, dict[str, Any]]:
+    """Give what istiod would make of the rules for a client, each cluster with its fingerprint."""
+    return {name: with_digest(cluster) for name, cluster in clusters(rules, spec.service, spec.client).items()}
+
+
 def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port: int) -> None:
     """Rename the clusters that follow from the rules into one sidecar's folder."""
     try:
-        write_atomically(folder / "cds.json", envoy.cds(clusters(rules, spec.service, spec.client), service_port))
+        write_atomically(folder / "cds.json", envoy.cds(marked_clusters(spec, rules), service_port))
     except OSError as error:
         raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint="free some space in the temporary folder") from error
 
@@ -102,6 +117,13 @@ def envoy_binary() -> Path:
     return binary
 
 
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: every connection of the hammer and of a sidecar is one. Children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _listen() -> socket.socket:
     """Bind a free loopback port now: its number is known before the process that serves it runs, and no other run can take it."""
     return socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -110,10 +132,17 @@ def _listen() -> socket.socket:
 def _start_service(children: Children, spec: LocalSpec, service: socket.socket, control: socket.socket, folder: Path) -> None:
     command = [sys.executable, "-m", "loadgen.mesh.user_service"]
     command += ["--service-fd", str(service.fileno()), "--control-fd", str(control.fileno())]
-    command += ["--body", spec.body, "--service-time-s", str(spec.service_time.mean_s), "--seed", str(spec.seed)]
+    command += [
+        f"--body={spec.body}",
+        f"--status={spec.status}",
+        "--service-time-s",
+        str(spec.service_time.mean_s),
+        "--seed",
+        str(spec.seed),
+    ]
     if spec.service_time.exponential:
         command.append("--exponential")
-    children.start("the user service", command, folder / "user_service.log", inherited=[service.fileno(), control.fileno()])
+    children.start(SERVICE_NAME, command, folder / "user_service.log", inherited=[service.fileno(), control.fileno()])
 
 
 def _start_sidecar(booting: Booting, name: str, binary: Path) -> None:
@@ -130,4 +159,4 @@ def _start_sidecar(booting: Booting, name: str, binary: Path) -> None:
         raise RefusedError(message, hint="free some space, or set TMPDIR to another folder") from error
     command = [str(binary), "--config-path", str(own / "bootstrap.json"), "--concurrency", str(spec.workers), "--disable-hot-restart"]
     command += ["--admin-address-path", str(own / ADMIN_FILE), "--log-level", "warning", "--file-flush-interval-msec", "100"]
-    booting.children.start(f"{name}'s sidecar", command, own / LOG_FILE)
+    booting.children.start(sidecar_name(name), command, own / LOG_FILE)

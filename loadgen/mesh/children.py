@@ -115,9 +115,13 @@ class Children:
         self._children.append(child)
         return child
 
+    def dead(self) -> list[Child]:
+        """Give the children that died."""
+        return [child for child in self._children if child.process.poll() is not None]
+
     def deaths(self) -> list[MeshError]:
-        """Say which children died."""
-        return [death for child in self._children if (death := child.death()) is not None]
+        """Say which children died, and how."""
+        return [death for child in self.dead() if (death := child.death()) is not None]
 
     def stop(self) -> None:
         """End all children: SIGTERM to all of them, and SIGKILL to those that do not listen."""

@@ -150,10 +150,14 @@ THRESHOLDS_PATH = "/clusters"
 
 
 def read_thresholds(page: bytes, cluster: str) -> dict[str, int]:
-    """Read the live thresholds of one cluster from the admin page ``/clusters``."""
+    """Read the live thresholds of one cluster from the admin page ``/clusters``.
+
+    Raises LookupError if the page does not show all four.
+    """
     prefix = f"{cluster}::default_priority::"
     lines = [line.removeprefix(prefix) for line in page.decode("utf-8", "replace").splitlines() if line.startswith(prefix)]
-    return {name: int(value) for name, _, value in (line.partition("::") for line in lines)}
+    found = {name: value for name, _, value in (line.partition("::") for line in lines)}
+    return {name: int(found[name]) for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
 
 
 REJECTED_PATH = "/stats?filter=" + quote(r"^cluster_manager\.cds\.update_(rejected|failure)$")

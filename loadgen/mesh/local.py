@@ -6,27 +6,30 @@ import contextlib
 import json
 import shutil
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
 from loadgen.ledger import Counters, ServiceCount
 from loadgen.mesh import envoy
-from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, put_rules
+from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules, sidecar_name
 from loadgen.mesh.children import tail
 from loadgen.policy.state import SidecarState
-from loadgen.policy.translation import cluster_name, clusters
+from loadgen.policy.translation import cluster_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from loadgen.mesh.boot import Booting, LocalSpec
     from loadgen.mesh.children import Children
     from loadgen.policy.rule import Rule
 
+T = TypeVar("T")
 BOOT_S = 15.0
 """Ten sidecars are ready in well under a second; a machine that needs longer than this is not fit for a measurement."""
 POLL_S = 0.004
@@ -42,15 +45,20 @@ class Sidecar:
     admin: tuple[str, int]
     folder: Path
 
-    async def page(self, path: str) -> bytes:
-        """Fetch an admin page."""
-        return await fetch(*self.admin, path)
+    async def ask(self, path: str, read: Callable[[bytes], T]) -> T:
+        """Fetch an admin page and read it.
+
+        Raises MeshError if there is no answer, or one that cannot be understood.
+        """
+        page = await fetch(*self.admin, path)
+        try:
+            return read(page)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise MeshError(f"the answer of {self.name}'s sidecar to {path} cannot be understood: {error!r}") from error
 
 
 class LocalMesh:
     """The running mesh. ``clients`` are its sidecars in order."""
-
-    name = "local"
 
     def __init__(
         self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str
@@ -64,30 +72,48 @@ class LocalMesh:
         self._cluster = cluster_name(spec.service, spec.port)
         self._refusals: dict[str, int] = {}
 
-    async def put(self, rules: Sequence[Rule]) -> None:
-        """Give every sidecar what istiod would make of these rules; none means that no policy is there."""
+    async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
+        """Give every sidecar what istiod would make of these rules; none means that no policy is there.
+
+        Returns the moment (on ``clock``) at which each client's configuration was renamed into place. No wait lies between the renames, and
+        one sidecar that does not answer keeps none of the others from getting its configuration.
+        """
+        async with anyio.create_task_group() as tasks:
+            for sidecar in self.clients:
+                tasks.start_soon(self._remember_refusals, sidecar)
+        moments = {}
         for sidecar in self.clients:
-            self._refusals[sidecar.name] = await _refusals(sidecar)
             put_rules(sidecar.folder, self.spec, rules, self.ports[0])
+            moments[sidecar.name] = clock()
+        return moments
+
+    async def _remember_refusals(self, sidecar: Sidecar) -> None:
+        with contextlib.suppress(MeshError):  # whoever asks for its state will hear of it
+            self._refusals[sidecar.name] = await sidecar.ask(envoy.REJECTED_PATH, envoy.read_rejected)
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that these rules must lead to in every sidecar."""
-        return SidecarState.of_cluster(clusters(rules, self.spec.service, self.spec.client)[self._cluster])
+        return SidecarState.of_cluster(marked_clusters(self.spec, rules)[self._cluster])
 
     async def state(self, client: Sidecar) -> SidecarState:
-        """Give the state that one sidecar says is in force.
+        """Give the state that one sidecar says is in force: the cluster's configuration, and the live thresholds from ``/clusters``.
 
         Raises MeshError if the sidecar has refused what was put last.
         """
-        if await _refusals(client) > self._refusals.get(client.name, 0):
+        if await client.ask(envoy.REJECTED_PATH, envoy.read_rejected) > self._refusals.get(client.name, 0):
             said = tail(client.folder / LOG_FILE)
             hint = "the rule asks for something that this Envoy does not accept; its log says what"
             raise MeshError(f"{client.name}'s sidecar rejected the configuration; the last lines of its log:\n{said}", hint=hint)
-        return await _sidecar_state(client, self._cluster)
+        config = await client.ask(envoy.config_path(self._cluster), envoy.read_config)
+        if config is None:
+            raise MeshError(f"{client.name}'s sidecar has no cluster {self._cluster}: somebody else wrote its configuration")
+        state = SidecarState.of_cluster(config)
+        live = await client.ask(envoy.THRESHOLDS_PATH, lambda page: envoy.read_thresholds(page, self._cluster))
+        return replace(state, limits=replace(state.limits, **live))
 
     async def counters(self, client: Sidecar) -> Counters:
         """Read one sidecar's counters of the target's cluster."""
-        return envoy.read_counters(await client.page(envoy.counters_path(self._cluster)))
+        return await client.ask(envoy.counters_path(self._cluster), envoy.read_counters)
 
     async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
         """Read what the service has counted: in all, and per client. With ``restart_peak`` the peaks begin anew."""
@@ -95,10 +121,19 @@ class LocalMesh:
         each = page.pop("clients")
         return ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()}
 
+    def deaths(self) -> list[MeshError]:
+        """Say which parts of the mesh died, and how."""
+        return self._children.deaths()
+
+    def gone(self) -> frozenset[str]:
+        """Name the clients whose sidecar died."""
+        dead = {child.name for child in self._children.dead()}
+        return frozenset(client.name for client in self.clients if sidecar_name(client.name) in dead)
+
     async def watch(self) -> MeshError:
         """Wait until a part of the mesh dies, and say which."""
         while True:
-            if deaths := self._children.deaths():
+            if deaths := self.deaths():
                 return deaths[0]
             await anyio.sleep(WATCH_S)
 
@@ -108,51 +143,36 @@ class LocalMesh:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-async def _refusals(sidecar: Sidecar) -> int:
-    return envoy.read_rejected(await sidecar.page(envoy.REJECTED_PATH))
-
-
-async def _sidecar_state(sidecar: Sidecar, cluster: str) -> SidecarState:
-    """Read the state in force: the cluster's configuration, and the live thresholds from ``/clusters``."""
-    config = envoy.read_config(await sidecar.page(envoy.config_path(cluster)))
-    if config is None:
-        raise MeshError(f"{sidecar.name}'s sidecar has no cluster {cluster}: somebody else wrote its configuration")
-    state = SidecarState.of_cluster(config)
-    live = envoy.read_thresholds(await sidecar.page(envoy.THRESHOLDS_PATH), cluster)
-    return replace(state, limits=replace(state.limits, **live))
-
-
 async def ready(booting: Booting) -> LocalMesh:
     """Wait until every part of a booting mesh answers.
 
     Raises MeshError if one does not come up.
     """
-    sidecars = [await _ready_sidecar(booting, name) for name in booting.clients]
-    version = envoy.read_version(await sidecars[0].page(envoy.VERSION_PATH))
+    sidecars = [await _until_up(booting, sidecar_name(name), partial(_look_at, name, booting.folder_of(name))) for name in booting.clients]
+    version = await sidecars[0].ask(envoy.VERSION_PATH, envoy.read_version)
     mesh = LocalMesh(booting.spec, booting.folder, sidecars, booting.ports, booting.children, version)
-    await mesh.count()
+    await _until_up(booting, SERVICE_NAME, mesh.count)
     return mesh
 
 
-async def _ready_sidecar(booting: Booting, name: str) -> Sidecar:
+async def _until_up(booting: Booting, what: str, look: Callable[[], Awaitable[T]]) -> T:
+    """Look again and again until a part is up; every error means that it is not yet."""
     try:
         with anyio.fail_after(BOOT_S):
             while True:
                 if deaths := booting.children.deaths():
                     raise deaths[0]
                 with contextlib.suppress(OSError, LookupError, ValueError, MeshError):
-                    return await _look_at(name, booting.folder_of(name))
+                    return await look()
                 await anyio.sleep(POLL_S)
     except TimeoutError as error:
-        raise MeshError(
-            f"{name}'s sidecar was not ready within {BOOT_S:.0f} s", hint="the machine may be overloaded; try fewer clients"
-        ) from error
+        raise MeshError(f"{what} was not ready within {BOOT_S:.0f} s", hint="the machine may be overloaded; try fewer clients") from error
 
 
 async def _look_at(name: str, own: Path) -> Sidecar:
     """Give the sidecar if it is live; raises one of several errors if it is not yet."""
     host, _, port = (own / ADMIN_FILE).read_text(encoding="ascii").rpartition(":")
     sidecar = Sidecar(name, envoy.read_address(await fetch(host, int(port), envoy.LISTENERS_PATH)), (host, int(port)), own)
-    if await sidecar.page(envoy.READY_PATH) != envoy.LIVE:
+    if await sidecar.ask(envoy.READY_PATH, bytes) != envoy.LIVE:
         raise LookupError("not live yet")
     return sidecar

@@ -13,8 +13,9 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from loadgen.errors import RefusedError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOCK = "lock"
 MIN_FREE_BYTES = 16 << 20
+LOCK_S = 10.0
+LOCK_POLL_S = 0.02
 
 
 def parent_folder() -> Path:
@@ -106,10 +109,27 @@ def _is_abandoned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; waits for whoever holds it."""
+    """Hold a lock file while the block runs; waits for whoever holds it, but not for ever.
+
+    Raises RefusedError if it is not free within 10 s: its holder may be stopped (^Z).
+    """
+    deadline = time.monotonic() + LOCK_S
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                raise RefusedError(
+                    f"another loadgen has held {path} for {LOCK_S:.0f} s", hint="look for one that is stopped, and continue or end it"
+                )
+            time.sleep(LOCK_POLL_S)
         yield
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -64,7 +64,8 @@ class Http2Connection:
     def _answer(self, stream: int) -> None:
         self._leave(stream)
         self._http2.send_headers(
-            stream, [(":status", "200"), ("content-type", "text/plain"), ("content-length", str(len(self._service.body)))]
+            stream,
+            [(":status", str(self._service.status)), ("content-type", "text/plain"), ("content-length", str(len(self._service.body)))],
         )
         self._http2.send_data(stream, self._service.body, end_stream=True)
         self._flush()

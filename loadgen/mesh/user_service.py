@@ -58,14 +58,15 @@ class Count:
 class Service:
     """What all connections share."""
 
-    def __init__(self, body: bytes, mean_s: float, *, exponential: bool, seed: int) -> None:
+    def __init__(self, body: bytes, mean_s: float, *, exponential: bool, seed: int, status: int = 200) -> None:
         self.total = Count()
         self.clients: dict[str, Count] = {}
         self._rng = random.Random(seed)
         self._mean_s = mean_s
         self._exponential = exponential
         self.body = body
-        self.response = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        self.status = status
+        self.response = b"HTTP/1.1 %d \r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%s" % (status, len(body), body)
 
     def draw(self) -> float:
         """Give the next service time in seconds."""
@@ -162,6 +163,9 @@ class _ServiceConnection(_Connection):
             timer.cancel()
             self._service.leave(count)
 
+    def eof_received(self) -> None:
+        self._leave()  # at once: the loop tells of a lost connection a round later, when another request may have come in
+
     def connection_lost(self, _exc: Exception | None) -> None:
         self._leave()
         if self._http2 is not None:
@@ -201,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the user service of the local mesh")
     parser.add_argument("--service-fd", type=int, required=True)
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--body", required=True)
     parser.add_argument("--service-time-s", type=float, required=True)
     parser.add_argument("--exponential", action="store_true")
@@ -208,7 +213,9 @@ def main() -> None:
     options = parser.parse_args()
     import uvloop  # noqa: PLC0415  # only the process that serves pays for it
 
-    service = Service(options.body.encode(), options.service_time_s, exponential=options.exponential, seed=options.seed)
+    service = Service(
+        options.body.encode(), options.service_time_s, exponential=options.exponential, seed=options.seed, status=options.status
+    )
     uvloop.run(serve(service, socket.socket(fileno=options.service_fd), socket.socket(fileno=options.control_fd)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +15,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SidecarState:
-    """The limits in force, and the rule (``namespace/name``) that they come from, None without any."""
+    """The limits in force, and the rule (``namespace/name``) that they come from, None without any.
+
+    ``digest`` is a fingerprint of the whole cluster where its maker puts one in (see ``with_digest``): two rules may set the same limits.
+    """
 
     limits: Limits
     rule: str | None
+    digest: str = ""
 
     @classmethod
     def of_cluster(cls, cluster: Mapping[str, Any]) -> SidecarState:
         """Read the state from a cluster, as istiod makes it or as Envoy's ``config_dump`` prints it."""
-        source = cluster.get("metadata", {}).get("filter_metadata", {}).get("istio", {}).get("config")
-        return cls(Limits.of_cluster(cluster), rule_of(source) if source else None)
+        metadata = cluster.get("metadata", {}).get("filter_metadata", {})
+        source = metadata.get("istio", {}).get("config")
+        return cls(Limits.of_cluster(cluster), rule_of(source) if source else None, metadata.get(_OURS, {}).get("digest", ""))
+
+
+_OURS = "loadgen"
+
+
+def with_digest(cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a fingerprint of a cluster's JSON into its metadata, where Envoy shows it again and acts on nothing."""
+    digest = hashlib.sha256(json.dumps(cluster, sort_keys=True).encode()).hexdigest()[:16]
+    metadata = cluster.get("metadata", {})
+    filters = {**metadata.get("filter_metadata", {}), _OURS: {"digest": digest}}
+    return {**cluster, "metadata": {**metadata, "filter_metadata": filters}}
 
 
 def rule_of(source: str) -> str:

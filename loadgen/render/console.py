@@ -6,6 +6,7 @@ live line; elsewhere it is plain lines, few enough for a CI log. ``NO_COLOR`` an
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from loadgen.quantity import seconds_text
 from loadgen.verdict import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import Console
     from rich.live import Live
@@ -47,9 +48,8 @@ def answer_line(answer: Answer) -> str:
 class Screen:
     """Watches a run for a person. Use as a context manager around the run."""
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._verbose = verbose
         self._live: Live | None = None
         self._console: Console | None = None
         self._last_line = time.monotonic()
@@ -60,24 +60,41 @@ class Screen:
             from rich.console import Console  # noqa: PLC0415  # costs 80 ms, and only a terminal needs it
             from rich.live import Live  # noqa: PLC0415
 
-            self._console = Console(stderr=True, highlight=False)
+            self._console = _console(Console)(stderr=True, highlight=False)
             if not self._console.is_dumb_terminal:
                 self._live = Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the live line away and show the cursor again."""
         if self._live is not None:
-            self._live.stop()
+            with self._guard():
+                self._live.stop()
 
     def say(self, text: str, style: str = "", *, crop: bool = False) -> None:
         """Print a line above the progress; with ``crop`` a terminal shows only as much as fits into one."""
         if self._quiet:
             return
-        if self._console is not None:
-            self._console.print(text, style=style or None, markup=False, no_wrap=crop, overflow="ellipsis" if crop else None)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with self._guard():
+            if self._console is not None:
+                self._console.print(
+                    text, style=style or None, markup=False, emoji=False, no_wrap=crop, overflow="ellipsis" if crop else None
+                )
+            else:
+                print(text, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Go silent for good when stderr is gone (``2>&1 | head``, a closed terminal): the run and its report matter more."""
+        try:
+            yield
+        except OSError:
+            self._quiet = True
+            self._live = None
 
     # What the runner calls.
 
@@ -101,7 +118,8 @@ class Screen:
         now = time.monotonic()
         rate = self._rate(now, sum(progress.outcomes.values()))
         if self._live is not None:
-            self._live.update(_progress_text(progress, rate), refresh=True)
+            with self._guard():
+                self._live.update(_progress_text(progress, rate), refresh=True)
         elif now - self._last_line >= PLAIN_EVERY_S and progress.counting:
             self._last_line = now
             self.say(_progress_line(progress, rate))
@@ -182,12 +200,17 @@ def print_verdict(report: Report, *, where: str) -> None:
 def _stdout() -> Console:
     from rich.console import Console  # noqa: PLC0415
 
-    class Stdout(Console):
+    return _console(Console)(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def _console(base: type[Console]) -> type[Console]:
+    """Make a console that leaves a broken pipe to the caller: rich would end the process."""
+
+    class Leaving(base):  # type: ignore[misc,valid-type]  # rich is imported late, so its class is a value here
         def on_broken_pipe(self) -> None:
-            """Leave it to the caller: rich would end the process."""
             raise BrokenPipeError
 
-    return Stdout(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return Leaving
 
 
 def _print_conclusion(console: Console, report: Report, where: str) -> None:
@@ -196,7 +219,7 @@ def _print_conclusion(console: Console, report: Report, where: str) -> None:
     for reason in report.validity.reasons:
         console.print(f"INVALID: {reason}", style="bold red", markup=False, soft_wrap=True)
     if report.validity.state == "VALID":
-        differences = sum(abs(client.ledger.difference or 0) for phase in report.phases for client in phase.clients)
+        differences = sum(phase.imbalance or 0 for phase in report.phases)
         console.print(
             f"VALID: the hammer used {report.environment.hammer_cpu_share:.0%} of a core; the ledger differs by {differences}.",
             markup=False,
@@ -245,7 +268,7 @@ _LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("phase", lambda phase: phase.name),
     Column("clients", lambda phase: f"{phase.ledger.client:,}"),
     Column("sidecars", lambda phase: _known(phase.ledger.proxy)),
-    Column("difference", lambda phase: _known(phase.ledger.difference), 1),
+    Column("difference", lambda phase: _known(phase.imbalance), 1),
     Column("by max requests", lambda phase: f"{phase.ledger.active_overflow:,}", 2),
     Column("by max pending", lambda phase: f"{phase.ledger.pending_overflow:,}", 2),
     Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),

@@ -10,7 +10,7 @@ from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
@@ -45,12 +45,13 @@ class Sidecars(Protocol[C]):
         """Give the state of one sidecar."""
 
 
-async def converge(mesh: Sidecars[C], rules: Sequence[Rule]) -> dict[str, float]:
+async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = ()) -> dict[str, float]:
     """Wait until every sidecar shows what the rules lead to; give the moment (on ``clock``) at which each of them did.
 
-    Raises MeshError if one does not within 10 s, or refuses the configuration.
+    ``without`` names clients that are not asked. Raises MeshError if one does not within 10 s, or refuses the configuration.
     """
     wanted = mesh.wanted(rules)
+    clients = [client for client in mesh.clients if client.name not in without]
     reached: dict[str, float] = {}
 
     async def wait(client: C) -> None:
@@ -60,12 +61,10 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule]) -> dict[str, float]
 
     try:
         with anyio.fail_after(CONVERGE_S):
-            await for_each(mesh.clients, wait)
+            await for_each(clients, wait)
     except TimeoutError as error:
-        missing = [client.name for client in mesh.clients if client.name not in reached]
-        message = (
-            f"after {CONVERGE_S:.0f} s the policy was not in force at {len(missing)} of {len(mesh.clients)} sidecars: {', '.join(missing)}"
-        )
+        missing = [client.name for client in clients if client.name not in reached]
+        message = f"after {CONVERGE_S:.0f} s {'the policy was not in force' if rules else 'the policy was not gone'} at {len(missing)} of {len(clients)} sidecars: {', '.join(missing)}"
         raise MeshError(message, hint="somebody else may have changed the policy meanwhile, or the machine is overloaded") from error
     return reached
 

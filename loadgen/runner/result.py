@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 BUSY_CPU_SHARE = 0.9
 LATE_S = 0.05
 UNSENT_SHARE = 0.01
-WITNESS_SLACK = 0.02
+READ_APART = 5
+"""So many requests may arrive between the reading of the service and that of the sidecar, some milliseconds later."""
 
 
 def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environment: parts.Environment, started_at: str) -> parts.Report:
@@ -33,7 +34,7 @@ def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environmen
     phases = [_phase(window) for window in measured.windows]
     verdict = judge(_evidence(plan, measured, wanted))
     reasons = [*measured.reasons, *(reason for phase in phases for reason in _doubts(phase))]
-    reasons += [reason for window in measured.windows if (reason := _third_witness(window))]
+    reasons += [reason for window in measured.windows for reason in _disagreements(window)]
     reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
     return parts.Report(
         scenario=_scenario(plan, wanted),
@@ -84,7 +85,8 @@ def _phase(window: Window) -> parts.PhasePart:
         rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
         outcomes=_outcomes(total),
         latency_s=_latencies(total),
-        schedule_lag_s=parts.Lag(p50=_round(total.lag.quantile(0.5)), p99=_round(total.lag.quantile(0.99)), max=_round(total.lag.max_s)),
+        schedule_lag_s=_lag(total.lag),
+        loop_lag_s=_lag(window.loop_lag),
         ledger=_ledger(total, _sum(counters) if len(counters) == len(window.starts) else None),
         service=_service(window.service[0] if window.service else None, sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
@@ -119,12 +121,12 @@ def _duration_s(window: Window) -> float:
 
 def _arrived(window: Window, name: str) -> int | None:
     end = window.ends.get(name)
-    return None if end is None else end.arrived - window.starts[name].arrived
+    return None if end is None else end.reading.arrived - window.starts[name].reading.arrived
 
 
 def _counters(window: Window, name: str) -> Counters | None:
     end = window.ends.get(name)
-    return None if end is None else end.counters.since(window.starts[name].counters)
+    return None if end is None else end.reading.counters.since(window.starts[name].reading.counters)
 
 
 def _sum(counters: Iterable[Counters]) -> Counters:
@@ -164,6 +166,10 @@ def _latencies(tally: Tally) -> dict[str, parts.Quantiles]:
     }
 
 
+def _lag(histogram: Histogram) -> parts.Lag:
+    return parts.Lag(p50=_round(histogram.quantile(0.5)), p99=_round(histogram.quantile(0.99)), max=_round(histogram.max_s))
+
+
 def _quantiles(histogram: Histogram) -> parts.Quantiles:
     p50, p90, p99, p999 = (_round(histogram.quantile(share)) for share in (0.5, 0.9, 0.99, 0.999))
     return parts.Quantiles(p50=p50, p90=p90, p99=p99, p999=p999, max=_round(histogram.max_s))
@@ -195,6 +201,10 @@ def _doubts(phase: parts.PhasePart) -> list[str]:
         doubts.append(
             f"the hammer was late in phase {phase.name}: 1 % of the requests left {phase.schedule_lag_s.p99 * 1000:.0f} ms or more after they were due; offer less load, or use a quieter machine"
         )
+    elif phase.loop_lag_s.p99 >= LATE_S:
+        doubts.append(
+            f"the hammer was starved in phase {phase.name}: 1 % of the time it got to run {phase.loop_lag_s.p99 * 1000:.0f} ms late or more; use a quieter machine, or offer less load"
+        )
     unsent = phase.outcomes[Outcome.UNSENT]
     if unsent > UNSENT_SHARE * phase.requests:
         doubts.append(
@@ -207,27 +217,31 @@ def _doubts(phase: parts.PhasePart) -> list[str]:
     return doubts
 
 
-def _third_witness(window: Window) -> str | None:
-    """Compare what reached the service with what the clients got back from it.
-
-    A request on its way at an edge is counted on one side only, and the service is read a moment after the edge, so a few may differ.
-    """
-    reached = sum(edge.tally.requests - sum(edge.tally.outcomes[outcome] for outcome in _NEVER_ARRIVED) for edge in window.starts.values())
-    arrived = [found for name in window.starts if (found := _arrived(window, name)) is not None]
-    if len(arrived) != len(window.starts):
-        return None
-    on_the_way = sum(edge.in_flight for edge in [*window.starts.values(), *window.ends.values()])
-    if abs(sum(arrived) - reached) <= on_the_way + WITNESS_SLACK * reached:
-        return None
-    return f"the service counted {sum(arrived):,} requests in phase {window.phase.name}, but the clients got {reached:,} answers from it: a client goes round its sidecar, or somebody else calls the service"
-
-
-_NEVER_ARRIVED = (Outcome.OVERFLOW, Outcome.UNSENT, Outcome.CONNECT)
+def _disagreements(window: Window) -> list[str]:
+    """Compare the service with the sidecars: every request that a sidecar let through must have arrived, and no other."""
+    found = []
+    for name, end in window.ends.items():
+        start, counters, arrived = window.starts[name], _counters(window, name), _arrived(window, name)
+        if counters is None or arrived is None:
+            continue
+        if not end.settled:
+            found.append(f"{name} and its sidecar could not be brought to agree at the end of phase {window.phase.name}")
+        if abs(arrived - counters.total) > start.in_flight + end.in_flight + READ_APART:
+            found.append(
+                f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
+            )
+    if window.service is not None:
+        total, clients = window.service
+        strangers = total.requests - sum(count.requests for name, count in clients.items() if name) - window.strangers
+        if strangers:
+            found.append(
+                f"in phase {window.phase.name} {strangers:,} requests that no client sent reached the service: somebody else calls it"
+            )
+    return found
 
 
 def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
     applied = [window for window in measured.windows if window.phase.policy == "applied" and window.ends]
-    removed = [_phase(window) for window in measured.windows if window.phase.policy == "removed"]
     others = sum(
         sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW]
         for window in measured.windows
@@ -240,11 +254,20 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in applied[0].ends] if applied else [],
         service_peak=max((window.service[0].peak_in_flight for window in applied if window.service), default=0),
-        recovered=all(phase.outcomes[Outcome.OK] == phase.requests for phase in removed) if removed else None,
+        recovered=_recovered(measured),
         other_failures=others,
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
     )
+
+
+def _recovered(measured: Measured) -> bool | None:
+    """Tell whether every request succeeded after the rule was removed; None if the run does not end with a phase that shows it."""
+    last = measured.windows[-1] if measured.windows else None
+    if last is None or last.phase.policy != "removed" or not last.ends or not measured.restored:
+        return None
+    total = merged(edge.tally for edge in last.starts.values())
+    return total.outcomes[Outcome.OK] == total.requests if total.requests else None
 
 
 def _with_hint(finding: Problem) -> str:
@@ -279,7 +302,7 @@ def _figures(name: str, phases: list[parts.PhasePart], verdict: Verdict) -> Mapp
             return {
                 **phase.outcomes,
                 "requests": phase.requests,
-                "ledger": phase.ledger.difference,
+                "ledger": phase.imbalance,
                 "peak_in_flight": phase.service.peak_in_flight,
                 "convergence": phase.convergence_s.max if phase.convergence_s else None,
                 **(ok.model_dump() if ok else dict.fromkeys(("p50", "p90", "p99", "p999", "max"))),

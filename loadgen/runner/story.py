@@ -6,43 +6,40 @@ load is stopped, the policy is removed and verified, and what was measured until
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
-from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
 from loadgen.engine.load import ClientLoad, Shot, clock
-from loadgen.errors import LoadgenError, MeshError
+from loadgen.errors import LoadgenError
 from loadgen.outcome import Answer, Expected, Outcome
 from loadgen.progress import Progress
-from loadgen.runner.convergence import CONVERGE_S, POLL_S, converge, for_each
-from loadgen.runner.window import Edge, Measured, Window, find_edge
+from loadgen.runner.convergence import CONVERGE_S, POLL_S, Named, Sidecars, converge, for_each
+from loadgen.runner.window import Edge, Measured, Reading, Window, find_edge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
+    from loadgen.errors import MeshError
     from loadgen.inputs import Plan
     from loadgen.ledger import Counters, ServiceCount
     from loadgen.policy.rule import Rule
-    from loadgen.policy.state import SidecarState
     from loadgen.scenario import Phase
 
 HURRY_S = 2.0
 """How long stopping, restoring and the last readings may take together when a run ends early; ^C must be answered within 3 s."""
+TICK_S = 0.01
 SAMPLE_S = 0.7
 PROGRESS_S = 0.2
 
 
-class MeshClient(Protocol):
+class MeshClient(Named, Protocol):
     """A client of the mesh: its name, and where its requests go."""
-
-    @property
-    def name(self) -> str:
-        """The client's name."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -53,27 +50,23 @@ C = TypeVar("C", bound=MeshClient)
 T = TypeVar("T")
 
 
-class Mesh(Protocol[C]):
-    """What a run needs of a mesh, local or in a cluster."""
+class Mesh(Sidecars[C], Protocol[C]):
+    """What a run needs of a mesh, local or in a cluster, beside what convergence needs."""
 
-    @property
-    def clients(self) -> Sequence[C]:
-        """All clients."""
-
-    async def put(self, rules: Sequence[Rule]) -> None:
-        """Make these rules the policy; none removes it."""
-
-    def wanted(self, rules: Sequence[Rule]) -> SidecarState:
-        """Give the state that these rules must lead to in every sidecar."""
-
-    async def state(self, client: C) -> SidecarState:
-        """Give the state of one sidecar."""
+    async def put(self, rules: Sequence[Rule]) -> Mapping[str, float]:
+        """Make these rules the policy; none removes it. Gives the moment (on ``clock``) at which that was done for each client."""
 
     async def counters(self, client: C) -> Counters:
         """Read one sidecar's counters."""
 
     async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
         """Read the service's count, in all and per client."""
+
+    def deaths(self) -> Sequence[MeshError]:
+        """Say which parts of the mesh died, and how."""
+
+    def gone(self) -> Collection[str]:
+        """Name the clients whose sidecar died."""
 
     async def watch(self) -> MeshError:
         """Wait until a part of the mesh dies."""
@@ -111,7 +104,9 @@ class Story(Generic[C]):
         self._measured = Measured()
         self._loads: dict[str, ClientLoad] = {}
         self._open: Window | None = None
-        self._applied = False
+        self._touched = False
+        """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
+        self._offsets: dict[str, int] = {}
         self._phase_index = 0
 
     def stop(self, reason: str) -> None:
@@ -125,13 +120,13 @@ class Story(Generic[C]):
         started = clock()
         async with anyio.create_task_group() as tasks:
             self._loads = {client.name: self._load(client, number, tasks) for number, client in enumerate(self._mesh.clients)}
-            for job in (self._watch, self._sample, self._report_progress):
+            for job in (self._watch, self._sample, self._report_progress, self._watch_loop):
                 tasks.start_soon(job)
             try:
                 with self._scope:
                     await self._tell()
             except LoadgenError as error:
-                self._measured.reasons.append(_one_line(error))
+                self._measured.reasons.append(_sentence(next(iter(self._mesh.deaths()), error)))
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._finish()
@@ -164,32 +159,57 @@ class Story(Generic[C]):
         """Bring the mesh into the phase's state and find the edges at which it begins to count."""
         rules = self._plan.rules if phase.policy == "applied" else ()
         convergence: dict[str, float] = {}
-        if (phase.policy == "applied") is not self._applied:
-            toggled = clock()
-            self._applied = phase.policy == "applied"
-            await self._mesh.put(rules)
-            convergence = {name: at - toggled for name, at in (await converge(self._mesh, rules)).items()}
+        if bool(rules) is self._touched:
+            await converge(self._mesh, rules)  # nothing to toggle; it must be so all the same
+        else:
+            convergence = await self._toggle(rules)
         drain = await self._each(self._drain)
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
-        await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, cpu_s(), clock())
+        total, clients = await self._mesh.count(restart_peak=True)
+        self._open = Window(phase, starts, convergence, drain, states, _strangers(total, clients), cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
+    async def _toggle(self, rules: Sequence[Rule]) -> dict[str, float]:
+        """Put or remove the policy; give the seconds that it took at each client."""
+        if rules:
+            self._touched = True
+            self._restored(done=False, detail="the sidecars did not confirm that the policy is gone")
+        moments = await self._mesh.put(rules)
+        reached = await converge(self._mesh, rules)
+        if not rules:
+            self._touched = False
+            self._restored(done=True, detail=f"all {len(reached)} sidecars show that the policy is gone")
+        return {name: at - moments[name] for name, at in reached.items()}
+
+    def _restored(self, *, done: bool, detail: str) -> None:
+        self._measured.restored, self._measured.restore_detail = done, detail
+
     async def _leave(self) -> None:
-        """Find the edges at which the open phase ends to count."""
+        """Find the edges at which the open phase ends to count. Called again, it finds only those that it had not found."""
         window = self._open
         assert window is not None, "leave without enter"
-        window.ended, window.cpu_end_s = clock(), cpu_s()
-        window.service = await self._mesh.count()
-        window.ends = await self._each(self._edge)
+        if not window.ended:
+            window.ended, window.cpu_end_s = clock(), cpu_s()
+        if window.service is None:
+            window.service = await self._mesh.count()
+        await self._each(self._end)
         self._close(window)
         changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
         if changed:
             self._measured.reasons.append(
                 f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(changed)}"
             )
+
+    async def _end(self, client: C) -> None:
+        window = self._open
+        if window is not None and client.name not in window.ends:
+            window.ends[client.name] = await self._edge(client)
+
+    async def _end_if_possible(self, client: C) -> None:
+        with contextlib.suppress(LoadgenError):  # its sidecar may be what broke; the ledgers of the others are kept
+            await self._end(client)
 
     def _close(self, window: Window) -> None:
         self._open = None
@@ -198,15 +218,24 @@ class Story(Generic[C]):
     async def _drain(self, client: C) -> float:
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
         load = self._loads[client.name]
-        started, sent = clock(), load.sent
+        started = clock()
+        await anyio.sleep(POLL_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
+        sent = load.sent
         while not load.all_done_through(sent):  # noqa: ASYNC110  # the hot path signals nothing: it would cost every request
             await anyio.sleep(POLL_S)
         return clock() - started
 
     async def _edge(self, client: C) -> Edge:
-        edge = await find_edge(self._loads[client.name], lambda: self._mesh.counters(client))
-        _, clients = await self._mesh.count()
-        return replace(edge, arrived=clients[client.name].requests if client.name in clients else 0)
+        load = self._loads[client.name]
+
+        async def read() -> Reading:
+            _, clients = await self._mesh.count()
+            arrived = clients[client.name].requests if client.name in clients else 0
+            return Reading(await self._mesh.counters(client), arrived)
+
+        edge = await find_edge(load, read, offset=self._offsets.get(client.name, 0))
+        self._offsets[client.name] = load.sidecar_overflow - edge.reading.counters.overflow
+        return edge
 
     async def _each(self, job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
         return await for_each(self._mesh.clients, job)
@@ -214,40 +243,59 @@ class Story(Generic[C]):
     # The end, whatever came before.
 
     async def _finish(self) -> None:
-        """Close an open phase, stop the load, remove the policy and verify; each step tries even if the one before failed."""
+        """Stop the load, close an open phase, remove the policy and verify; each step tries even if the one before failed."""
+        for load in self._loads.values():
+            load.stop()
         budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + CONVERGE_S
         self._ending.deadline = anyio.current_time() + budget_s
         with self._ending:
-            if self._open is not None:
-                await self._attempt(self._leave)
-            for load in self._loads.values():
-                load.stop()
+            with anyio.move_on_after(HURRY_S / 3):
+                await self._close_early()
             await self._attempt(self._restore)
             await self._attempt(self._settle)
+        if self._ending.cancelled_caught:
+            self._measured.reasons.append("the end was cut short: not everything could be read and verified in time")
         if self._open is not None:
-            self._open.ended, self._open.cpu_end_s = self._open.ended or clock(), self._open.cpu_end_s or cpu_s()
             self._close(self._open)
+
+    async def _close_early(self) -> None:
+        """Read what can still be read of a phase that was cut short."""
+        if self._open is None:
+            return
+        self._open.ended, self._open.cpu_end_s = self._open.ended or clock(), self._open.cpu_end_s or cpu_s()
+        with contextlib.suppress(LoadgenError):
+            self._open.service = self._open.service or await self._mesh.count()
+        await self._each(self._end_if_possible)
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
         except LoadgenError as error:
             if not self._measured.reasons:
-                self._measured.reasons.append(_one_line(error))
+                self._measured.reasons.append(_sentence(error))
 
     async def _restore(self) -> None:
-        if not any(phase.policy == "applied" for phase in self._scenario.phases[: self._phase_index + 1]):
+        """Remove the policy if one may be in force. A sidecar that died took it along."""
+        if not self._touched:
             return
-        self._measured.restored = False
-        self._measured.restore_detail = "the sidecars did not confirm that the policy is gone"
-        if self._applied:
-            await self._mesh.put(())
-        await converge(self._mesh, ())
-        self._measured.restored = True
-        self._measured.restore_detail = f"all {len(self._loads)} sidecars show that the policy is gone"
+        await self._mesh.put(())
+        gone = self._mesh.gone()
+        try:
+            reached = await converge(self._mesh, (), without=gone)
+        except LoadgenError as error:
+            self._restored(done=False, detail=f"the sidecars did not confirm that the policy is gone: {_sentence(error)}")
+            raise
+        self._touched = False
+        died = f"; {', '.join(sorted(gone))} died and took it along" if gone else ""
+        self._restored(
+            done=True,
+            detail=f"{len(reached)} sidecars show that the policy is gone{died}"
+            if gone
+            else f"all {len(reached)} sidecars show that the policy is gone",
+        )
 
     async def _settle(self) -> None:
-        """Wait for the last answers and compare the witnesses once more, over the whole run."""
+        """Wait for the last answers and compare client and sidecar once more, over the whole run."""
         await self._each(self._drain)
         for name, counters in (await self._each(self._mesh.counters)).items():
             seen = self._loads[name].sidecar_overflow
@@ -259,8 +307,17 @@ class Story(Generic[C]):
     # Beside the story.
 
     async def _watch(self) -> None:
-        death = await self._mesh.watch()
-        self.stop(_one_line(death))
+        death = _sentence(await self._mesh.watch())
+        if death not in self._measured.reasons:
+            self.stop(death)
+
+    async def _watch_loop(self) -> None:
+        """Notice that this process gets no time: a closed load without think time could not tell, its requests are due when they are sent."""
+        while True:
+            due = clock() + TICK_S
+            await anyio.sleep(TICK_S)
+            if self._open is not None:
+                self._open.loop_lag.record(max(0.0, clock() - due))
 
     async def _sample(self) -> None:
         loads = list(self._loads.values())
@@ -298,5 +355,11 @@ class Story(Generic[C]):
         )
 
 
-def _one_line(error: LoadgenError) -> str:
-    return error.message
+def _strangers(total: ServiceCount, clients: Mapping[str, ServiceCount]) -> int:
+    """Give how many requests reached the service under no client's name."""
+    return total.requests - sum(count.requests for name, count in clients.items() if name)
+
+
+def _sentence(error: LoadgenError) -> str:
+    """Give an error with its hint, as it stands in the report."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message

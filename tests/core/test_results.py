@@ -18,16 +18,22 @@ def files(folder: Path) -> list[str]:
     return sorted(str(each.relative_to(folder)) for each in folder.rglob("*"))
 
 
-def fail(*_arguments: object) -> None:
+def fail(*_arguments: object, **_options: object) -> None:
     """Fail as a full disk does."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_space_is_set_aside_before_anything_runs(tmp_path: Path) -> None:
+def test_trying_the_space_leaves_nothing_that_a_killed_run_could_leave_behind(tmp_path: Path) -> None:
     with ResultFolder(tmp_path / "results" / "a") as folder:
-        (reserve,) = folder.path.iterdir()
-        assert reserve.stat().st_size == RESERVE_BYTES
-        assert reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+        assert list(folder.path.iterdir()) == []
+
+
+def test_two_fresh_folders_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path / "a", fresh=True) as first, ResultFolder(tmp_path / "a", fresh=True) as second:
+        first.write_report("first")
+        second.write_report("second")
+    assert files(tmp_path) == ["a", "a-2", "a-2/report.json", "a/report.json"]
+    assert first.report.read_text() == "first"
 
 
 def test_a_report_is_all_that_is_left(tmp_path: Path) -> None:
@@ -100,7 +106,7 @@ def test_a_folder_that_cannot_be_made_refuses_the_run_and_changes_nothing(tmp_pa
 
 
 def test_a_full_disk_refuses_the_run_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "posix_fallocate", fail)
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     with pytest.raises(RefusedError, match="cannot be written: No space left on device"), ResultFolder(tmp_path / "a" / "b"):
         raise AssertionError("the run was started")
     assert files(tmp_path) == []

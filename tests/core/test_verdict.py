@@ -195,7 +195,7 @@ CASES = [
         "a service that saw nothing",
         evidence(client(overflow=40, admitted=0)),
         INCONCLUSIVE,
-        "Inconclusive: 40 of 100 requests overflowed, but the service saw none at all: nothing shows what was admitted.",
+        "Inconclusive: 40 of 100 requests overflowed, but the service saw none at all of client-1: nothing shows what was admitted.",
     ),
     ("no phase applied a policy", evidence(client(overflow=40), applied=False), INCONCLUSIVE, "Inconclusive: nothing was measured"),
     ("no client", evidence(), INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.engine.load import CONNECT_PAUSE_S, clock
+from loadgen.engine.load import CONNECT_PAUSE_S, DEADLINE_TICK_S, clock
 from loadgen.outcome import Outcome
 from loadgen.pacing import Closed, Interval, Open
 
@@ -143,8 +143,15 @@ async def test_latency_is_counted_from_the_moment_a_request_was_due() -> None:
 
 
 async def test_the_time_to_live_runs_from_the_moment_a_request_was_sent() -> None:
-    async with serving([receive, send(OK)]) as server, driven(server.address, Schedule([-30.0]), timeout_s=15.0) as (load, answers):
+    gate = asyncio.Event()
+    async with (
+        serving([receive, wait(gate), send(OK)]) as server,
+        driven(server.address, Schedule([-30.0]), timeout_s=15.0) as (load, answers),
+    ):
         load.start()
+        await server.until(lambda: server.requests == 1)
+        await asyncio.sleep(5 * DEADLINE_TICK_S)
+        gate.set()
         (answer,) = await answers.reach(1)
         assert answer.outcome is Outcome.OK
 

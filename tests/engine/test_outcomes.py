@@ -231,6 +231,7 @@ async def test_an_idle_connection_that_the_server_closes_is_replaced_without_a_f
         load.start()
         await answers.reach(1)
         await server.until(lambda: server.open == 0)
+        assert load._idle == []
         load.release()
         await answers.reach(2)
         assert outcomes(load.tallies[-1]) == {Outcome.OK: 2}

@@ -101,7 +101,8 @@ def test_thresholds_are_those_of_the_cluster_and_of_the_priority_that_istio_uses
         "max_requests": 5,
         "max_retries": 3,
     }
-    assert envoy.read_thresholds(page.encode(), "outbound|7001||user.base.svc.cluster.local") == {}
+    with pytest.raises(LookupError):
+        envoy.read_thresholds(page.encode(), "outbound|7001||user.base.svc.cluster.local")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ async def test_it_ends_when_every_sidecar_shows_the_wanted_state_and_tells_when_
 
 async def test_too_late_names_the_sidecars_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence, "CONVERGE_S", 0.3)
-    with pytest.raises(MeshError, match=r"not in force at 2 of 3 sidecars: client-1, client-3$") as raised:
+    with pytest.raises(MeshError, match=r"not gone at 2 of 3 sidecars: client-1, client-3$") as raised:
         await converge(Sidecars(NEVER, 1, NEVER), ())
     assert raised.value.hint
 

@@ -16,7 +16,7 @@ from loadgen.outcome import Expected
 from loadgen.pacing import Closed
 from loadgen.recorder import Tally
 from loadgen.runner import window
-from loadgen.runner.window import HOLD_AFTER, find_edge
+from loadgen.runner.window import HOLD_AFTER, Reading, find_edge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,15 +54,15 @@ class Sidecar:
         self.readings = 0
         self._on_read = on_read
 
-    async def read(self) -> Counters:
+    async def read(self) -> Reading:
         self.readings += 1
         counters = Counters(pending_overflow=self.overflow, total=self.overflow)
         await anyio.lowlevel.checkpoint()
         self._on_read(self.readings)
-        return counters
+        return Reading(counters)
 
 
-async def edge_of(load: Load, read: Callable[[], Awaitable[Counters]]) -> window.Edge:
+async def edge_of(load: Load, read: Callable[[], Awaitable[Reading]]) -> window.Edge:
     with anyio.fail_after(20):
         return await find_edge(load, read)  # type: ignore[arg-type]  # the few members that find_edge uses
 
@@ -73,7 +73,7 @@ async def test_witnesses_that_agree_make_an_edge_at_the_first_reading() -> None:
     started = clock()
     edge = await edge_of(load, sidecar.read)
     assert sidecar.readings == 1
-    assert (edge.counters.overflow, edge.held_s, load.holds) == (7, 0.0, 0)
+    assert (edge.reading.counters.overflow, edge.held_s, load.holds) == (7, 0.0, 0)
     assert edge.tally is load.tallies[-1]
     assert edge.in_flight == 5
     assert len(load.tallies) == 2
@@ -91,7 +91,7 @@ async def test_a_reject_that_the_client_has_not_seen_yet_is_waited_for() -> None
     sidecar.overflow = 8
     edge = await edge_of(load, sidecar.read)
     assert sidecar.readings == 5, "what arrives during a reading leaves open on which side of it the reject was counted"
-    assert (edge.counters.overflow, load.sidecar_overflow, edge.held_s) == (8, 8, 0.0)
+    assert (edge.reading.counters.overflow, load.sidecar_overflow, edge.held_s) == (8, 8, 0.0)
 
 
 async def test_a_reject_that_comes_during_the_reading_makes_no_edge() -> None:
@@ -105,7 +105,7 @@ async def test_a_reject_that_comes_during_the_reading_makes_no_edge() -> None:
     sidecar = Sidecar(reject)
     edge = await edge_of(load, sidecar.read)
     assert sidecar.readings == 4
-    assert edge.counters.overflow == load.sidecar_overflow == 3
+    assert edge.reading.counters.overflow == load.sidecar_overflow == 3
 
 
 async def test_a_sender_that_rejects_come_too_thick_for_is_held_back_and_released() -> None:
@@ -122,7 +122,7 @@ async def test_a_sender_that_rejects_come_too_thick_for_is_held_back_and_release
     assert load.holds == 1
     assert not load.held
     assert 0 < edge.held_s < 20
-    assert edge.counters.overflow == load.sidecar_overflow == HOLD_AFTER
+    assert edge.reading.counters.overflow == load.sidecar_overflow == HOLD_AFTER
 
 
 async def test_the_new_tally_begins_while_the_sender_is_still_held() -> None:
@@ -151,7 +151,7 @@ async def test_witnesses_that_never_agree_are_given_up_with_what_was_read(monkey
     load, sidecar = Load(), Sidecar()
     sidecar.overflow = 3
     edge = await edge_of(load, sidecar.read)
-    assert edge.counters.overflow == 3
+    assert edge.reading.counters.overflow == 3
     assert load.sidecar_overflow == 0
     assert sidecar.readings > 1
     assert len(load.tallies) == 2

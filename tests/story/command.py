@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,26 +67,39 @@ class Loadgen:
     def run_folders(self) -> list[Path]:
         return [folder for folder in self.temporary.glob("loadgen-*/*") if folder.is_dir()]
 
+    def service_port(self) -> int:
+        """Give the port of the running mesh's user service, from a sidecar's configuration."""
+        text = (self.run_folders()[0] / "client-1" / "cds.json").read_text(encoding="utf-8")
+        found = re.search(r'"port_value": (\d+)', text)
+        assert found
+        return int(found[1])
+
     def leftovers(self) -> list[str]:
-        """Give the command lines of all processes that know our temporary folder."""
-        return [line for _, line in processes() if str(self.temporary) in line]
+        """Give the command lines of all processes that run with our temporary folder: sidecars and the user service."""
+        return [line for _, line in self.processes()]
+
+    def processes(self) -> list[tuple[int, str]]:
+        mark = f"TMPDIR={self.temporary}".encode()
+        return [(pid, line) for pid, line, environment in processes() if mark in environment.split(b"\0")]
 
     def process_of(self, what: str) -> int:
-        """Give the process id of one part of the running mesh: a client's name, or ``user_service``."""
-        found = [pid for pid, line in processes() if what in line and (str(self.temporary) in line or "loadgen.mesh.user_service" in line)]
+        """Give the process id of one part of the running mesh: a client's folder, or ``user_service``."""
+        found = [pid for pid, line in self.processes() if what in line]
         assert len(found) == 1, found
         return found[0]
 
 
-def processes() -> list[tuple[int, str]]:
+def processes() -> list[tuple[int, str, bytes]]:
+    """Give process id, command line and environment of every process that we may look at."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                environment = (folder / "environ").read_bytes()
             except OSError:
                 continue
-            found.append((int(folder.name), line))
+            found.append((int(folder.name), line, environment))
     return found
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
-import sys
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.story.command import SCENARIOS, Loadgen, finish, interrupt, until, wait_for_line
+from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, wait_for_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.envoy
 TUTORIAL = SCENARIOS / "connection-pool.yaml"
+
+
+def get(port: int, client: str = "") -> tuple[int, str]:
+    """Call the service directly, without a sidecar."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/", headers={"x-loadgen-client": client} if client else {})
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body
 
 
 @pytest.mark.parametrize(
@@ -53,10 +64,17 @@ def test_an_interruption_while_the_rule_is_in_force_removes_it_and_says_so(loadg
 def test_the_second_signal_leaves_at_once_with_nothing_left(loadgen: Loadgen) -> None:
     process = loadgen.start_scenario(TUTORIAL, "--clients", "3")
     wait_for_line(process, "--- baseline")
+    os.kill(loadgen.process_of("client-2/bootstrap"), signal.SIGSTOP)  # it answers nothing, so ending in order takes its time
     interrupt(process)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
     interrupt(process)
-    assert finish(process).code == 130
-    until(lambda: loadgen.leftovers() == [], "the sidecars are gone")
+    ended = finish(process)
+    assert ended.code == 130
+    assert ended.seconds < 1
+    assert not (loadgen.results / "report.json").exists()
+    until(lambda: not loadgen.leftovers(), "the sidecars are gone")
+    assert not loadgen.run_folders()
 
 
 def test_an_interruption_before_the_first_request_leaves_no_results(loadgen: Loadgen) -> None:
@@ -73,43 +91,86 @@ def test_an_interruption_before_the_first_request_leaves_no_results(loadgen: Loa
 def test_after_kill_9_no_process_is_left_and_the_next_start_removes_the_folder(loadgen: Loadgen) -> None:
     process = loadgen.start_scenario(TUTORIAL, "--clients", "3")
     wait_for_line(process, "--- baseline")
-    service = loadgen.process_of("user_service") if not _others_run(loadgen) else None
+    assert len(loadgen.leftovers()) == 5  # loadgen itself, the user service and three sidecars
     process.kill()
     finish(process)
-    until(lambda: loadgen.leftovers() == [], "the sidecars are gone")
-    if service is not None:
-        until(lambda: not _alive(service), "the user service is gone")
+    until(lambda: not loadgen.leftovers(), "all children are gone")
     assert len(loadgen.run_folders()) == 1
     assert loadgen.run_scenario(TUTORIAL, "--clients", "1", "--duration", "1s").code == 0
-    assert loadgen.run_folders() == []
+    assert not loadgen.run_folders()
 
 
-def _others_run(loadgen: Loadgen) -> bool:
-    from tests.story.command import processes  # noqa: PLC0415
-
-    return sum("loadgen.mesh.user_service" in line for _, line in processes()) > 1
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
+@pytest.mark.parametrize("phase", ["baseline", "limited", "recovered"])
 @pytest.mark.parametrize(("part", "name"), [("client-2/bootstrap", "client-2's sidecar"), ("user_service", "the user service")])
-def test_a_part_that_dies_ends_the_run_as_invalid_and_is_named(loadgen: Loadgen, part: str, name: str) -> None:
-    process = loadgen.start_scenario(TUTORIAL, "--clients", "3")
-    wait_for_line(process, "--- baseline")
+def test_a_part_that_dies_ends_the_run_as_invalid_and_is_named(loadgen: Loadgen, part: str, name: str, phase: str) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "1500ms")
+    wait_for_line(process, f"--- {phase}")
     os.kill(loadgen.process_of(part), signal.SIGKILL)
     ended = finish(process)
-    assert ended.code == 4
+    assert ended.code == 4, ended.stdout
     assert ended.seconds < 5
     assert f"INVALID: {name} (process " in ended.stdout
     assert "was killed by SIGKILL" in ended.stdout
     assert not loadgen.leftovers()
     assert not loadgen.run_folders()
+
+
+def test_the_ledgers_of_the_clients_that_live_are_kept_when_one_sidecar_dies(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "2s")
+    wait_for_line(process, "--- limited")
+    wait_for_line(process, "client-")
+    os.kill(loadgen.process_of("client-2/bootstrap"), signal.SIGKILL)
+    finish(process)
+    report = loadgen.report()
+    limited = report["phases"][1]
+    differences = {client["name"]: client["ledger"]["difference"] for client in limited["clients"]}
+    assert differences == {"client-1": 0, "client-2": None, "client-3": 0}
+    assert report["restore"]["state"] == "verified"
+    assert "client-2 died" in report["restore"]["detail"]
+
+
+def test_an_interruption_while_a_sidecar_hangs_still_removes_the_policy_from_the_others_and_ends_in_time(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "4s")
+    wait_for_line(process, "--- limited")
+    os.kill(loadgen.process_of("client-2/bootstrap"), signal.SIGSTOP)
+    interrupt(process)
+    ended = finish(process)
+    assert ended.code == 5, ended.stdout
+    assert ended.seconds < 4
+    assert loadgen.report()["restore"]["state"] == "failed"
+    assert not loadgen.leftovers()
+
+
+def test_a_request_of_nobodys_makes_the_run_invalid(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "2", "--duration", "1500ms")
+    wait_for_line(process, "--- limited")
+    status, _ = get(loadgen.service_port())
+    ended = finish(process)
+    assert status == 200
+    assert ended.code == 4
+    assert "somebody else calls the service: requests in phase limited that no client sent: 1" in ended.stdout
+
+
+def test_a_client_that_goes_round_its_sidecar_makes_the_run_invalid(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "2", "--duration", "1500ms")
+    wait_for_line(process, "--- limited")
+    port = loadgen.service_port()
+    for _ in range(40):
+        get(port, "client-1")
+    ended = finish(process)
+    assert ended.code == 4
+    assert "it goes round its sidecar" in ended.stdout
+
+
+def test_a_policy_that_somebody_else_changes_in_mid_phase_makes_the_run_invalid(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "2", "--duration", "1500ms")
+    wait_for_line(process, "--- limited")
+    folder = loadgen.run_folders()[0] / "client-1"
+    (folder / "other").write_text((folder / "cds.json").read_text().replace('"max_requests": 1,', '"max_requests": 2,'))
+    (folder / "other").rename(folder / "cds.json")
+    ended = finish(process)
+    assert ended.code == 4
+    assert "changed by somebody else during phase limited, at client-1" in ended.stdout
 
 
 def test_a_result_folder_that_cannot_be_written_is_refused_before_anything_starts(loadgen: Loadgen, tmp_path: Path) -> None:
@@ -152,9 +213,34 @@ def test_a_reader_that_goes_away_changes_neither_the_report_nor_the_exit_code(lo
     assert (loadgen.results / "report.json").exists()
 
 
+def test_a_lost_stderr_costs_neither_the_run_nor_its_report(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "1", "--duration", "1s")
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.stderr.close()
+    process.stderr = None
+    ended = finish(process)
+    assert ended.code == 0
+    assert "Enforced: " in ended.stdout
+    assert loadgen.report()["verdict"]["state"] == "enforced"
+
+
+def test_two_runs_of_the_same_second_have_results_of_their_own(loadgen: Loadgen) -> None:
+    inside = (
+        "-c",
+        f"import os, sys; os.chdir({str(loadgen.folder)!r}); sys.path.insert(0, {str(REPOSITORY)!r}); import time; time.strftime = lambda _: 'now'; from loadgen.cli import main; main()",
+    )
+    both = [loadgen.start("run", TUTORIAL, "--clients", "1", "--duration", "500ms", "-q", program=inside) for _ in range(2)]
+    for process in both:
+        finish(process)
+    assert sorted(path.parent.name for path in loadgen.folder.glob("results/*/report.json")) == [
+        "connection-pool-now",
+        "connection-pool-now-2",
+    ]
+
+
 def test_a_bug_ends_with_1(loadgen: Loadgen) -> None:
     broken = ("-c", "import loadgen.inputs\nloadgen.inputs.load_plan = None\nfrom loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, program=broken)
     assert ended.code == 1
-    assert sys.executable
     assert "Traceback" in ended.stderr

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.envoy, pytest.mark.anyio]
-SPEC = LocalSpec(Service("user", "base", (7000,)), 7000, Workload("test", {"app": "client"}), 2, 1, "Kevin", Interval(0.001))
+SPEC = LocalSpec(Service("user", "base", (7000,)), 7000, Workload("test", {"app": "client"}), 2, 1, 200, "Kevin", Interval(0.001))
 
 
 @pytest.fixture(autouse=True)
