@@ -234,9 +234,7 @@ def _disagreements(window: Window) -> list[str]:
         total, clients = window.service
         strangers = total.requests - sum(count.requests for name, count in clients.items() if name) - window.strangers
         if strangers:
-            found.append(
-                f"in phase {window.phase.name} {strangers:,} requests that no client sent reached the service: somebody else calls it"
-            )
+            found.append(f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}")
     return found
 
 
