@@ -12,6 +12,7 @@ from loadgen.errors import ExitCode, MeshError, RefusedError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadgen.errors import Problem
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import LocalMesh
@@ -46,7 +47,7 @@ async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
         mesh = await ready(booting)
         interruption.on_second = mesh.kill
         publish(mesh, str(scenario))
-        _describe(plan, mesh)
+        _describe(plan, scenario, mesh)
         return await mesh.watch()
 
     death, interrupted = await attended(stay_up)
@@ -55,7 +56,7 @@ async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
     return interrupted
 
 
-def _describe(plan: Plan, mesh: LocalMesh) -> None:
+def _describe(plan: Plan, scenario: Path, mesh: LocalMesh) -> None:
     for client in mesh.clients:
         click.echo(
             f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin[0]}:{client.admin[1]}/)"
@@ -63,7 +64,7 @@ def _describe(plan: Plan, mesh: LocalMesh) -> None:
     click.echo(
         f"{'user':<10} http://127.0.0.1:{mesh.ports[0]}/   (the service itself, no sidecar; its count http://127.0.0.1:{mesh.ports[1]}/count)"
     )
-    policy = plan.scenario.policy or "FILE"
+    policy = scenario.parent / plan.scenario.policy if plan.scenario.policy else "FILE"
     click.echo(f"\nNo policy is there. From another terminal: loadgen policy apply {policy}, loadgen policy remove. ^C ends the mesh.")
 
 
@@ -83,9 +84,7 @@ def apply(file: Path, pid: int | None) -> int:
     from loadgen.inputs import load_rules  # noqa: PLC0415
 
     rules, findings = load_rules(file)
-    for finding in findings:
-        click.echo(f"{finding}\n", err=True)
-    return _toggle(rules, pid)
+    return _toggle(rules, pid, findings)
 
 
 @policy.command(short_help="Remove all rules.")
@@ -95,14 +94,14 @@ def remove(pid: int | None) -> int:
     return _toggle((), pid)
 
 
-def _toggle(rules: Sequence[Rule], pid: int | None) -> int:
+def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] = ()) -> int:
     import anyio  # noqa: PLC0415
 
     from loadgen.mesh.run_folder import locked  # noqa: PLC0415
     from loadgen.policy.lint import lint  # noqa: PLC0415
 
     mesh = _running_mesh(pid)
-    for finding in lint(rules, mesh.spec.service, mesh.spec.client):
+    for finding in dict.fromkeys([*findings, *lint(rules, mesh.spec.service, mesh.spec.client)]):  # what both say is said once
         click.echo(f"{finding}\n", err=True)
     with locked(mesh.folder / "policy.lock"):
         click.echo(anyio.run(_put, mesh, rules))
