@@ -15,7 +15,7 @@ from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, interval, positive_
 from loadgen.schema import Model, nearest, shown, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadgen.document import Document
     from loadgen.errors import Problem
@@ -257,51 +257,36 @@ def _phases(value: object) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _phase_problems(document: Document, value: object) -> list[Problem]:
-    problems: list[Problem] = []
+    return [*_name_problems(document, value), *_order_problems(document, value)]
+
+
+def _name_problems(document: Document, value: object) -> Iterator[Problem]:
     first: dict[str, int] = {}
+    for index, phase in _phases(value):
+        path, name = ["phases", index, "name"], phase.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in first:
+            hint = f"phase {first[name] + 1} has it already; each result needs a name of its own"
+            yield document.problem(path, f"the phase name '{name}' is used twice", hint=hint, code="duplicate-phase")
+        if name == RUN:
+            hint = f"under expectations, '{RUN}' means the run as a whole"
+            yield document.problem(path, f"a phase cannot be called '{RUN}'", hint=hint, code="reserved-name")
+        first.setdefault(name, index)
+
+
+def _order_problems(document: Document, value: object) -> Iterator[Problem]:
     applied = False
     for index, phase in _phases(value):
-        name, policy = phase.get("name"), phase.get("policy")
-        if isinstance(name, str):
-            if name in first:
-                problems.append(
-                    document.problem(
-                        ["phases", index, "name"],
-                        f"the phase name '{name}' is used twice",
-                        hint=f"phase {first[name] + 1} has it already; each result needs a name of its own",
-                        code="duplicate-phase",
-                    )
-                )
-            first.setdefault(name, index)
-            if name == RUN:
-                problems.append(
-                    document.problem(
-                        ["phases", index, "name"],
-                        f"a phase cannot be called '{RUN}'",
-                        hint=f"under expectations, '{RUN}' means the run as a whole",
-                        code="reserved-name",
-                    )
-                )
+        path, policy = ["phases", index, "policy"], phase.get("policy")
         if policy == "removed" and not applied:
-            problems.append(
-                document.problem(
-                    ["phases", index, "policy"],
-                    "the policy cannot be removed before it was applied",
-                    hint="use absent, or put a phase with policy: applied before this one",
-                    code="phase-order",
-                )
-            )
+            hint = "use absent, or put a phase with policy: applied before this one"
+            yield document.problem(path, "the policy cannot be removed before it was applied", hint=hint, code="phase-order")
         if policy == "absent" and applied:
-            problems.append(
-                document.problem(
-                    ["phases", index, "policy"],
-                    "the policy was applied before; it can only be removed now",
-                    hint="use removed",
-                    code="phase-order",
-                )
+            yield document.problem(
+                path, "the policy was applied before; it can only be removed now", hint="use removed", code="phase-order"
             )
         applied = applied or policy == "applied"
-    return problems
 
 
 def _missing_policy(document: Document, phases: object) -> list[Problem]:

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import click
 
 
-class DurationType(click.ParamType[float]):
-    """A duration such as ``8s`` or ``1m30s``, in seconds."""
+class Quantity(click.ParamType[float]):
+    """A text such as ``8s`` or ``50/s`` that a function of ``loadgen.quantity`` reads; the function is looked up when an option is given."""
 
-    name = "duration"
+    def __init__(self, name: str, reader: str) -> None:
+        self.name = name
+        self._reader = reader
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the text that was typed."""
-        from loadgen.quantity import positive_duration_s  # noqa: PLC0415  # --help must not pay for it
-
         try:
-            return positive_duration_s(value)
+            return float(getattr(import_module("loadgen.quantity"), self._reader)(value))  # --help must not pay for the import
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class RateType(click.ParamType[float]):
-    """A rate such as ``50/s``, per second."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the text that was typed."""
-        from loadgen.quantity import rate_per_s  # noqa: PLC0415  # --help must not pay for it
-
-        try:
-            return rate_per_s(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+DURATION = Quantity("duration", "positive_duration_s")
+RATE = Quantity("rate", "rate_per_s")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DurationType, RateType
+from loadgen.cli.options import DURATION, RATE
 from loadgen.errors import ExitCode, LoadgenError
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--mesh", type=click.Choice(["local"]), default="local", expose_value=False, help="Where the sidecars are: real Envoys here.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
-@click.option("--duration", type=DurationType(), help="Length of every phase, such as 5s, in the place of the scenario's.")
+@click.option("--duration", type=DURATION, help="Length of every phase, such as 5s, in the place of the scenario's.")
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
 @click.option("--users", type=int, help="Users in each client (closed load).")
-@click.option("--rate", type=RateType(), help="Arrivals in each client, such as 50/s (open load).")
+@click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
