@@ -91,6 +91,11 @@ async def close(visit: Visit) -> None:
     visit.writer.close()
 
 
+async def finish(visit: Visit) -> None:
+    """Send nothing more (FIN) and wait for the client to close."""
+    visit.writer.write_eof()
+
+
 async def reset(visit: Visit) -> None:
     """Break the connection (RST)."""
     if visit.writer.is_closing():

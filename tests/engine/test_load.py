@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,14 +123,11 @@ async def test_arrivals_of_an_open_load_go_on_while_answers_hang_and_what_is_too
 
 async def test_a_late_sender_does_not_slow_an_open_load_down() -> None:
     async with serving(ALWAYS_OK) as server, driven(server.address, Open(Interval(0.01))) as (load, answers):
-        started = clock()
         load.start()
-        load.hold()
-        await asyncio.sleep(0.2)
-        load.release()
-        await answers.reach(20)
-        assert load.sent >= 20
-        assert load.sent <= (clock() - started) / 0.01 + 1
+        time.sleep(0.2)  # noqa: ASYNC251  # nobody else gets a turn meanwhile: this is what makes a sender late
+        await answers.reach(1)
+        assert load.sent >= 19
+        assert load.tallies[-1].lag.max_s >= 0.15
 
 
 async def test_latency_is_counted_from_the_moment_a_request_was_due() -> None:
@@ -172,10 +170,13 @@ async def test_nothing_is_sent_while_held_and_what_was_due_is_sent_afterwards() 
         load.start()
         await answers.reach(1)
         assert (held.sent, held_server.connections) == (0, 0)
+        released = clock()
         held.release()
-        await held_answers.reach(3)
+        seen = await held_answers.reach(3)
         assert outcomes(held.tallies[-1]) == {Outcome.OK: 3}
-        assert held.tallies[-1].lag.quantile(0.0) >= 0.04
+        since = clock() - released
+        assert held.tallies[-1].lag.max_s <= since, "the time that it was held back is no lateness of its own"
+        assert max(answer.latency_s for answer in seen) <= since
 
 
 async def test_answers_that_come_while_held_count_and_lead_to_no_new_request() -> None:

@@ -15,7 +15,7 @@ from loadgen.outcome import Outcome
 from loadgen.pacing import Closed
 
 from .driven_load import LAST, OK, driven, outcomes
-from .scripted_server import Step, close, drip, forever, receive, reset, send, serving, silence, wait
+from .scripted_server import Step, close, drip, finish, forever, receive, reset, send, serving, silence, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,7 +225,7 @@ async def test_bytes_that_nobody_asked_for_end_the_idle_connection_and_no_reques
 
 
 async def test_an_idle_connection_that_the_server_closes_is_replaced_without_a_failure() -> None:
-    async with serving([receive, send(OK), close], [receive, send(OK)]) as server, driven(server.address) as (load, answers):
+    async with serving([receive, send(OK), finish], [receive, send(OK)]) as server, driven(server.address) as (load, answers):
         answers.on_answer = load.hold
         answers.stop_after = 2
         load.start()

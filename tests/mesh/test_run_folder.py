@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.errors import RefusedError
-from loadgen.mesh.run_folder import live_folders, parent_folder, run_folder, write_atomically
+from loadgen.mesh import run_folder as module
+from loadgen.mesh.run_folder import live_folders, locked, parent_folder, run_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,6 +181,17 @@ def test_a_disk_that_is_all_but_full_is_refused_and_nothing_is_left(temporary: P
     with pytest.raises(RefusedError, match="has only 100 KiB of free space"), run_folder():
         pass
     assert [path.name for path in (temporary / NAME).iterdir()] == ["lock"]
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_S", 0.1)
+    with (
+        locked(parent_folder() / "lock"),
+        pytest.raises(RefusedError, match=r"another loadgen has held .*/lock for") as raised,
+        run_folder(),
+    ):
+        pass
+    assert raised.value.hint
 
 
 # Files that others read while we write them.

@@ -12,6 +12,7 @@ import pytest
 from loadgen.engine.load import clock
 from loadgen.errors import MeshError
 from loadgen.policy.limits import Limits
+from loadgen.policy.rule import Rule
 from loadgen.policy.state import SidecarState
 from loadgen.runner import convergence
 from loadgen.runner.convergence import converge, for_each
@@ -19,11 +20,10 @@ from loadgen.runner.convergence import converge, for_each
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadgen.policy.rule import Rule
-
 pytestmark = pytest.mark.anyio
 
 BEFORE = SidecarState(Limits(), None)
+RULE = Rule("user", "base", "user")
 WANTED = SidecarState(Limits(max_requests=1), "base/user")
 
 
@@ -67,10 +67,11 @@ async def test_it_ends_when_every_sidecar_shows_the_wanted_state_and_tells_when_
     assert started <= reached["client-2"] <= reached["client-1"] <= clock()
 
 
-async def test_too_late_names_the_sidecars_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rules", "said"), [((RULE,), "not in force"), ((), "not gone")])
+async def test_too_late_names_the_sidecars_that_are_missing(monkeypatch: pytest.MonkeyPatch, rules: tuple[Rule, ...], said: str) -> None:
     monkeypatch.setattr(convergence, "CONVERGE_S", 0.3)
-    with pytest.raises(MeshError, match=r"not gone at 2 of 3 sidecars: client-1, client-3$") as raised:
-        await converge(Sidecars(NEVER, 1, NEVER), ())
+    with pytest.raises(MeshError, match=rf"{said} at 2 of 3 sidecars: client-1, client-3$") as raised:
+        await converge(Sidecars(NEVER, 1, NEVER), rules)
     assert raised.value.hint
 
 
@@ -79,6 +80,12 @@ async def test_a_sidecar_that_refuses_ends_the_waiting_for_the_others() -> None:
     sidecars.refuses = "client-2"
     with pytest.raises(MeshError, match=r"^client-2's sidecar rejected the configuration$"):
         await converge(sidecars, ())
+
+
+async def test_a_client_that_is_left_out_is_neither_asked_nor_waited_for() -> None:
+    sidecars = Sidecars(1, NEVER, 1)
+    assert (await converge(sidecars, (), without={"client-2"})).keys() == {"client-1", "client-3"}
+    assert sidecars.asked["client-2"] == 0
 
 
 async def test_no_sidecar_is_a_state_that_is_reached() -> None:

@@ -151,11 +151,22 @@ async def test_witnesses_that_never_agree_are_given_up_with_what_was_read(monkey
     load, sidecar = Load(), Sidecar()
     sidecar.overflow = 3
     edge = await edge_of(load, sidecar.read)
+    assert not edge.settled
     assert edge.reading.counters.overflow == 3
     assert load.sidecar_overflow == 0
     assert sidecar.readings > 1
     assert len(load.tallies) == 2
     assert not load.held
+
+
+@pytest.mark.parametrize("offset", [-3, 3])
+async def test_a_difference_that_is_known_from_before_is_no_reason_to_wait(offset: int) -> None:
+    load, sidecar = Load(), Sidecar()
+    load.sidecar_overflow, sidecar.overflow = 10 + offset, 10
+    with anyio.fail_after(20):
+        edge = await find_edge(load, sidecar.read, offset=offset)  # type: ignore[arg-type]  # as above
+    assert sidecar.readings == 1
+    assert edge.settled
 
 
 @pytest.mark.parametrize("at", [1, HOLD_AFTER, HOLD_AFTER + 1])
