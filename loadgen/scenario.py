@@ -176,6 +176,7 @@ class ServiceModel(Model):
     time: IntervalField = Interval(0.02)
 
 
+Path = list[str | int]
 PolicyState = Literal["absent", "applied", "removed"]
 
 
@@ -263,7 +264,8 @@ def _phase_problems(document: Document, value: object) -> list[Problem]:
 def _name_problems(document: Document, value: object) -> Iterator[Problem]:
     first: dict[str, int] = {}
     for index, phase in _phases(value):
-        path, name = ["phases", index, "name"], phase.get("name")
+        path: Path = ["phases", index, "name"]
+        name = phase.get("name")
         if not isinstance(name, str):
             continue
         if name in first:
@@ -278,7 +280,8 @@ def _name_problems(document: Document, value: object) -> Iterator[Problem]:
 def _order_problems(document: Document, value: object) -> Iterator[Problem]:
     applied = False
     for index, phase in _phases(value):
-        path, policy = ["phases", index, "policy"], phase.get("policy")
+        path: Path = ["phases", index, "policy"]
+        policy = phase.get("policy")
         if policy == "removed" and not applied:
             hint = "use absent, or put a phase with policy: applied before this one"
             yield document.problem(path, "the policy cannot be removed before it was applied", hint=hint, code="phase-order")

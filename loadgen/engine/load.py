@@ -81,6 +81,7 @@ class ClientLoad:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._held = False
+        self._held_at = 0.0
         self._stopped = False
         self._tick: asyncio.TimerHandle | None = None
 
@@ -119,18 +120,21 @@ class ClientLoad:
 
     def hold(self) -> None:
         """Keep back what becomes due until ``release``."""
-        self._held = True
+        if not self._held:
+            self._held = True
+            self._held_at = clock()
         self._disarm()
 
     def release(self) -> None:
         """Send what was kept back, and go on.
 
-        The time that we held it back ourselves is no lateness: what became due meanwhile is due now.
+        For this client time stood still: everything is due later by as long as it was held, which is no lateness of the hammer's.
         """
+        if not self._held:
+            return
         self._held = False
-        now = clock()
-        self._due = [max(due, now) for due in self._due]
-        heapq.heapify(self._due)
+        stood_still = clock() - self._held_at
+        self._due = [due + stood_still for due in self._due]  # still a heap: all move by the same
         self._arm()
 
     def begin_tally(self) -> Tally:

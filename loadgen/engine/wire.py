@@ -16,6 +16,8 @@ from loadgen.errors import MeshError
 from loadgen.outcome import Outcome, Response
 
 MAX_RESPONSE_BYTES = 64 * 1024
+_STATUSES = range(100, 600)
+_VERSIONS = frozenset({"1.0", "1.1"})
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL_STATUS = 200
 _OK = 200
@@ -49,8 +51,8 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_received",
         "_status",
-        "_surplus",
         "_transport",
+        "_unsound",
         "max_bytes",
         "request",
         "usable",
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.usable = True
         self.request: Any = None
         self._busy = False
-        self._surplus = False
+        self._unsound = False
         self._reset()
 
     def __repr__(self) -> str:
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(Outcome.PROTOCOL)
             return
-        if not self._busy or self._surplus or self._received > self.max_bytes:
+        if not self._busy or self._unsound or self._received > self.max_bytes:
             self._fail(Outcome.PROTOCOL)
         elif self._complete:
             self._answer(keep=self._keep)
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete:
-            self._surplus = True
+            self._unsound = True
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         lowered = name.lower()
@@ -157,6 +159,8 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
         self._head_done = True
+        if self._status not in _STATUSES or self._parser.get_http_version() not in _VERSIONS:
+            self._unsound = True  # the parser takes "HTTP/0.9 099" for an answer
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)

@@ -63,6 +63,8 @@ class Http2Connection:
 
     def _answer(self, stream: int) -> None:
         self._leave(stream)
+        if self._transport.is_closing():
+            return
         self._http2.send_headers(
             stream,
             [(":status", str(self._service.status)), ("content-type", "text/plain"), ("content-length", str(len(self._service.body)))],
