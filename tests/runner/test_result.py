@@ -1,0 +1,207 @@
+"""What the measurements of a run are made into: validity, verdict and expectations, from windows made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadgen.cli.run import exit_code
+from loadgen.inputs import Plan, load_plan
+from loadgen.ledger import Counters, ServiceCount
+from loadgen.outcome import Outcome
+from loadgen.policy.limits import Limits
+from loadgen.policy.state import SidecarState
+from loadgen.recorder import Tally
+from loadgen.report import Environment, Report
+from loadgen.runner.result import make_report
+from loadgen.runner.window import Edge, Measured, Reading, Window
+from tests.story.command import SCENARIOS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT = Environment(loadgen="0", python="3", platform="p", cpus=2, envoy="1.40.0", hammer_cpu_share=0, ready_s=0)
+FREE = SidecarState(Limits(), None)
+LIMITED = SidecarState(Limits(max_requests=1), "base/user")
+OK, OVERFLOWS = 100, 40
+
+
+def plan() -> Plan:
+    return load_plan(SCENARIOS / "connection-pool.yaml")
+
+
+def tally(ok: int = OK, overflow: int = 0, **others: int) -> Tally:
+    made = Tally()
+    for outcome, count in {Outcome.OK: ok, Outcome.OVERFLOW: overflow, **{Outcome(name): count for name, count in others.items()}}.items():
+        for _ in range(count):
+            made.record(outcome, 0.01)
+    return made
+
+
+def window(index: int, *, overflow: int = 0) -> Window:
+    """Make the window of one of the scenario's phases in which two clients sent what the witnesses agree about."""
+    phase = plan().scenario.phases[index]
+    state = LIMITED if phase.policy == "applied" else FREE
+    names = ("client-1", "client-2")
+    starts = {name: Edge(10.0, Reading(Counters(), 0), tally(overflow=overflow)) for name in names}
+    ends = {name: Edge(18.0, Reading(Counters(active_overflow=overflow, total=OK), OK), Tally()) for name in names}
+    made = Window(phase, starts, {}, dict.fromkeys(names, 0.01), dict.fromkeys(names, state), strangers=0, cpu_start_s=1.0, began=10.0)
+    made.ends, made.cpu_end_s, made.ended = ends, 2.0, 18.0
+    made.service = (ServiceCount(2 * OK, 0, 2), dict.fromkeys(names, ServiceCount(OK, 0, 1)))
+    return made
+
+
+def measured() -> Measured:
+    return Measured(windows=[window(0), window(1, overflow=OVERFLOWS), window(2)], restored=True, restore_detail="gone")
+
+
+def report_of(run: Measured) -> Report:
+    return make_report(plan(), run, LIMITED, ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+
+
+def end(run: Measured, index: int, name: str, **changes: object) -> None:
+    run.windows[index].ends[name] = replace(run.windows[index].ends[name], **changes)  # type: ignore[arg-type]
+
+
+def test_a_run_whose_witnesses_agree_is_valid_enforced_and_ends_with_0() -> None:
+    report = report_of(measured())
+    assert report.validity.state == "VALID", report.validity.reasons
+    assert report.verdict.state == "enforced"
+    assert all(expectation.held for expectation in report.expectations)
+    assert exit_code(report, 0) == 0
+
+
+def starve(run: Measured) -> None:
+    for _ in range(10):
+        run.windows[1].loop_lag.record(0.06)
+
+
+def be_late(run: Measured) -> None:
+    for _ in range(10):
+        run.windows[1].starts["client-1"].tally.lag.record(0.06)
+
+
+def burn(run: Measured) -> None:
+    run.windows[1].cpu_end_s = 1.0 + 8 * 0.91
+
+
+def drop(run: Measured) -> None:
+    run.windows[0].starts["client-1"].tally.add(tally(ok=0, unsent=5))
+
+
+def lose_an_overflow(run: Measured) -> None:
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS + 1, total=OK), OK))
+
+
+def go_round(run: Measured) -> None:
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK + 6))
+
+
+def call_from_outside(run: Measured) -> None:
+    _, clients = run.windows[1].service or (None, {})
+    run.windows[1].service = (ServiceCount(2 * OK + 1, 0, 2), clients)
+
+
+def not_settle(run: Measured) -> None:
+    end(run, 1, "client-2", settled=False)
+
+
+def stop_early(run: Measured) -> None:
+    run.windows.pop()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (starve, "the hammer was starved in phase limited"),
+        (be_late, "the hammer was late in phase limited"),
+        (burn, "the hammer was the bottleneck in phase limited: it used 91% of a core"),
+        (drop, "5 of 205 requests of phase baseline were not sent"),
+        (lose_an_overflow, "the ledger of phase limited does not balance"),
+        (go_round, "the sidecar of client-1 let 100 requests through, but 106 of this client reached the service"),
+        (call_from_outside, "somebody else calls the service: requests in phase limited that no client sent: 1"),
+        (not_settle, "client-2 and its sidecar could not be brought to agree"),
+        (stop_early, "phase recovered was not measured"),
+    ],
+)
+def test_a_run_that_cannot_be_trusted_is_invalid_and_says_why(spoil: Callable[[Measured], None], reason: str) -> None:
+    run = measured()
+    spoil(run)
+    report = report_of(run)
+    assert [each for each in report.validity.reasons if reason in each], report.validity.reasons
+    assert exit_code(report, 0) == 4
+
+
+def test_a_few_requests_on_their_way_at_an_edge_are_no_disagreement() -> None:
+    run = measured()
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK + 6), in_flight=1)
+    assert report_of(run).validity.state == "VALID"
+
+
+def test_two_differences_of_opposite_sign_do_not_cancel() -> None:
+    run = measured()
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS + 1, total=OK), OK))
+    end(run, 1, "client-2", reading=Reading(Counters(active_overflow=OVERFLOWS - 1, total=OK), OK))
+    report = report_of(run)
+    ledger = next(expectation for expectation in report.expectations if expectation.metric == "ledger")
+    assert (ledger.got, ledger.held) == ("2", False)
+    assert report.validity.state == "INVALID"
+    assert report.verdict.state == "inconclusive"
+
+
+def fail_once_more(run: Measured) -> None:
+    run.windows[2].starts["client-1"].tally.add(tally(ok=0, timeout=1))
+
+
+def say_nothing(run: Measured) -> None:
+    for name in run.windows[2].starts:
+        run.windows[2].starts[name] = replace(run.windows[2].starts[name], tally=Tally())
+
+
+def not_restore(run: Measured) -> None:
+    run.restored = False
+
+
+def cut_short(run: Measured) -> None:
+    run.windows[2].ends.clear()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (fail_once_more, "the rule is gone again, but not every request succeeds"),
+        (say_nothing, "no phase shows what happens after the rule is removed"),
+        (not_restore, "no phase shows what happens after the rule is removed"),
+        (cut_short, "no phase shows what happens after the rule is removed"),
+        (stop_early, "no phase shows what happens after the rule is removed"),
+    ],
+)
+def test_recovery_is_claimed_only_where_it_was_seen(spoil: Callable[[Measured], None], said: str) -> None:
+    run = measured()
+    spoil(run)
+    assert said in report_of(run).verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("restored", "interrupted", "valid", "held", "code"),
+    [
+        (False, 130, False, False, 5),
+        (False, 0, True, True, 5),
+        (True, 130, False, False, 130),
+        (True, 143, False, True, 143),
+        (True, 0, False, False, 4),
+        (True, 0, True, False, 99),
+        (True, 0, True, True, 0),
+    ],
+)
+def test_of_several_exit_codes_the_gravest_counts(*, restored: bool, interrupted: int, valid: bool, held: bool, code: int) -> None:
+    run = measured()
+    run.restored = restored
+    if not valid:
+        starve(run)
+    report = report_of(run)
+    if not held:
+        report = report.model_copy(update={"expectations": [each.model_copy(update={"held": False}) for each in report.expectations]})
+    assert exit_code(report, interrupted) == code
