@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -188,7 +189,8 @@ class ScriptedServer:
             task.cancel()
         with anyio.fail_after(PATIENCE_S):
             while self._visits:
-                await asyncio.gather(*self._visits)
+                await asyncio.wait(self._visits)
+                await anyio.lowlevel.checkpoint()  # a task that is done leaves the set in a callback of the loop
 
 
 @contextlib.asynccontextmanager
