@@ -57,6 +57,12 @@ class MeshError(LoadgenError):
     exit_code = ExitCode.INVALID
 
 
+class UnverifiedError(LoadgenError):
+    """A change was begun, and it is not known whether it is in force everywhere."""
+
+    exit_code = ExitCode.RESTORE_FAILED
+
+
 class Severity(StrEnum):
     """How bad a problem is: an error stops the run before it starts, a warning is shown and the run goes on."""
 
@@ -100,7 +106,7 @@ class InputError(LoadgenError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = sum(problem.severity is Severity.ERROR for problem in self.problems)
-        super().__init__(f"{count} mistake{'s' if count != 1 else ''} found; nothing was started")
+        super().__init__(f"{count} mistake{'s' if count != 1 else ''} found; nothing was started or changed")
 
 
 EXCERPT_CHARACTERS = 120

@@ -53,14 +53,14 @@ class LedgerPart(Part):
     """The client's overflow count, the proxy's overflow counters (both kinds), and the difference.
 
     ``pending_overflow`` and ``active_overflow`` are the proxy's two kinds; ``server_side`` the overflows that another proxy made.
-    ``proxy`` and ``difference`` are null if the proxy could not be read when the phase ended.
+    What the proxy counted is null if the proxy could not be read when the phase ended.
     """
 
     client: int
     proxy: int | None
     difference: int | None
-    pending_overflow: int = 0
-    active_overflow: int = 0
+    pending_overflow: int | None = 0
+    active_overflow: int | None = 0
     server_side: int = 0
 
 

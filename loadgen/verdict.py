@@ -51,7 +51,8 @@ class Evidence:
 
     ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
     the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``recovered`` whether every request succeeded
-    after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``other_failures`` the requests that ended neither ok nor in an overflow.
+    after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``missing``
+    the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow.
     """
 
     applied: bool
@@ -62,6 +63,7 @@ class Evidence:
     service_peak: int
     recovered: bool | None
     files: Sequence[str] = ()
+    missing: Sequence[str] = ()
     other_failures: int = 0
     reason: str = ""
 
@@ -74,7 +76,7 @@ MAX_CONNECTIONS = "maxConnections"
 def judge(evidence: Evidence) -> Verdict:
     """Give the verdict of a run."""
     if not evidence.applied or not any(client.requests for client in evidence.clients):
-        return Verdict(State.INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied.")
+        return Verdict(State.INCONCLUSIVE, f"Inconclusive: {_nothing(evidence)}.")
     differing = [client.name for client in evidence.clients if client.ledger.difference]
     if differing:
         return Verdict(
@@ -97,6 +99,12 @@ def judge(evidence: Evidence) -> Verdict:
     return _with_overflow(evidence)
 
 
+def _nothing(evidence: Evidence) -> str:
+    if evidence.missing:
+        return f"no client was measured to the end while a policy was applied ({_listing(evidence.missing)})"
+    return "nothing was measured while a policy was applied"
+
+
 def _overflow(evidence: Evidence) -> int:
     return sum(client.ledger.client for client in evidence.clients)
 
@@ -116,7 +124,7 @@ def _no_limit(evidence: Evidence) -> str:
     which = f"rule {evidence.rule} sets no limit" if evidence.rule else f"{written} {changes} nothing for these clients"
     clients = len(evidence.clients)
     sidecars = f"All {clients} sidecars" if clients > 1 else "The sidecar"
-    return f"Not enforced: {which}{why}. {sidecars} kept the defaults, and none of {_requests(evidence):,} requests overflowed."
+    return f"Not enforced: {which}{why}. {sidecars} kept the default limits, and none of {_requests(evidence):,} requests overflowed{_others(evidence)}."
 
 
 def _without_overflow(evidence: Evidence) -> Verdict:
@@ -178,12 +186,19 @@ def _what_was_admitted(evidence: Evidence, admitted: int) -> str:
 
 
 def _aftermath(evidence: Evidence) -> str:
-    others = f" ({evidence.other_failures:,} requests failed otherwise)" if evidence.other_failures else ""
+    others = _others(evidence)
     if evidence.recovered is None:
         return f"no phase shows what happens after the rule is removed{others}"
     if evidence.recovered:
         return f"the rule is gone again and every request succeeds{others}"
     return f"the rule is gone again, but not every request succeeds{others}"
+
+
+def _others(evidence: Evidence) -> str:
+    """Name what failed in another way than by an overflow, and which clients the sentence leaves out."""
+    failed = f" ({evidence.other_failures:,} requests failed otherwise)" if evidence.other_failures else ""
+    left_out = f" ({_listing(evidence.missing)} left out: not measured to the end)" if evidence.missing else ""
+    return failed + left_out
 
 
 def _are(words: Collection[str]) -> str:

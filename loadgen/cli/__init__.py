@@ -5,6 +5,7 @@ Importing it costs click and nothing else: every command imports what it needs w
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -41,10 +42,20 @@ cli.add_command(policy)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the published code."""
+    _open_standard_streams()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script started us with "&": ^C and kill -INT must work all the same
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what was made is cleaned up, even early on
     sys.exit(exit_code_of(arguments))
+
+
+def _open_standard_streams() -> None:
+    """Give closed standard streams (``>&-``) an end: otherwise the next file that is opened gets their number, and the loop aborts."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def exit_code_of(arguments: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadgen.errors import ExitCode, MeshError, RefusedError, UsageError
+from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,11 +97,14 @@ def remove(pid: int | None) -> int:
 def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] = ()) -> int:
     import anyio  # noqa: PLC0415
 
+    from loadgen.mesh.boot import shortfalls  # noqa: PLC0415
     from loadgen.mesh.run_folder import locked  # noqa: PLC0415
     from loadgen.policy.lint import lint  # noqa: PLC0415
 
     mesh = _running_mesh(pid)
-    for finding in dict.fromkeys([*findings, *lint(rules, mesh.spec.service, mesh.spec.client)]):  # what both say is said once
+    for finding in dict.fromkeys(
+        [*findings, *lint(rules, mesh.spec.service, mesh.spec.client), *shortfalls(rules)]
+    ):  # what both say is said once
         click.echo(f"{finding}\n", err=True)
     with locked(mesh.folder / "policy.lock"):
         click.echo(anyio.run(_put, mesh, rules))
@@ -113,8 +116,12 @@ async def _put(mesh: LocalMesh, rules: Sequence[Rule]) -> str:
     from loadgen.runner.convergence import converge  # noqa: PLC0415
 
     toggled = clock()
-    await mesh.put(rules)
-    reached = await converge(mesh, rules)
+    try:
+        await mesh.put(rules)
+        reached = await converge(mesh, rules)
+    except MeshError as error:
+        message = f"not every sidecar has confirmed, so the change may be in force at some of them: {error.message}"
+        raise UnverifiedError(message, hint="try again, or put the mesh back with: loadgen policy remove") from error
     wanted = mesh.wanted(rules)
     after = f"at all {len(reached)} sidecars after {(max(reached.values()) - toggled) * 1000:.0f} ms"
     if wanted.rule is None:

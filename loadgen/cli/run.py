@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +40,12 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
 
     from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
-    from loadgen.mesh.boot import boot  # noqa: PLC0415
+    from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
     plan = overridden(load_plan(scenario), {name: value for name, value in overrides.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
     with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
@@ -58,6 +61,8 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
 def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     failure: LoadgenError | None = None
     where = "not written"
     try:
@@ -72,7 +77,9 @@ def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bo
         else:
             print_report(report, verbose=verbose, where=where)
         sys.stdout.flush()
-    except BrokenPipeError:  # "| head" has seen enough; what the run showed, and its exit code, stay the same
+    except OSError as error:  # "| head" has seen enough, or the disk is full; what the run showed, and its exit code, stay the same
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"loadgen: the result cannot be printed: {error.strerror}; the report is in {where}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
     if failure is not None:
         raise failure

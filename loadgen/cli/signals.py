@@ -22,11 +22,12 @@ _SIGNAL_EXIT = 128
 class Interruption:
     """Whether and by what the process was asked to end.
 
-    ``on_first`` is called with a sentence when the first signal comes, ``on_second`` before the process leaves at once.
+    ``on_first`` is called with a sentence when the first signal comes, ``on_second`` before the process leaves at once. ``say`` tells the user.
     """
 
     def __init__(self) -> None:
         self.exit_code = 0
+        self.say: Callable[[str], None] = lambda _text: None
         self.on_first: Callable[[str], None] = lambda _reason: None
         self.on_second: Callable[[], None] = lambda: None
 
@@ -40,9 +41,11 @@ class Interruption:
                 if self.exit_code == _SIGNAL_EXIT + number == _SIGNAL_EXIT + signal.SIGHUP:
                     continue  # a closing terminal often says so twice
                 if self.exit_code:
+                    self.say("left at once; no report was written")
                     self.on_second()
                     os._exit(_SIGNAL_EXIT + number)
                 self.exit_code = _SIGNAL_EXIT + number
+                self.say("ending in order: the policy is removed and the report is written; once more leaves at once")
                 self.on_first(f"interrupted by {signal.Signals(number).name}")
 
 

@@ -41,6 +41,7 @@ async def _run(plan: Plan, booting: Booting, screen: Screen, interruption: Inter
     mesh = await ready(booting)
     story: Story[Sidecar] = Story(plan, mesh, screen)
     interruption.on_first = story.stop
+    interruption.say = screen.say
 
     def leave() -> None:
         mesh.kill()

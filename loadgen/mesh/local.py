@@ -50,7 +50,10 @@ class Sidecar:
 
         Raises MeshError if there is no answer, or one that cannot be understood.
         """
-        page = await fetch(*self.admin, path)
+        try:
+            page = await fetch(*self.admin, path)
+        except MeshError as error:
+            raise MeshError(f"{sidecar_name(self.name)} does not answer: {error.message}") from error
         try:
             return read(page)
         except (ValueError, KeyError, TypeError, IndexError) as error:

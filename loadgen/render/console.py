@@ -33,7 +33,7 @@ PLAIN_EVERY_S = 5.0
 BODY_CHARACTERS = 120
 _BAR = 12
 _LOOKS = 8
-PLAIN_WIDTH = 120
+PLAIN_WIDTH = 200
 
 
 def answer_line(answer: Answer) -> str:
@@ -215,9 +215,9 @@ def _console(base: type[Console]) -> type[Console]:
 
 def _print_conclusion(console: Console, report: Report, where: str) -> None:
     console.print()
-    console.print(report.verdict.sentence, style=_VERDICT_STYLES[report.verdict.state], markup=False, soft_wrap=not console.is_terminal)
     for reason in report.validity.reasons:
         console.print(f"INVALID: {reason}", style="bold red", markup=False, soft_wrap=True)
+    console.print(report.verdict.sentence, style=_VERDICT_STYLES[report.verdict.state], markup=False, soft_wrap=not console.is_terminal)
     if report.validity.state == "VALID":
         differences = sum(phase.imbalance or 0 for phase in report.phases)
         console.print(
@@ -269,8 +269,8 @@ _LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("clients", lambda phase: f"{phase.ledger.client:,}"),
     Column("sidecars", lambda phase: _known(phase.ledger.proxy)),
     Column("difference", lambda phase: _known(phase.imbalance), 1),
-    Column("by max requests", lambda phase: f"{phase.ledger.active_overflow:,}", 2),
-    Column("by max pending", lambda phase: f"{phase.ledger.pending_overflow:,}", 2),
+    Column("by max requests", lambda phase: _known(phase.ledger.active_overflow), 2),
+    Column("by max pending", lambda phase: _known(phase.ledger.pending_overflow), 2),
     Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
     Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
 )

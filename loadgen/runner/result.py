@@ -139,7 +139,9 @@ def _sum(counters: Iterable[Counters]) -> Counters:
 def _ledger(tally: Tally, counters: Counters | None) -> parts.LedgerPart:
     seen = tally.sidecar_overflow
     if counters is None:
-        return parts.LedgerPart(client=seen, proxy=None, difference=None, server_side=tally.server_overflow)
+        return parts.LedgerPart(
+            client=seen, proxy=None, difference=None, pending_overflow=None, active_overflow=None, server_side=tally.server_overflow
+        )
     return parts.LedgerPart(
         client=seen,
         proxy=counters.overflow,
@@ -193,6 +195,8 @@ def _cpu_share(windows: Iterable[Window]) -> float:
 def _doubts(phase: parts.PhasePart) -> list[str]:
     """Say why the hammer itself spoils a phase."""
     doubts = []
+    if not phase.requests:
+        doubts.append(f"phase {phase.name} measured no request: it is shorter than an answer takes, or the rate is too low")
     if phase.hammer_cpu_share >= BUSY_CPU_SHARE:
         doubts.append(
             f"the hammer was the bottleneck in phase {phase.name}: it used {phase.hammer_cpu_share:.0%} of a core; offer less load"
@@ -239,7 +243,9 @@ def _disagreements(window: Window) -> list[str]:
 
 
 def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
-    applied = [window for window in measured.windows if window.phase.policy == "applied" and window.ends]
+    begun = [window for window in measured.windows if window.phase.policy == "applied"]
+    applied = [window for window in begun if window.ends]
+    whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
     others = sum(
         sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW]
         for window in measured.windows
@@ -250,7 +256,8 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         rule=wanted.rule,
         limits=wanted.limits.in_force(),
         workers=plan.scenario.clients.workers,
-        clients=[_client_evidence(applied, name) for name in applied[0].ends] if applied else [],
+        clients=[_client_evidence(applied, name) for name in whole],
+        missing=[name for window in begun[:1] for name in window.starts if name not in whole],
         service_peak=max((window.service[0].peak_in_flight for window in applied if window.service), default=0),
         recovered=_recovered(measured),
         other_failures=others,

