@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import os
 import platform
 import time
@@ -15,15 +16,13 @@ from loadgen import __version__
 from loadgen.cli.signals import Interruption, attended
 from loadgen.mesh.local import ready
 from loadgen.render.console import Screen
-from loadgen.report import Environment
-from loadgen.runner.result import make_report
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import LocalMesh, Sidecar
-    from loadgen.report import Report
+    from loadgen.report import Environment, Report
 
 
 def run_local(plan: Plan, booting: Booting, *, quiet: bool) -> tuple[Report | None, int]:
@@ -50,7 +49,12 @@ async def _run(plan: Plan, booting: Booting, screen: Screen, interruption: Inter
     interruption.on_second = leave
     ready_s = since_process_start()
     screen.ready(len(mesh.clients), ready_s)
+    gc.freeze()
+    gc.enable()
     measured = await story.run()
+
+    from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
+
     return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s), started_at)
 
 
@@ -61,6 +65,8 @@ def since_process_start() -> float:
 
 
 def _environment(mesh: LocalMesh, ready_s: float) -> Environment:
+    from loadgen.report import Environment  # noqa: PLC0415  # as above
+
     return Environment(
         loadgen=__version__,
         python=platform.python_version(),
