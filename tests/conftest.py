@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Start every command with the usual signals, even where the tests themselves run under ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,6 +52,15 @@ def test_the_first_signal_writes_the_report_of_what_was_measured_and_leaves_with
     assert not loadgen.run_folders()
 
 
+def test_under_nohup_a_closed_terminal_does_not_end_the_run(loadgen: Loadgen) -> None:
+    nohup = ("-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from loadgen.cli import main; main()")
+    process = loadgen.start("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=nohup)
+    wait_for_line(process, "--- baseline")
+    interrupt(process, signal.SIGHUP)
+    assert finish(process).code == 0
+    assert loadgen.report()["validity"]["state"] == "VALID"
+
+
 def test_an_interruption_while_the_rule_is_in_force_removes_it_and_says_so(loadgen: Loadgen) -> None:
     process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "4s")
     wait_for_line(process, "--- limited")
