@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from loadgen.report import ClientPart, PhasePart, Quantiles, Report
 
 PLAIN_EVERY_S = 5.0
+SHOW_EVERY_S = 0.8
+SHOW_CHANGE_S = 0.4
 BODY_CHARACTERS = 120
 _BAR = 12
 _LOOKS = 8
@@ -53,6 +55,8 @@ class Screen:
         self._live: Live | None = None
         self._console: Console | None = None
         self._last_line = time.monotonic()
+        self._last_answer = 0.0
+        self._last_outcome: Outcome | None = None
         self._looks: deque[tuple[float, int]] = deque(maxlen=_LOOKS)
 
     def __enter__(self) -> Self:
@@ -109,7 +113,11 @@ class Screen:
         self._last_line = time.monotonic()
 
     def answer(self, answer: Answer) -> None:
-        """One of the answers, now and then."""
+        """One of the answers, several times a second: so many are shown as can be read, and one that differs from the last a little sooner."""
+        now = time.monotonic()
+        if now - self._last_answer < (SHOW_EVERY_S if answer.outcome is self._last_outcome else SHOW_CHANGE_S):
+            return
+        self._last_answer, self._last_outcome = now, answer.outcome
         style = "green" if answer.outcome is Outcome.OK else "yellow" if answer.outcome is Outcome.OVERFLOW else "red"
         self.say(f"  {answer_line(answer)}", style=style, crop=True)
 

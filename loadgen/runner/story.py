@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HURRY_S = 2.0
 """How long stopping, restoring and the last readings may take together when a run ends early; ^C must be answered within 3 s."""
 TICK_S = 0.01
-SAMPLE_S = 0.7
+SAMPLE_S = 0.1
 PROGRESS_S = 0.2
 
 
