@@ -70,7 +70,6 @@ class Evidence:
 
 MAX_REQUESTS = "http2MaxRequests"
 MAX_PENDING = "http1MaxPendingRequests"
-MAX_CONNECTIONS = "maxConnections"
 
 
 def judge(evidence: Evidence) -> Verdict:

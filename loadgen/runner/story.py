@@ -187,13 +187,11 @@ class Story(Generic[C]):
         self._measured.restored, self._measured.restore_detail = done, detail
 
     async def _leave(self) -> None:
-        """Find the edges at which the open phase ends to count. Called again, it finds only those that it had not found."""
+        """Find the edges at which the open phase ends to count. If that is cut short, ``_close_early`` finds those that are still missing."""
         window = self._open
         assert window is not None, "leave without enter"
-        if not window.ended:
-            window.ended, window.cpu_end_s = clock(), cpu_s()
-        if window.service is None:
-            window.service = await self._mesh.count()
+        window.ended, window.cpu_end_s = clock(), cpu_s()
+        window.service = await self._mesh.count()
         await self._each(self._end)
         self._close(window)
         changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
