@@ -57,6 +57,12 @@ class MeshError(LoadgenError):
     exit_code = ExitCode.INVALID
 
 
+class HammerError(LoadgenError):
+    """A process that sends load died: the run cannot be trusted."""
+
+    exit_code = ExitCode.INVALID
+
+
 class UnverifiedError(LoadgenError):
     """A change was begun, and it is not known whether it is in force everywhere."""
 

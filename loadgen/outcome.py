@@ -47,11 +47,12 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar."""
+    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar. ``headers`` are there if they were asked for."""
 
     status: int
     body: bytes
     from_upstream: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """When is the next request due? Pure functions of what happened and of a seeded random source; no clock.
 
 Terms: in a *closed* load each of C users waits for its answer, thinks, and sends again; in an *open* load requests arrive at a rate,
-whatever the answers do. Times are seconds on one monotonic axis.
+whatever the answers do; in a *burst* B requests are due at the same moment, and again some time after the last of them was answered.
+Times are seconds since the load began.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
 
@@ -28,14 +32,22 @@ class Interval:
 class Pacing(Protocol):
     """A load model, as the engine sees it."""
 
-    def first(self, start: float, rng: Random) -> list[float]:
+    @property
+    def at_once(self) -> int:
+        """How many requests are due at the same moment: so many connections should be open before it."""
+
+    @property
+    def immediate(self) -> bool:
+        """Whether every answer makes exactly one request due at once, so that the engine need not ask."""
+
+    def first(self, rng: Random) -> list[float]:
         """Give the due times of the first requests."""
 
     def after_due(self, due: float, rng: Random) -> float | None:
         """Give the due time that follows from a request having been due, if any."""
 
-    def after_done(self, done: float, rng: Random) -> float | None:
-        """Give the due time that follows from a request having been answered, if any."""
+    def after_done(self, done: float, left: int, rng: Random) -> Iterable[float]:
+        """Give the due times that follow from a request having ended, while ``left`` others are still in flight or due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,32 +56,136 @@ class Closed:
 
     users: int
     think: Interval = Interval()
+    at_once: int = 0
 
-    def first(self, start: float, rng: Random) -> list[float]:
+    @property
+    def immediate(self) -> bool:
+        """Without think time an answer is the next request's due time."""
+        return not self.think.mean_s
+
+    def first(self, rng: Random) -> list[float]:
         """Give one due time a user."""
-        return [start + rng.random() * self.think.mean_s for _ in range(self.users)]
+        return [rng.random() * self.think.mean_s for _ in range(self.users)]
 
     def after_due(self, due: float, rng: Random) -> None:
         """Nothing follows before the answer."""
 
-    def after_done(self, done: float, rng: Random) -> float:
+    def after_done(self, done: float, left: int, rng: Random) -> tuple[float]:
         """The same user is due again once it has thought."""
-        return done + self.think.draw(rng)
+        return (done + self.think.draw(rng),)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of a rate's course: a straight ramp to ``rate_per_s``, then that rate for ``hold_s``."""
+
+    rate_per_s: float
+    ramp_s: float = 0.0
+    hold_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """From ``start_s`` on, after ``arrivals`` arrivals, the rate is ``rate_per_s`` and changes by ``slope`` per second."""
+
+    start_s: float
+    arrivals: float
+    rate_per_s: float
+    slope: float
+
+    def arrived(self, at: float) -> float:
+        elapsed = at - self.start_s
+        return self.arrivals + elapsed * (self.rate_per_s + self.slope * elapsed / 2)
+
+    def when(self, arrivals: float) -> float:
+        """Invert ``arrived``. The form of the quadratic formula that does not cancel for a small slope."""
+        missing = arrivals - self.arrivals
+        if not missing:
+            return self.start_s
+        root = math.sqrt(max(0.0, self.rate_per_s**2 + 2 * self.slope * missing))
+        return self.start_s + 2 * missing / (self.rate_per_s + root) if self.rate_per_s + root else math.inf
+
+
+class RateCourse:
+    """A rate of arrivals over time: ``rate_per_s`` from the start, then through the stages; the last rate stays.
+
+    ``arrived`` is the expected number of arrivals until a time and ``when`` its inverse, so evenly spaced numbers make constant arrivals, and
+    exponentially spaced ones a Poisson process of that rate (the time-change theorem).
+    """
+
+    def __init__(self, rate_per_s: float, stages: Iterable[Stage] = ()) -> None:
+        self._stretches: list[_Stretch] = []
+        now, arrivals, rate = 0.0, 0.0, rate_per_s
+        for stage in stages:
+            for duration, slope in ((stage.ramp_s, (stage.rate_per_s - rate) / stage.ramp_s if stage.ramp_s else 0.0), (stage.hold_s, 0.0)):
+                if duration:
+                    stretch = _Stretch(now, arrivals, rate, slope)
+                    self._stretches.append(stretch)
+                    now, arrivals = now + duration, stretch.arrived(now + duration)
+                rate = stage.rate_per_s
+        self._stretches.append(_Stretch(now, arrivals, rate, 0.0))
+        self._starts = [stretch.start_s for stretch in self._stretches]
+        self._arrivals = [stretch.arrivals for stretch in self._stretches]
+
+    def arrived(self, at: float) -> float:
+        """Give the expected number of arrivals until a time."""
+        return self._stretches[bisect_right(self._starts, at) - 1].arrived(at)
+
+    def when(self, arrivals: float) -> float:
+        """Give the time until which so many arrivals are expected; infinity if there never are so many."""
+        return self._stretches[bisect_right(self._arrivals, arrivals) - 1].when(arrivals)
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Arrivals with the given time between them, whatever the answers do. Exponential intervals make it a Poisson process."""
+    """Arrivals along a course of the rate, constant or as a Poisson process, whatever the answers do.
 
-    between: Interval
+    The first of constant arrivals comes at a random part of an interval, so that several clients are not in step.
+    """
 
-    def first(self, start: float, rng: Random) -> list[float]:
+    course: RateCourse
+    poisson: bool = False
+    at_once: int = 0
+    immediate: bool = False
+
+    def first(self, rng: Random) -> list[float]:
         """Give the first arrival."""
-        return [start + self.between.draw(rng)]
+        return self._due(rng.expovariate(1) if self.poisson else rng.random())
 
-    def after_due(self, due: float, rng: Random) -> float:
+    def after_due(self, due: float, rng: Random) -> float | None:
         """The next arrival follows the schedule, not the clock: a late sender does not slow the schedule down."""
-        return due + self.between.draw(rng)
+        following = self._due(self.course.arrived(due) + (rng.expovariate(1) if self.poisson else 1.0))
+        return following[0] if following else None
 
-    def after_done(self, done: float, rng: Random) -> None:
+    def after_done(self, done: float, left: int, rng: Random) -> tuple[()]:
         """An answer makes nothing due."""
+        return ()
+
+    def _due(self, arrivals: float) -> list[float]:
+        due = self.course.when(arrivals)
+        return [due] if due < math.inf else []
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """``size`` requests at the same moment, and again ``pause_s`` after the last of them has ended."""
+
+    size: int
+    pause_s: float
+    immediate: bool = False
+
+    @property
+    def at_once(self) -> int:
+        """All of them."""
+        return self.size
+
+    def first(self, rng: Random) -> list[float]:
+        """Give the first burst."""
+        return [0.0] * self.size
+
+    def after_due(self, due: float, rng: Random) -> None:
+        """Nothing follows before the answers."""
+
+    def after_done(self, done: float, left: int, rng: Random) -> list[float]:
+        """The last answer makes the next burst due."""
+        return [] if left else [done + self.pause_s] * self.size

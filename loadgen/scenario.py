@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from loadgen.errors import MAX_PROBLEMS
 from loadgen.expectation import RUN, Expectation, parse_expectation
-from loadgen.pacing import Closed, Interval, Open, Pacing
+from loadgen.pacing import Closed, Interval, Open, Pacing, RateCourse
 from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, interval, positive_duration_s, rate_per_s
 from loadgen.schema import Model, nearest, shown, validate
 
@@ -167,7 +167,7 @@ class OpenLoad(Model):
     @property
     def pacing(self) -> Pacing:
         """One client's pacing."""
-        return Open(Interval(1 / self.rate, exponential=self.arrivals == "poisson"))
+        return Open(RateCourse(self.rate), poisson=self.arrivals == "poisson")
 
 
 class ServiceModel(Model):

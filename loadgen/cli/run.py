@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
 @click.option("--users", type=int, help="Users in each client (closed load).")
 @click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
+@click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
+def run(scenario: Path, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
     The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
@@ -54,7 +55,7 @@ def run(scenario: Path, out: Path | None, quiet: bool, verbose: bool, **override
     with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        report, interrupted = run_local(plan, booting, quiet=quiet)
+        report, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
         if report is None:
             click.echo("interrupted before the first request; nothing was measured", err=True)
             return interrupted

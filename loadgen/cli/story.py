@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from loadgen.report import Environment, Report
 
 
-def run_local(plan: Plan, booting: Booting, *, quiet: bool) -> tuple[Report | None, int]:
+def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: bool) -> tuple[Report | None, int]:
     """Run a plan on a booting mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Report:
         with Screen(quiet=quiet) as screen:
-            return await _run(plan, booting, screen, interruption)
+            return await _run(plan, booting, processes, screen, interruption)
 
     return anyio.run(attended, tell, backend_options={"use_uvloop": True})
 
 
-async def _run(plan: Plan, booting: Booting, screen: Screen, interruption: Interruption) -> Report:
+async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
-    story: Story[Sidecar] = Story(plan, mesh, screen)
+    story: Story[Sidecar] = Story(plan, mesh, screen, processes=processes or 1)
     interruption.on_first = story.stop
     interruption.say = screen.say
 

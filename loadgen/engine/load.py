@@ -1,4 +1,4 @@
-"""Who sends when? One client's share of the load: pacing says what is due, connections carry it, the tally counts how it ended.
+"""Who sends when? One client's share of the load: pacing says what is due, a carrier takes it to the target, a tally counts how it ended.
 
 It knows nothing of meshes and phases. A phase is whatever tally the owner puts in: ``begin_tally`` makes the results from now on count
 in a new one, so a request counts where it ends, and its latency runs from the moment it was due.
@@ -9,113 +9,141 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
+import os
+import resource
 import time
-from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-import anyio
-
-from loadgen.engine.wire import Connection
-from loadgen.outcome import Answer, Expected, Origin, Outcome, Response, classify, origin
+from loadgen.engine.alarm import Alarm
+from loadgen.outcome import Answer, Outcome, Response
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from anyio.abc import TaskGroup
-
     from loadgen.pacing import Pacing
 
-CONNECT_PAUSE_S = 0.05
-"""A user whose connection was refused waits at least so long: a dead target must not make the hammer spin."""
-DEADLINE_TICK_S = 0.01
+FOLD_S = 0.05
 
 clock = time.perf_counter
-"""Not the loop's own time: uvloop's ticks in milliseconds and stands still within one round."""
+"""Not the loop's own time: uvloop's ticks in milliseconds and stands still within one round. On Linux it is the same in all processes."""
+
+
+def cpu_s() -> float:
+    """Give the CPU time of this process so far, user and system, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """What is sent, what is expected back, and how long that may take."""
+class Sight:
+    """What a load has seen until a moment: the outcomes in its present tally, the overflows by the own sidecar since the start, the
+    requests in flight, and the CPU time in seconds of the process (``pid``) that it runs in."""
 
-    request: bytes
-    expected: Expected
-    timeout_s: float
-    max_in_flight: int
+    outcomes: dict[Outcome, int]
+    sidecar_overflow: int
+    in_flight: int
+    pid: int
+    cpu_s: float
 
 
-class _Flight:
-    """One request on its way."""
+class Carrier(Protocol):
+    """What takes requests to the target. Each ``carry`` ends with one ``load.ended``."""
 
-    __slots__ = ("connection", "deadline", "done", "due", "number")
+    async def open(self, count: int) -> None:
+        """Get ready to carry so many at the same moment."""
 
-    def __init__(self, number: int, due: float, deadline: float) -> None:
-        self.number = number
-        self.due = due
-        self.deadline = deadline
-        self.connection: Connection | None = None
-        self.done = False
+    def carry(self, due: float, now: float) -> None:
+        """Send one request that was due at a moment on ``clock``."""
+
+    def recount(self) -> None:
+        """The load's tally is another one from now on, or the load wants to see the next answer."""
+
+    def drop(self) -> None:
+        """Drop everything in flight without a word."""
+
+    def all_done_since(self, moment: float) -> bool:
+        """Tell whether everything that was sent until a moment on ``clock`` has ended."""
 
 
 class ClientLoad:
-    """The load of one client against one address."""
+    """The load of one client. With a ``limit``, ``finished`` is set when so many requests have ended.
 
-    def __init__(self, name: str, address: tuple[str, int], shot: Shot, pacing: Pacing, rng: Random, tasks: TaskGroup) -> None:
+    ``max_in_flight`` bounds the requests in flight; what is due beyond that counts as unsent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_carrier: Callable[[ClientLoad], Carrier],
+        pacing: Pacing,
+        rng: Random,
+        *,
+        max_in_flight: int,
+        limit: int | None = None,
+    ) -> None:
         self.name = name
+        self.tally = Tally()
+        self.immediate = False
+        """Whether the carrier may send the next request by itself when an answer came; nothing else is to be done then."""
+        self.finished = asyncio.Event()
         self.in_flight = 0
-        self.sent = 0
-        self.tallies: list[Tally] = [Tally()]
-        self.next_answer: Callable[[Answer], None] | None = None
-        """Called with the next answer, once: a sample for the log costs nothing while nobody asks."""
-        self._address = address
-        self._shot = shot
         self._pacing = pacing
         self._rng = rng
-        self._tasks = tasks
-        self._loop = asyncio.get_running_loop()
+        self._max_in_flight = max_in_flight
+        self._left = limit
+        self._earlier = 0
+        self._earlier_overflow = 0
+        self._lagged = 0
+        self._unsent = 0
         self._due: list[float] = []
-        self._flights: deque[_Flight] = deque()
-        self._idle: list[Connection] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
+        self._start = 0.0
+        self._alarm = Alarm(self._fire)
+        self._alarm_due = math.inf
         self._held = False
         self._held_at = 0.0
         self._stopped = False
-        self._tick: asyncio.TimerHandle | None = None
+        self._next_answer: Callable[[Answer], None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._fold_due = 0.0
+        self._fold_timer: asyncio.TimerHandle | None = None
+        self._carrier = make_carrier(self)
 
     def __repr__(self) -> str:
         return f"<ClientLoad {self.name} sent={self.sent} in_flight={self.in_flight}{' stopped' if self._stopped else ''}>"
 
     # What the owner asks for.
 
+    async def prepare(self) -> None:
+        """Open the connections that are needed at the same moment."""
+        await self._carrier.open(self._pacing.at_once)
+
     def start(self) -> None:
         """Begin to send."""
-        self._due = self._pacing.first(clock(), self._rng)
+        self._start = clock()
+        self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
-        self._check_deadlines()
-        self._arm()
+        self._set_immediate()
+        self._fold_due = self._start
+        self._keep_folding()
+        self._fire()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may still end."""
         self._stopped = True
+        self._set_immediate()
         self._due.clear()
         self._disarm()
 
     def abort(self) -> None:
         """Stop, and drop what is in flight: it is counted nowhere."""
         self.stop()
-        if self._tick is not None:
-            self._tick.cancel()
-        for flight in self._flights:
-            flight.done = True  # one that is still connecting must not be sent any more
-            if flight.connection is not None:
-                flight.connection.abort()
-        for connection in self._idle:
-            connection.abort()
-        self._idle.clear()
-        self._flights.clear()
+        self._alarm.close()
+        if self._fold_timer is not None:
+            self._fold_timer.cancel()
+        self._carrier.drop()
         self.in_flight = 0
 
     def hold(self) -> None:
@@ -123,6 +151,7 @@ class ClientLoad:
         if not self._held:
             self._held = True
             self._held_at = clock()
+            self._set_immediate()
         self._disarm()
 
     def release(self) -> None:
@@ -133,148 +162,138 @@ class ClientLoad:
         if not self._held:
             return
         self._held = False
-        stood_still = clock() - self._held_at
-        self._due = [due + stood_still for due in self._due]  # still a heap: all move by the same
+        self._start += clock() - self._held_at
+        self._set_immediate()
         self._arm()
 
-    def begin_tally(self) -> Tally:
-        """Count every end from now on in a new tally."""
-        self.tallies.append(Tally())
-        return self.tallies[-1]
+    def ask(self, tell: Callable[[Answer], None]) -> None:
+        """Have the next answer told, once: a sample for the log costs nothing while nobody asks."""
+        self._next_answer = tell
+        self._carrier.recount()
 
-    def all_done_through(self, number: int) -> bool:
-        """Tell whether the first ``number`` requests that were sent have all ended."""
-        while self._flights and self._flights[0].done:
-            self._flights.popleft()
-        return not self._flights or self._flights[0].number >= number
+    async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
+        """Count every end from now on in a new tally, and give the one that ended.
+
+        With ``if_overflow``, only if the load has seen exactly so many overflows by the own sidecar; else nothing changes, and None.
+        """
+        self.fold()
+        if if_overflow is not None and if_overflow != self.sidecar_overflow:
+            return None
+        ended, self.tally = self.tally, Tally()
+        self._earlier += ended.requests
+        self._earlier_overflow += ended.sidecar_overflow
+        self._carrier.recount()
+        return ended
+
+    async def look(self) -> Sight:
+        """Say what was seen until now, exactly."""
+        return self.sight
+
+    async def snapshot(self) -> Tally:
+        """Give the present tally, which goes on counting."""
+        self.fold()
+        return self.tally
+
+    async def all_done_since(self, moment: float) -> bool:
+        """Tell whether everything that was sent until a moment on ``clock`` has ended."""
+        return self._carrier.all_done_since(moment)
+
+    @property
+    def sight(self) -> Sight:
+        """What was seen until now."""
+        return Sight(self.tally.outcomes, self.sidecar_overflow, self.in_flight, os.getpid(), cpu_s())
+
+    @property
+    def sent(self) -> int:
+        """How many requests were sent since the start, those included that got no connection."""
+        return self._earlier + self.tally.requests + self.in_flight - self._unsent
 
     @property
     def sidecar_overflow(self) -> int:
         """The overflows by the own sidecar since the start, whatever tally they are in."""
-        return sum(tally.sidecar_overflow for tally in self.tallies)
+        return self._earlier_overflow + self.tally.sidecar_overflow
+
+    # What the carrier reports.
+
+    def ended(self, due: float, now: float, outcome: Outcome, response: Response | None = None) -> None:
+        """Count a request that ended. The carrier then gives its place back with ``follow``."""
+        latency_s = now - due
+        self.tally.latency[outcome].waiting.append(latency_s)
+        if self._next_answer is not None:
+            tell, self._next_answer = self._next_answer, None
+            try:
+                tell(Answer(self.name, outcome, latency_s, response))
+            except Exception as error:  # noqa: BLE001  # a listener that fails must not cost the load a user; the loop reports it as a bug
+                self._loop.call_exception_handler({"message": "a listener to answers failed", "exception": error})
+
+    def follow(self, now: float, *, pause_s: float = 0.0) -> None:
+        """Make due what follows from the end of a request, at the earliest after ``pause_s``."""
+        self.in_flight -= 1
+        if self._stopped:
+            return
+        elapsed = now - self._start
+        for following in self._pacing.after_done(elapsed, self.in_flight + len(self._due), self._rng):
+            if following <= elapsed and not pause_s and not self._held:
+                self._begin(now, now)
+            else:
+                heapq.heappush(self._due, max(following, elapsed + pause_s))
+        self._arm()
+        if self._left == 0 and not self.in_flight:
+            self.finished.set()
 
     # Pacing.
 
+    def _set_immediate(self) -> None:
+        self.immediate = self._pacing.immediate and self._left is None and not self._held and not self._stopped
+
     def _arm(self) -> None:
-        if self._held or self._stopped or not self._due:
-            return
-        due = self._due[0]
-        if self._timer is not None:
-            if due >= self._timer_due:
-                return
-            self._timer.cancel()
-        self._timer_due = due
-        self._timer = self._loop.call_later(math.ceil(max(0.0, due - clock()) * 1000) / 1000, self._fire)  # uvloop rounds: down would spin
+        if not self._held and not self._stopped and self._due and self._due[0] < self._alarm_due:
+            self._alarm_due = self._due[0]
+            self._alarm.set(self._start + self._alarm_due)
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm_due = math.inf
+        self._alarm.cancel()
 
     def _fire(self) -> None:
-        self._timer = None
+        self._alarm_due = math.inf
         now = clock()
-        while self._due and self._due[0] <= now:
+        elapsed = now - self._start
+        while self._due and self._due[0] <= elapsed:
             due = heapq.heappop(self._due)
             following = self._pacing.after_due(due, self._rng)
             if following is not None:
                 heapq.heappush(self._due, following)
-            self._begin(due, now)
+            self._begin(self._start + due, now)
         self._arm()
 
     def _begin(self, due: float, now: float) -> None:
-        if self.in_flight >= self._shot.max_in_flight:
-            self.tallies[-1].record(Outcome.UNSENT, 0.0)
-            return
-        self.tallies[-1].lag.record(now - due)
-        flight = _Flight(self.sent, due, now + self._shot.timeout_s)
-        self.sent += 1
-        self.in_flight += 1
-        self._flights.append(flight)
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.usable:
-                self._send(flight, connection)
+        if self._left is not None:
+            if not self._left:
+                self._due.clear()
                 return
-        self._tasks.start_soon(self._connect, flight)
-
-    async def _connect(self, flight: _Flight) -> None:
-        connection = None
-        try:
-            with anyio.move_on_after(self._shot.timeout_s):  # the kernel would go on trying for two minutes
-                _, connection = await self._loop.create_connection(lambda: Connection(self), *self._address)
-        except OSError:
-            if not flight.done:
-                self._end(flight, Outcome.CONNECT)
+            self._left -= 1
+        if self.in_flight >= self._max_in_flight:
+            self._unsent += 1
+            self.tally.record(Outcome.UNSENT, 0.0)
             return
-        if connection is None:
-            return  # its deadline has passed too, and is counted there
-        if flight.done:
-            connection.abort()
-        else:
-            self._send(flight, connection)
+        self.tally.lag.waiting.append(max(0.0, now - due))
+        self._lagged += 1
+        self.in_flight += 1
+        self._carrier.carry(due, now)
 
-    def _send(self, flight: _Flight, connection: Connection) -> None:
-        connection.request = flight
-        flight.connection = connection
-        connection.send(self._shot.request)
+    # Now and then.
 
-    # How a request ends.
-
-    def answered(self, connection: Connection, response: Response) -> None:
-        """Count a complete response (called by the connection)."""
-        flight: _Flight = connection.request
-        connection.request = None
-        if connection.usable:
-            self._idle.append(connection)
-        outcome = classify(response, self._shot.expected)
-        if outcome is Outcome.OVERFLOW and origin(response) is Origin.SERVER:
-            self.tallies[-1].server_overflow += 1
-        self._end(flight, outcome, response)
-
-    def failed(self, connection: Connection, outcome: Outcome) -> None:
-        """Count a request that got no complete response (called by the connection)."""
-        self._end(connection.request, outcome)
-
-    def closed(self, connection: Connection) -> None:
-        """Forget an idle connection that the peer closed (called by the connection)."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def _end(self, flight: _Flight, outcome: Outcome, response: Response | None = None) -> None:
-        done = clock()
-        flight.done = True
-        flight.connection = None
-        self.in_flight -= 1
-        self.tallies[-1].record(outcome, done - flight.due)
-        try:
-            if self.next_answer is not None:
-                tell, self.next_answer = self.next_answer, None
-                tell(Answer(self.name, outcome, done - flight.due, response))
-        finally:  # a listener that fails must not cost the load a user
-            if not self._stopped:
-                self._follow(done, outcome)
-
-    def _follow(self, done: float, outcome: Outcome) -> None:
-        """Make due what follows from an answer."""
-        following = self._pacing.after_done(done, self._rng)
-        if following is None:
-            return
-        if outcome is Outcome.CONNECT:
-            following = max(following, done + CONNECT_PAUSE_S)
-        if following <= done and not self._held:
-            self._begin(following, done)
-        else:
-            heapq.heappush(self._due, following)
-            self._arm()
-
-    def _check_deadlines(self) -> None:
-        """End what took too long. All flights have the same time to live, so the oldest is always the first to be late."""
+    def _keep_folding(self) -> None:
         now = clock()
-        while self._flights and (self._flights[0].done or self._flights[0].deadline <= now):
-            flight = self._flights.popleft()
-            if not flight.done:
-                if flight.connection is not None:
-                    flight.connection.abort()
-                self._end(flight, Outcome.TIMEOUT)
-        self._tick = self._loop.call_later(DEADLINE_TICK_S, self._check_deadlines)
+        self.tally.loop_lag.record(now - self._fold_due)
+        self.fold()
+        self._fold_due = now + FOLD_S
+        self._fold_timer = self._loop.call_later(FOLD_S, self._keep_folding)
+
+    def fold(self) -> None:
+        """Bound the memory of the tally, and count the requests that were sent at the very moment they were due: they have no lag."""
+        self.tally.fold()
+        undelayed = self.sent - self._lagged
+        self.tally.lag.record_zeros(undelayed)
+        self._lagged += undelayed

@@ -7,7 +7,7 @@ says ``closed``. Bytes nobody asked for, a response larger than the cap, or anyt
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import httptools
@@ -15,7 +15,11 @@ import httptools
 from loadgen.errors import MeshError
 from loadgen.outcome import Outcome, Response
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAX_RESPONSE_BYTES = 64 * 1024
+KEPT_BYTES = 64 * 1024
 _STATUSES = range(100, 600)
 _VERSIONS = frozenset({"1.0", "1.1"})
 _SWITCHING_PROTOCOLS = 101
@@ -26,18 +30,22 @@ _OK = 200
 class Owner(Protocol):
     """Who hears what became of a request."""
 
-    def answered(self, connection: Connection, response: Response) -> None:
+    def answered(self, connection: Any, response: Response) -> None:
         """A complete response came."""
 
-    def failed(self, connection: Connection, outcome: Outcome) -> None:
+    def failed(self, connection: Any, outcome: Outcome) -> None:
         """No complete response will come; the connection is of no more use."""
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Any) -> None:
         """The peer closed a connection that was waiting for work."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection. ``usable`` says whether another request may be sent on it after an answer."""
+    """One connection. ``usable`` says whether another request may be sent on it after an answer.
+
+    A response of more than ``max_bytes`` is not HTTP to us; of its body the first ``kept_bytes`` are kept. ``headless`` says that responses have no body whatever their header says, as those to HEAD. ``keep_headers`` keeps the header lines for
+    the owner, in ``Response.headers``.
+    """
 
     __slots__ = (
         "_body",
@@ -46,37 +54,47 @@ class Connection(asyncio.Protocol):
         "_framed",
         "_from_upstream",
         "_head_done",
+        "_headers",
         "_keep",
+        "_kept",
         "_owner",
         "_parser",
         "_received",
+        "_says_close",
         "_status",
         "_transport",
         "_unsound",
+        "_write",
+        "headless",
+        "keep_headers",
+        "kept_bytes",
         "max_bytes",
-        "request",
         "usable",
     )
 
-    def __init__(self, owner: Owner, *, max_bytes: int = MAX_RESPONSE_BYTES) -> None:
+    def __init__(self, owner: Owner, *, max_bytes: int = MAX_RESPONSE_BYTES, kept_bytes: int = KEPT_BYTES) -> None:
         self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
+        self._write: Callable[[bytes], None] = _unconnected
+        self._parser: httptools.HttpResponseParser | None = None  # made when it is needed: ten thousand of them are 15 MB
         self.max_bytes = max_bytes
+        self.kept_bytes = kept_bytes
+        self.headless = False
+        self.keep_headers = False
         self.usable = True
-        self.request: Any = None
         self._busy = False
         self._unsound = False
+        self._body: list[bytes] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self._reset()
 
     def __repr__(self) -> str:
-        return f"<Connection {'busy' if self._busy else 'idle'} {'usable' if self.usable else 'spent'} received={self._received}>"
+        return f"<{type(self).__name__} {'busy' if self._busy else 'idle'} {'usable' if self.usable else 'spent'} received={self._received}>"
 
     def send(self, data: bytes) -> None:
         """Write one request; its end is reported to the owner."""
-        assert self._transport is not None, "send before connection_made"
         self._busy = True
-        self._transport.write(data)
+        self._write(data)
 
     def abort(self) -> None:
         """Drop the connection without a word to the owner."""
@@ -87,23 +105,36 @@ class Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._received = 0
+        self._kept = 0
         self._status = 0
-        self._body: list[bytes] = []
         self._head_done = False
         self._framed = False
         self._from_upstream = False
+        self._says_close = False
         self._complete = False
         self._keep = False
+        if self._body:
+            self._body = []
+        if self._headers:
+            self._headers = []
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport; the base class's signature is wider
+        self._write = transport.write  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
+        self.parse(data)
+
+    def parse(self, data: bytes) -> None:
+        """Read what came, and tell the owner if that ends the request."""
         self._received += len(data)
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpResponseParser(self)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserCallbackError:
             raise
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -129,9 +160,11 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.RESET)
 
     def _answer(self, *, keep: bool) -> None:
-        response = Response(self._status, b"".join(self._body), self._from_upstream)
+        response = Response(self._status, b"".join(self._body), self._from_upstream, tuple(self._headers))
         self._busy = False
         self._reset()
+        if self.headless:
+            self._parser = None  # it still waits for a body
         self.usable = self.usable and keep
         if not self.usable and self._transport is not None:
             self._transport.close()
@@ -149,30 +182,46 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._unsound = True
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
         if lowered == b"x-envoy-upstream-service-time":
             self._from_upstream = True
         elif lowered in {b"content-length", b"transfer-encoding"}:
             self._framed = True
+        elif lowered == b"connection":
+            self._says_close = b"close" in value.lower()
+        if self.keep_headers:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None, "called by it"
         self._status = self._parser.get_status_code()
         self._head_done = True
-        if self._status not in _STATUSES or self._parser.get_http_version() not in _VERSIONS:
+        version = self._parser.get_http_version()
+        if self._status not in _STATUSES or version not in _VERSIONS:
             self._unsound = True  # the parser takes "HTTP/0.9 099" for an answer
+        elif self.headless and self._status >= _FIRST_FINAL_STATUS:
+            self._complete = True
+            self._keep = version == "1.1" and not self._says_close
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if self.headless:
+            self._unsound = True
+        elif self._kept < self.kept_bytes:
+            self._body.append(body)
+            self._kept += len(body)
 
     def on_message_complete(self) -> None:
         if self._status < _FIRST_FINAL_STATUS and self._status != _SWITCHING_PROTOCOLS:
             self._reset()  # an interim answer (100 Continue, 103 Early Hints): the final one follows
-        else:
+        elif not self.headless:
+            assert self._parser is not None, "called by it"
             self._complete = True
             self._keep = self._parser.should_keep_alive()  # known only here: the parser forgets it when it returns
 
 
+def _unconnected(_data: bytes) -> None:
+    raise AssertionError("send before connection_made")
 class _Once:
     """The owner of a connection that carries a single request."""
 
@@ -202,7 +251,7 @@ async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout
     where = f"http://{host}:{port}{path}"
     try:
         with anyio.fail_after(timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(once, max_bytes=max_bytes), host, port)
+            _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(once, max_bytes=max_bytes, kept_bytes=max_bytes), host, port)
             try:
                 connection.send(
                     f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii")

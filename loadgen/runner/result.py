@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from loadgen import report as parts
@@ -73,7 +74,7 @@ def _restore(measured: Measured) -> parts.RestorePart:
 
 
 def _phase(window: Window) -> parts.PhasePart:
-    total = merged(edge.tally for edge in window.starts.values())
+    total = merged(window.tallies.values())
     duration = _duration_s(window)
     counters = [found for name in window.starts if (found := _counters(window, name)) is not None]
     arrived = [came for name in window.starts if (came := _arrived(window, name)) is not None]
@@ -86,7 +87,7 @@ def _phase(window: Window) -> parts.PhasePart:
         outcomes=_outcomes(total),
         latency_s=_latencies(total),
         schedule_lag_s=_lag(total.lag),
-        loop_lag_s=_lag(window.loop_lag),
+        loop_lag_s=_lag(total.loop_lag),
         ledger=_ledger(total, _sum(counters) if len(counters) == len(window.starts) else None),
         service=_service(window.service[0] if window.service else None, sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
@@ -98,7 +99,7 @@ def _phase(window: Window) -> parts.PhasePart:
 
 
 def _client(window: Window, name: str) -> parts.ClientPart:
-    tally = window.starts[name].tally
+    tally = window.tallies[name]
     convergence = window.convergence_s.get(name)
     return parts.ClientPart(
         name=name,
@@ -187,9 +188,14 @@ def _spread(values: Iterable[float]) -> parts.Spread | None:
 
 
 def _cpu_share(windows: Iterable[Window]) -> float:
-    pairs = [(window.cpu_end_s - window.cpu_start_s, window.ended - window.began) for window in windows]
-    wall = sum(duration for _, duration in pairs)
-    return round(sum(cpu for cpu, _ in pairs) / wall, 3) if wall else 0.0
+    """Give the share of one core that the busiest process of the hammer used."""
+    wall = 0.0
+    used: defaultdict[int, float] = defaultdict(float)
+    for window in windows:
+        wall += window.ended - window.began
+        for pid, after_s in window.cpu_end_s.items():
+            used[pid] += after_s - window.cpu_start_s.get(pid, after_s)
+    return round(max(used.values(), default=0.0) / wall, 3) if wall else 0.0
 
 
 def _doubts(phase: parts.PhasePart) -> list[str]:
@@ -247,9 +253,9 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
     applied = [window for window in begun if window.ends]
     whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
     others = sum(
-        sum(edge.tally.outcomes.values()) - edge.tally.outcomes[Outcome.OK] - edge.tally.outcomes[Outcome.OVERFLOW]
+        tally.requests - tally.outcomes[Outcome.OK] - tally.outcomes[Outcome.OVERFLOW]
         for window in measured.windows
-        for edge in window.starts.values()
+        for tally in window.tallies.values()
     )
     return Evidence(
         applied=bool(applied),
@@ -271,7 +277,7 @@ def _recovered(measured: Measured) -> bool | None:
     last = measured.windows[-1] if measured.windows else None
     if last is None or last.phase.policy != "removed" or not last.ends or not measured.restored:
         return None
-    total = merged(edge.tally for edge in last.starts.values())
+    total = merged(last.tallies.values())
     return total.outcomes[Outcome.OK] == total.requests if total.requests else None
 
 
@@ -282,7 +288,7 @@ def _with_hint(finding: Problem) -> str:
 def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     """Take all phases with the policy applied together."""
     counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
-    tally = merged(window.starts[name].tally for window in windows)
+    tally = merged(window.tallies[name] for window in windows)
     admitted = max((window.service[1].get(name, ServiceCount()).peak_in_flight for window in windows if window.service), default=0)
     return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, admitted)
 

@@ -7,13 +7,15 @@ load is stopped, the policy is removed and verified, and what was measured until
 from __future__ import annotations
 
 import contextlib
-import random
-import resource
+import os
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
-from loadgen.engine.load import ClientLoad, Shot, clock
+from loadgen.engine.hammers import Hammers, hammers
+from loadgen.engine.lanes import Shot
+from loadgen.engine.load import clock, cpu_s
+from loadgen.engine.spec import LoadSpec
 from loadgen.errors import LoadgenError
 from loadgen.outcome import Answer, Expected, Outcome
 from loadgen.progress import Progress
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 HURRY_S = 2.0
 """How long stopping, restoring and the last readings may take together when a run ends early; ^C must be answered within 3 s."""
-TICK_S = 0.01
 SAMPLE_S = 0.1
 PROGRESS_S = 0.2
 
@@ -85,16 +86,10 @@ class Observer(Protocol):
         """Several times a second."""
 
 
-def cpu_s() -> float:
-    """Give the CPU time of this process so far, user and system, in seconds."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
 class Story(Generic[C]):
     """One run. ``run`` may be stopped from outside with ``stop``."""
 
-    def __init__(self, plan: Plan, mesh: Mesh[C], observer: Observer) -> None:
+    def __init__(self, plan: Plan, mesh: Mesh[C], observer: Observer, *, processes: int = 1) -> None:
         self._plan = plan
         self._scenario = plan.scenario
         self._mesh = mesh
@@ -102,7 +97,8 @@ class Story(Generic[C]):
         self._scope = anyio.CancelScope()
         self._ending = anyio.CancelScope()
         self._measured = Measured()
-        self._loads: dict[str, ClientLoad] = {}
+        self._processes = processes
+        self._hammers = Hammers({}, [])
         self._open: Window | None = None
         self._touched = False
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
@@ -118,9 +114,9 @@ class Story(Generic[C]):
     async def run(self) -> Measured:
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
         started = clock()
-        async with anyio.create_task_group() as tasks:
-            self._loads = {client.name: self._load(client, number, tasks) for number, client in enumerate(self._mesh.clients)}
-            for job in (self._watch, self._sample, self._report_progress, self._watch_loop):
+        specs = [self._spec(client, number) for number, client in enumerate(self._mesh.clients)]
+        async with anyio.create_task_group() as tasks, hammers(specs, tasks, self._processes) as self._hammers:
+            for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress):
                 tasks.start_soon(job)
             try:
                 with self._scope:
@@ -130,24 +126,25 @@ class Story(Generic[C]):
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._finish()
-                for load in self._loads.values():
+                for load in self._hammers.loads.values():
                     load.abort()
                 tasks.cancel_scope.cancel()
         self._measured.ended_s = clock() - started
         return self._measured
 
-    def _load(self, client: C, number: int, tasks: TaskGroup) -> ClientLoad:
+    def _spec(self, client: C, number: int) -> LoadSpec:
         target, load = self._scenario.target, self._scenario.load
         name, namespace = target.service
         head = f"GET {target.path} HTTP/1.1\r\nhost: {name}.{namespace}:{target.port}\r\nuser-agent: loadgen\r\nx-loadgen-client: {client.name}\r\n\r\n"
         expected = Expected(target.expect.status, target.expect.body.encode())
-        shot = Shot(head.encode("ascii"), expected, load.timeout, load.max_in_flight)
-        return ClientLoad(client.name, client.address, shot, load.pacing, random.Random(f"{self._scenario.seed}-{number}"), tasks)
+        shot = Shot(client.address, head.encode("ascii"), expected, load.timeout)
+        return LoadSpec(client.name, shot, load.pacing, f"{self._scenario.seed}-{number}", load.max_in_flight)
 
     # The story.
 
     async def _tell(self) -> None:
-        for load in self._loads.values():
+        await self._each(lambda client: self._hammers.loads[client.name].prepare())
+        for load in self._hammers.loads.values():
             load.start()
         for index, phase in enumerate(self._scenario.phases):
             self._phase_index = index
@@ -167,7 +164,7 @@ class Story(Generic[C]):
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
         total, clients = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, _strangers(total, clients), cpu_s(), clock())
+        self._open = Window(phase, starts, convergence, drain, states, _strangers(total, clients), self._cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -190,7 +187,7 @@ class Story(Generic[C]):
         """Find the edges at which the open phase ends to count. If that is cut short, ``_close_early`` finds those that are still missing."""
         window = self._open
         assert window is not None, "leave without enter"
-        window.ended, window.cpu_end_s = clock(), cpu_s()
+        window.ended, window.cpu_end_s = clock(), self._cpu_s()
         window.service = await self._mesh.count()
         await self._each(self._end)
         self._close(window)
@@ -203,7 +200,8 @@ class Story(Generic[C]):
     async def _end(self, client: C) -> None:
         window = self._open
         if window is not None and client.name not in window.ends:
-            window.ends[client.name] = await self._edge(client)
+            edge = window.ends[client.name] = await self._edge(client)
+            window.tallies[client.name] = edge.tally
 
     async def _end_if_possible(self, client: C) -> None:
         with contextlib.suppress(LoadgenError):  # its sidecar may be what broke; the ledgers of the others are kept
@@ -215,24 +213,22 @@ class Story(Generic[C]):
 
     async def _drain(self, client: C) -> float:
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
-        load = self._loads[client.name]
+        load = self._hammers.loads[client.name]
         started = clock()
         await anyio.sleep(POLL_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
-        sent = load.sent
-        while not load.all_done_through(sent):  # noqa: ASYNC110  # the hot path signals nothing: it would cost every request
+        sent_until = clock()
+        while not await load.all_done_since(sent_until):  # the hot path signals nothing: it would cost every request
             await anyio.sleep(POLL_S)
         return clock() - started
 
     async def _edge(self, client: C) -> Edge:
-        load = self._loads[client.name]
-
         async def read() -> Reading:
             _, clients = await self._mesh.count()
             arrived = clients[client.name].requests if client.name in clients else 0
             return Reading(await self._mesh.counters(client), arrived)
 
-        edge = await find_edge(load, read, offset=self._offsets.get(client.name, 0))
-        self._offsets[client.name] = load.sidecar_overflow - edge.reading.counters.overflow
+        edge = await find_edge(self._hammers.loads[client.name], read, offset=self._offsets.get(client.name, 0))
+        self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
         return edge
 
     async def _each(self, job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
@@ -242,7 +238,7 @@ class Story(Generic[C]):
 
     async def _finish(self) -> None:
         """Stop the load, close an open phase, remove the policy and verify; each step tries even if the one before failed."""
-        for load in self._loads.values():
+        for load in self._hammers.loads.values():
             load.stop()
         budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + CONVERGE_S
         self._ending.deadline = anyio.current_time() + budget_s
@@ -260,10 +256,13 @@ class Story(Generic[C]):
         """Read what can still be read of a phase that was cut short."""
         if self._open is None:
             return
-        self._open.ended, self._open.cpu_end_s = self._open.ended or clock(), self._open.cpu_end_s or cpu_s()
+        self._open.ended, self._open.cpu_end_s = self._open.ended or clock(), self._open.cpu_end_s or self._cpu_s()
         with contextlib.suppress(LoadgenError):
             self._open.service = self._open.service or await self._mesh.count()
         await self._each(self._end_if_possible)
+        for name, load in self._hammers.loads.items():
+            if name not in self._open.tallies:
+                self._open.tallies[name] = await load.snapshot()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -296,7 +295,7 @@ class Story(Generic[C]):
         """Wait for the last answers and compare client and sidecar once more, over the whole run."""
         await self._each(self._drain)
         for name, counters in (await self._each(self._mesh.counters)).items():
-            seen = self._loads[name].sidecar_overflow
+            seen = (await self._hammers.loads[name].look()).sidecar_overflow
             if seen != counters.overflow:
                 self._measured.reasons.append(
                     f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counters.overflow:,}: somebody else used the sidecar, or it was bypassed"
@@ -304,24 +303,26 @@ class Story(Generic[C]):
 
     # Beside the story.
 
-    async def _watch(self) -> None:
-        death = _sentence(await self._mesh.watch())
+    async def _watch_mesh(self) -> None:
+        self._stop_for(_sentence(await self._mesh.watch()))
+
+    async def _watch_hammers(self) -> None:
+        self._stop_for(_sentence(await self._hammers.watch()))
+
+    def _stop_for(self, death: str) -> None:
         if death not in self._measured.reasons:
             self.stop(death)
 
-    async def _watch_loop(self) -> None:
-        """Notice that this process gets no time: a closed load without think time could not tell, its requests are due when they are sent."""
-        while True:
-            due = clock() + TICK_S
-            await anyio.sleep(TICK_S)
-            if self._open is not None:
-                self._open.loop_lag.record(max(0.0, clock() - due))
+    def _cpu_s(self) -> dict[int, float]:
+        """Give the CPU time of every process that makes load, and of this one."""
+        sights = [load.sight for load in self._hammers.loads.values()]
+        return {os.getpid(): cpu_s(), **{sight.pid: sight.cpu_s for sight in sights}}
 
     async def _sample(self) -> None:
-        loads = list(self._loads.values())
+        loads = list(self._hammers.loads.values())
         while True:
             for load in loads:
-                load.next_answer = self._observer.answer
+                load.ask(self._observer.answer)
                 await anyio.sleep(SAMPLE_S)
 
     async def _report_progress(self) -> None:
@@ -335,10 +336,11 @@ class Story(Generic[C]):
         elapsed = clock() - self._open.began if self._open else 0.0
         left = sum(each.duration for each in phases[self._phase_index :]) - elapsed
         outcomes = dict.fromkeys(Outcome, 0)
-        for load in self._loads.values():
-            for outcome, count in load.tallies[-1].outcomes.items():
+        sights = [load.sight for load in self._hammers.loads.values()]
+        for sight in sights:
+            for outcome, count in sight.outcomes.items():
                 outcomes[outcome] += count
-        in_flight = sum(load.in_flight for load in self._loads.values())
+        in_flight = sum(sight.in_flight for sight in sights)
         return Progress(
             phase.name,
             phase.policy,

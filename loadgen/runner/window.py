@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadgen.engine.load import ClientLoad, clock
-from loadgen.recorder import Histogram
+from loadgen.engine.load import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from loadgen.engine.hammers import Load
     from loadgen.ledger import Counters, ServiceCount
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
@@ -40,14 +40,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One edge of one client's window: when it was found, what was read, and the tally that begins there.
+    """One edge of one client's window: when it was found, what was read, and the tally that ended there.
 
-    ``in_flight`` is the client's at that moment. ``settled`` is false if client and sidecar could not be brought to agree.
+    ``overflow`` is what the client had seen since the start of the load, and ``in_flight`` what it had in flight. ``settled`` is false if
+    client and sidecar could not be brought to agree.
     """
 
     at: float
     reading: Reading
     tally: Tally
+    overflow: int
     held_s: float = 0.0
     in_flight: int = 0
     settled: bool = True
@@ -57,9 +59,9 @@ class Edge:
 class Window:
     """One phase as it was measured.
 
-    ``ends`` lacks a client, and ``service`` (all counts at the end, in all and per client) is None, if they could not be read any more.
-    ``strangers`` are requests that had reached the service without the name of a client when the phase began; ``loop_lag`` is how late the
-    hammer's own loop was.
+    ``ends`` lacks a client, and ``service`` (all counts at the end, in all and per client) is None, if they could not be read any more;
+    ``tallies`` has all clients when the window is closed. ``strangers`` are requests that had reached the service without the name of a
+    client when the phase began. The CPU times are seconds by process id.
     """
 
     phase: Phase
@@ -68,12 +70,12 @@ class Window:
     drain_s: dict[str, float]
     states: dict[str, SidecarState]
     strangers: int
-    cpu_start_s: float
+    cpu_start_s: dict[int, float]
     began: float
-    loop_lag: Histogram = field(default_factory=Histogram)
     ends: dict[str, Edge] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
     service: tuple[ServiceCount, dict[str, ServiceCount]] | None = None
-    cpu_end_s: float = 0.0
+    cpu_end_s: dict[int, float] = field(default_factory=dict)
     ended: float = 0.0
 
 
@@ -88,8 +90,8 @@ class Measured:
     ended_s: float = 0.0
 
 
-async def find_edge(load: ClientLoad, read: Callable[[], Awaitable[Reading]], *, offset: int = 0) -> Edge:
-    """Find an edge and begin a new tally there; nothing is awaited between the last reading and the new tally.
+async def find_edge(load: Load, read: Callable[[], Awaitable[Reading]], *, offset: int = 0) -> Edge:
+    """Find an edge and begin a new tally there, only if the client has seen no further overflow since before the last reading.
 
     ``read`` reads the other witnesses. ``offset`` is by how much client and sidecar are known to differ from before (client less sidecar): a
     difference is counted once, in the window in which it came about.
@@ -99,13 +101,18 @@ async def find_edge(load: ClientLoad, read: Callable[[], Awaitable[Reading]], *,
     attempt = 0
     try:
         while True:
-            before = load.sidecar_overflow
+            before = await load.look()
             reading = await read()
             attempt += 1
-            settled = before - offset == reading.counters.overflow == load.sidecar_overflow - offset
-            if settled or clock() - started > GIVE_UP_S:
+            agree = before.sidecar_overflow - offset == reading.counters.overflow
+            ended = await load.begin_tally(if_overflow=before.sidecar_overflow) if agree else None
+            settled = ended is not None
+            if ended is None and clock() - started > GIVE_UP_S:
+                before = await load.look()
+                ended = await load.begin_tally()
+            if ended is not None:
                 held_s = clock() - held_at if held_at else 0.0
-                return Edge(clock(), reading, load.begin_tally(), held_s, load.in_flight, settled)
+                return Edge(clock(), reading, ended, before.sidecar_overflow, held_s, before.in_flight, settled)
             if attempt == HOLD_AFTER:
                 load.hold()
                 held_at = clock()

@@ -1,0 +1,38 @@
+"""What is one client to send? A value that can be sent to another process, and the load that is made of it there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loadgen.engine.lanes import Lanes, Shot
+from loadgen.engine.load import ClientLoad
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
+    from loadgen.pacing import Pacing
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """One client's load; ``seed`` makes its random choices, ``limit`` ends it after so many requests."""
+
+    name: str
+    shot: Shot
+    pacing: Pacing
+    seed: str
+    max_in_flight: int
+    limit: int | None = None
+
+    def make(self, tasks: TaskGroup) -> ClientLoad:
+        """Make the load in this process; ``tasks`` own what it does in the background."""
+        return ClientLoad(
+            self.name,
+            lambda load: Lanes(load, self.shot, tasks),
+            self.pacing,
+            random.Random(self.seed),
+            max_in_flight=self.max_in_flight,
+            limit=self.limit,
+        )

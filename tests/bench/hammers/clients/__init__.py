@@ -1,0 +1,1 @@
+"""The load as people write it with a library: one file each, run by itself."""
