@@ -35,9 +35,12 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The answer that counts as ``ok``; ``body`` is compared byte for byte without the white space at both ends, None means any."""
+    """The answer that counts as ``ok``.
 
-    status: int = 200
+    ``body`` is compared byte for byte without the white space at both ends, None means any; the ``status`` None means any below 400.
+    """
+
+    status: int | None = 200
     body: bytes | None = None
 
     def __post_init__(self) -> None:
@@ -67,13 +70,14 @@ class Answer:
 
 OVERFLOW_TAIL = b"reset reason: overflow"
 _UNAVAILABLE_STATUS = 503
+_FIRST_ERROR_STATUS = 400
 
 
 def classify(response: Response, expected: Expected) -> Outcome:
     """Decide what a complete response means."""
     if response.status == _UNAVAILABLE_STATUS and response.body.endswith(OVERFLOW_TAIL):
         return Outcome.OVERFLOW
-    if response.status == expected.status:
+    if response.status == expected.status or (expected.status is None and response.status < _FIRST_ERROR_STATUS):
         return Outcome.OK if expected.body is None or response.body.strip() == expected.body else Outcome.WRONG_BODY
     return Outcome.UNAVAILABLE if response.status == _UNAVAILABLE_STATUS else Outcome.HTTP_ERROR
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from random import Random
 
 
+FASTEST_ANSWER_S = 0.0005
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A time between two events: always ``mean_s``, or drawn from an exponential distribution with that mean."""
@@ -48,6 +51,11 @@ class Pacing(Protocol):
 
     def after_done(self, done: float, left: int, rng: Random) -> Iterable[float]:
         """Give the due times that follow from a request having ended, while ``left`` others are still in flight or due."""
+
+
+def highest_closed_rate_per_s(users: int, think: Interval) -> float:
+    """Give the rate that so many users reach at most, if no answer comes faster than 0.5 ms."""
+    return users / (think.mean_s + FASTEST_ANSWER_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ _PART = rf"({_NUMBER})(ms|us|µs|s|m|h)"
 _DURATION = re.compile(rf"(?:{_PART})+")
 _RATE = re.compile(rf"({_NUMBER})/(s|m|h)")
 MAX_DURATION_S = 24 * 3600.0
+MAX_HIT_RATE_PER_S = 1_000_000.0
 MIN_RATE_PER_S = 1 / 3600.0
 
 
@@ -51,6 +52,14 @@ def rate_per_s(text: object) -> float:
     rate = float(match[1]) / _UNITS_S[match[2]]
     if rate < MIN_RATE_PER_S:
         raise ValueError("the rate must be at least 1/h")
+    return rate
+
+
+def plain_rate_per_s(text: object) -> float:
+    """Read a rate on the command line, where a bare number means per second, as in other tools."""
+    rate = rate_per_s(f"{text}/s" if re.fullmatch(_NUMBER, str(text)) else text)
+    if rate > MAX_HIT_RATE_PER_S:
+        raise ValueError(f"the rate may be at most {MAX_HIT_RATE_PER_S:,.0f}/s")
     return rate
 
 

@@ -63,6 +63,11 @@ class Histogram:
         if len(self.waiting) >= FOLD_AT:
             self.fold()
 
+    def record_all(self, durations: list[float]) -> None:
+        """Count many durations, none of them below zero, at once."""
+        self.waiting += durations
+        self.fold()
+
     def record_zeros(self, count: int) -> None:
         """Count durations of no length."""
         if count:
@@ -77,7 +82,8 @@ class Histogram:
         self._buckets.update(buckets_of(waiting))
         self._count += len(waiting)
         self._sum_ns += round(sum(waiting) * _NANOSECONDS)
-        self._max_s = max(self._max_s, max(waiting))
+        longest = max(waiting)
+        self._max_s = max(self._max_s, longest)
         waiting.clear()
 
     @property
@@ -143,37 +149,67 @@ class Tally:
     """What one client (or all, merged) saw in one phase.
 
     ``latency`` runs from the moment a request was due to its last byte, by outcome; ``lag`` from due to sent; ``loop_lag`` is how late the
-    event loop itself got to run. ``server_overflow`` is the part of the overflow outcomes that the own sidecar did not make. ``connect_errors`` says why connections
-    could not be opened, by the system's name of the error (a small closed set).
+    event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
+    outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
+    error (a small closed set).
     """
 
-    __slots__ = ("connect_errors", "lag", "latency", "loop_lag", "server_overflow")
+    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "lag", "loop_lag", "server_overflow")
 
     def __init__(self) -> None:
-        self.latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
+        self._latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
+        self._statuses: Counter[int] = Counter()
+        self._waiting: dict[tuple[Outcome, int], list[float]] = {}
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.server_overflow = 0
         self.connect_errors: Counter[str] = Counter()
 
-    def record(self, outcome: Outcome, latency_s: float) -> None:
+    def waiting(self, outcome: Outcome, status: int = 0) -> list[float]:
+        """Give the list to which to append the latency of a request that ended so; ``status`` is 0 without a complete response.
+
+        Who appends must ``fold`` now and then, and append nothing below zero.
+        """
+        return self._waiting.setdefault((outcome, status), [])
+
+    def record(self, outcome: Outcome, latency_s: float, status: int = 0) -> None:
         """Count one request that ended."""
-        self.latency[outcome].record(latency_s)
+        waiting = self.waiting(outcome, status)
+        waiting.append(max(0.0, latency_s))
+        if len(waiting) >= FOLD_AT:
+            self.fold()
 
     def fold(self) -> None:
         """Bound the memory: turn what was recorded since the last time into buckets."""
-        for histogram in self.latency.values():
-            histogram.fold()
+        for (outcome, status), waiting in self._waiting.items():
+            if waiting:
+                self._latency[outcome].record_all(waiting)
+                if status:
+                    self._statuses[status] += len(waiting)
+                waiting.clear()
         self.lag.fold()
 
     def add(self, other: Tally) -> None:
         """Merge another tally into this one."""
         for outcome, histogram in self.latency.items():
             histogram.add(other.latency[outcome])
+        self._statuses.update(other._statuses)
         self.lag.add(other.lag)
         self.loop_lag.add(other.loop_lag)
         self.server_overflow += other.server_overflow
         self.connect_errors.update(other.connect_errors)
+
+    @property
+    def latency(self) -> dict[Outcome, Histogram]:
+        """How long the requests took that ended so."""
+        self.fold()
+        return self._latency
+
+    @property
+    def statuses(self) -> Counter[int]:
+        """How many complete responses had which HTTP status."""
+        self.fold()
+        return self._statuses
 
     @property
     def outcomes(self) -> dict[Outcome, int]:
@@ -197,6 +233,7 @@ class Tally:
         """Give everything that this tally knows, as JSON can hold it."""
         return {
             "latency": {outcome.value: histogram.snapshot() for outcome, histogram in self.latency.items() if histogram.count},
+            "statuses": {str(status): count for status, count in self.statuses.items()},
             "lag": self.lag.snapshot(),
             "loop_lag": self.loop_lag.snapshot(),
             "server_overflow": self.server_overflow,
@@ -208,7 +245,8 @@ class Tally:
         """Make the tally that a snapshot was taken of."""
         tally = cls()
         for outcome, histogram in snapshot["latency"].items():
-            tally.latency[Outcome(outcome)] = Histogram.from_snapshot(histogram)
+            tally._latency[Outcome(outcome)] = Histogram.from_snapshot(histogram)
+        tally._statuses = Counter({int(status): count for status, count in snapshot["statuses"].items()})
         tally.lag = Histogram.from_snapshot(snapshot["lag"])
         tally.loop_lag = Histogram.from_snapshot(snapshot["loop_lag"])
         tally.server_overflow = snapshot["server_overflow"]

@@ -170,13 +170,14 @@ class ScenarioPart(Part):
 
 
 class Environment(Part):
-    """Where it was run. ``hammer_cpu_share`` is the load process's share of one core over all phases."""
+    """Where it was run. ``hammer_cpu_share`` is the share of one core that the busiest of the ``processes`` used, over all phases."""
 
     loadgen: str
     python: str
     platform: str
     cpus: int
     envoy: str
+    processes: int = 1
     hammer_cpu_share: float
     ready_s: float
 

@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from loadgen.errors import MAX_PROBLEMS
 from loadgen.expectation import RUN, Expectation, parse_expectation
-from loadgen.pacing import Closed, Interval, Open, Pacing, RateCourse
-from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, interval, positive_duration_s, rate_per_s
+from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse, Stage, highest_closed_rate_per_s
+from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, duration_s, interval, positive_duration_s, rate_per_s
 from loadgen.schema import Model, nearest, shown, validate
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ MAX_USERS = 2_000
 MAX_RATE_PER_S = 50_000.0
 MAX_WORKERS = 16
 MAX_PHASES = 20
+MAX_STAGES = 50
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 _DNS_LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
@@ -56,6 +57,7 @@ def _bounded_rate(text: object) -> float:
 
 
 Duration = Annotated[float, BeforeValidator(positive_duration_s)]
+OptionalDuration = Annotated[float, BeforeValidator(duration_s)]
 Rate = Annotated[float, BeforeValidator(_bounded_rate)]
 IntervalField = Annotated[Interval, BeforeValidator(interval)]
 Label = Annotated[str, AfterValidator(_label)]
@@ -154,12 +156,29 @@ class ClosedLoad(Model):
         """A user has at most one request in flight."""
         return self.users
 
+    @property
+    def highest_rate_per_s(self) -> float:
+        """The rate if the answers come at once."""
+        return highest_closed_rate_per_s(self.users, self.think_time)
+
+
+class StageModel(Model):
+    """A part of a rate's course: ``ramp`` to the rate in a straight line, then ``hold`` it."""
+
+    rate: Rate
+    ramp: OptionalDuration = 0.0
+    hold: OptionalDuration = 0.0
+
 
 class OpenLoad(Model):
-    """Arrivals at ``rate`` in each client, whatever the answers do; what would exceed ``max_in_flight`` counts as unsent."""
+    """Arrivals at ``rate`` in each client, whatever the answers do; what would exceed ``max_in_flight`` counts as unsent.
+
+    The rate then goes through the ``stages``, counted from the first request of the run, and stays at the last one's.
+    """
 
     model: Literal["open"]
     rate: Rate
+    stages: list[StageModel] = Field(default_factory=list, max_length=MAX_STAGES)
     arrivals: Literal["constant", "poisson"] = "poisson"
     max_in_flight: int = Field(1000, ge=1, le=MAX_USERS)
     timeout: Duration = 5.0
@@ -167,7 +186,37 @@ class OpenLoad(Model):
     @property
     def pacing(self) -> Pacing:
         """One client's pacing."""
-        return Open(RateCourse(self.rate), poisson=self.arrivals == "poisson")
+        stages = [Stage(stage.rate, stage.ramp, stage.hold) for stage in self.stages]
+        return Open(RateCourse(self.rate, stages), poisson=self.arrivals == "poisson")
+
+    @property
+    def highest_rate_per_s(self) -> float:
+        """The highest rate of the course."""
+        return max([self.rate, *(stage.rate for stage in self.stages)])
+
+
+class BurstLoad(Model):
+    """``size`` requests at the same moment in each client, and again ``pause`` after the last of them was answered."""
+
+    model: Literal["burst"]
+    size: int = Field(ge=1, le=MAX_USERS)
+    pause: Duration = 1.0
+    timeout: Duration = 5.0
+
+    @property
+    def pacing(self) -> Pacing:
+        """One client's pacing."""
+        return Burst(self.size, self.pause)
+
+    @property
+    def max_in_flight(self) -> int:
+        """A burst begins when the one before has ended."""
+        return self.size
+
+    @property
+    def highest_rate_per_s(self) -> float:
+        """One burst a pause, if the answers come at once."""
+        return self.size / self.pause
 
 
 class ServiceModel(Model):
@@ -205,7 +254,7 @@ class Scenario(Model):
     description: str = ""
     target: Target
     clients: Clients = Field(default_factory=lambda: Clients.model_validate({}))
-    load: Annotated[ClosedLoad | OpenLoad, Field(discriminator="model")]
+    load: Annotated[ClosedLoad | OpenLoad | BurstLoad, Field(discriminator="model")]
     service: ServiceModel = ServiceModel()
     policy: str | None = Field(None, min_length=1)
     phases: list[Phase] = Field(min_length=1, max_length=MAX_PHASES)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loadgen import __version__
+from loadgen.cli.hit import hit
 from loadgen.cli.mesh import policy, up
 from loadgen.cli.run import run
 from loadgen.errors import ExitCode, InputError, LoadgenError
@@ -36,6 +37,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(hit)
 cli.add_command(up)
 cli.add_command(policy)
 

@@ -25,3 +25,4 @@ class Quantity(click.ParamType[float]):
 
 DURATION = Quantity("duration", "positive_duration_s")
 RATE = Quantity("rate", "rate_per_s")
+HIT_RATE = Quantity("rate", "plain_rate_per_s")

@@ -38,7 +38,7 @@ def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: boo
 async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
-    story: Story[Sidecar] = Story(plan, mesh, screen, processes=processes or 1)
+    story: Story[Sidecar] = Story(plan, mesh, screen, processes=processes)
     interruption.on_first = story.stop
     interruption.say = screen.say
 
@@ -48,14 +48,14 @@ async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Scre
 
     interruption.on_second = leave
     ready_s = since_process_start()
-    screen.ready(len(mesh.clients), ready_s)
+    screen.ready(len(mesh.clients), ready_s, story.processes)
     gc.freeze()
     gc.enable()
     measured = await story.run()
 
     from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
-    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s), started_at)
+    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s, story.processes), started_at)
 
 
 def since_process_start() -> float:
@@ -64,7 +64,7 @@ def since_process_start() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _environment(mesh: LocalMesh, ready_s: float) -> Environment:
+def _environment(mesh: LocalMesh, ready_s: float, processes: int) -> Environment:
     from loadgen.report import Environment  # noqa: PLC0415  # as above
 
     return Environment(
@@ -73,6 +73,7 @@ def _environment(mesh: LocalMesh, ready_s: float) -> Environment:
         platform=platform.platform(),
         cpus=len(os.sched_getaffinity(0)),
         envoy=mesh.envoy_version,
+        processes=processes,
         hammer_cpu_share=0,
         ready_s=round(ready_s, 3),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from loadgen.engine.channel import Channel
-from loadgen.engine.load import Sight
+from loadgen.engine.load import Sight, clock
 from loadgen.errors import HammerError, RefusedError
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 ANSWER_S = 10.0
 """How long a hammer process may take to answer; a loop that is so busy measures nothing of use."""
 STOP_S = 2.0
+DRAIN_POLL_S = 0.003
+RATE_EACH_PER_S = 20_000.0
+"""What one process is good for, with a margin."""
 
 
 class Load(Protocol):
@@ -53,7 +57,15 @@ class Load(Protocol):
     async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None: ...
     async def look(self) -> Sight: ...
     async def snapshot(self) -> Tally: ...
+    async def wait_finished(self) -> None: ...
     async def all_done_since(self, moment: float) -> bool: ...
+
+
+async def drain(load: Load) -> None:
+    """Wait until everything that the load has sent until now has ended."""
+    sent_until = clock()
+    while not await load.all_done_since(sent_until):  # noqa: ASYNC110  # the hot path signals nothing: it would cost every request
+        await anyio.sleep(DRAIN_POLL_S)
 
 
 class RemoteLoad:
@@ -105,6 +117,9 @@ class RemoteLoad:
             self.last_tally = await self._hammer.ask(self.name, "snapshot")
         return self.last_tally
 
+    async def wait_finished(self) -> None:
+        await self._hammer.ask(self.name, "wait_finished", answer_s=None)
+
     async def all_done_since(self, moment: float) -> bool:
         return bool(await self._hammer.ask(self.name, "all_done_since", moment=moment))
 
@@ -153,8 +168,8 @@ class HammerProcess:
         """Have something done that has no answer."""
         self._channel.send((0, name, verb, arguments))
 
-    async def ask(self, name: str, verb: str, **arguments: object) -> Any:
-        """Have something done and wait for the answer.
+    async def ask(self, name: str, verb: str, *, answer_s: float | None = ANSWER_S, **arguments: object) -> Any:
+        """Have something done and wait for the answer, as long as ``answer_s``.
 
         Raises HammerError if the process is dead or silent.
         """
@@ -164,15 +179,15 @@ class HammerProcess:
         answer = self._questions[number] = asyncio.get_running_loop().create_future()
         self._channel.send((number, name, verb, arguments))
         try:
-            with anyio.fail_after(ANSWER_S):
+            with anyio.fail_after(answer_s):
                 return await answer
         except TimeoutError as error:
-            raise HammerError(f"hammer process {self._number} (process {self.pid}) did not answer within {ANSWER_S:.0f} s") from error
+            raise HammerError(f"hammer process {self._number} (process {self.pid}) did not answer within {answer_s:.0f} s") from error
         finally:
             del self._questions[number]
 
-    async def listen(self) -> HammerError:
-        """Take in what the process reports until it is gone; say how it went."""
+    async def listen(self, died: Callable[[HammerError], None]) -> None:
+        """Take in what the process reports until it is gone, and tell that it ``died``."""
         with contextlib.suppress(EOFError):
             while True:
                 kind, key, value = await self._channel.receive()
@@ -189,7 +204,7 @@ class HammerProcess:
         for question in self._questions.values():
             if not question.done():
                 question.set_exception(self._death)
-        return self._death
+        died(self._death)
 
     async def close(self) -> None:
         """Let the process end, and end it if it does not."""
@@ -208,26 +223,27 @@ class Hammers:
     def __init__(self, loads: Mapping[str, Load], processes: Sequence[HammerProcess]) -> None:
         self.loads = loads
         self._processes = processes
+        self._deaths: list[HammerError] = []
+        self._died = anyio.Event()
 
     @property
     def processes(self) -> int:
         """In how many processes the load is made."""
         return len(self._processes) or 1
 
+    def listen(self, tasks: TaskGroup) -> None:
+        """Take in what the processes report, each in a task of its own: that one is dead must not make the others mute."""
+        for process in self._processes:
+            tasks.start_soon(process.listen, self._bury)
+
     async def watch(self) -> HammerError:
-        """Wait until a process dies. In the meantime take in what they report."""
-        deaths: list[HammerError] = []
-        async with anyio.create_task_group() as tasks:
+        """Wait until a process dies; say which."""
+        await self._died.wait()
+        return self._deaths[0]
 
-            async def listen(process: HammerProcess) -> None:
-                deaths.append(await process.listen())
-                tasks.cancel_scope.cancel()
-
-            for process in self._processes:
-                tasks.start_soon(listen, process)
-            if not self._processes:
-                await anyio.sleep_forever()
-        return deaths[0]
+    def _bury(self, death: HammerError) -> None:
+        self._deaths.append(death)
+        self._died.set()
 
 
 @contextlib.asynccontextmanager
@@ -248,7 +264,9 @@ async def hammers(specs: Sequence[LoadSpec], tasks: TaskGroup, processes: int = 
             stack.push_async_callback(_close, process)
             spawned.append(process)
         by_name: dict[str, Load] = {name: load for process in spawned for name, load in process.loads.items()}
-        yield Hammers({spec.name: by_name[spec.name] for spec in specs}, spawned)
+        crew = Hammers({spec.name: by_name[spec.name] for spec in specs}, spawned)
+        crew.listen(tasks)
+        yield crew
 
 
 async def _close(process: HammerProcess) -> None:
@@ -256,7 +274,7 @@ async def _close(process: HammerProcess) -> None:
         await process.close()
 
 
-def default_processes(loads: int, *, cpus: int | None = None) -> int:
-    """Give how many processes are sensible: a core for each two that the machine has, for the target needs the others."""
+def default_processes(rate_per_s: float, *, cpus: int | None = None) -> int:
+    """Give how many processes are sensible for a load that reaches such a rate at most: on half of the cores, for the target needs some."""
     cores = cpus or len(os.sched_getaffinity(0))
-    return max(1, min(loads, cores // 2))
+    return max(1, min(math.ceil(rate_per_s / RATE_EACH_PER_S), cores // 2))

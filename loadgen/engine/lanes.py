@@ -216,7 +216,7 @@ class Lanes:
         elif lane.usable and lane.candidate and len(lane.candidate) <= KNOWN_BYTES:
             if len(self._known) >= KNOWN_RESPONSES:
                 self._known.clear()
-            self._known[lane.candidate] = self._load.tally.latency[outcome].waiting.append
+            self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status).append
         now = clock()
         self._load.ended(lane.due, now, outcome, response)
         self.free(lane)

@@ -7,6 +7,7 @@ in a new one, so a request counts where it ends, and its latency runs from the m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import math
 import os
@@ -37,10 +38,19 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def allow_many_files() -> None:
+    """Raise this process's limit of open files as far as it may: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # "unlimited" is not always taken
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a load has seen until a moment: the outcomes in its present tally, the overflows by the own sidecar since the start, the
-    requests in flight, and the CPU time in seconds of the process (``pid``) that it runs in."""
+    """What a load has seen until a moment: the outcomes in its present tally, and the overflows by the own sidecar since the start.
+
+    ``cpu_s`` is the CPU time in seconds of the process that the load lives in, ``pid``.
+    """
 
     outcomes: dict[Outcome, int]
     sidecar_overflow: int
@@ -69,7 +79,7 @@ class Carrier(Protocol):
 
 
 class ClientLoad:
-    """The load of one client. With a ``limit``, ``finished`` is set when so many requests have ended.
+    """The load of one client, which ends by itself after ``limit`` requests, if there is a limit.
 
     ``max_in_flight`` bounds the requests in flight; what is due beyond that counts as unsent.
     """
@@ -88,7 +98,7 @@ class ClientLoad:
         self.tally = Tally()
         self.immediate = False
         """Whether the carrier may send the next request by itself when an answer came; nothing else is to be done then."""
-        self.finished = asyncio.Event()
+        self._finished = asyncio.Event()
         self.in_flight = 0
         self._pacing = pacing
         self._rng = rng
@@ -122,13 +132,16 @@ class ClientLoad:
 
     def start(self) -> None:
         """Begin to send."""
-        self._start = clock()
+        if self._stopped:
+            return
+        self._start = self._held_at = clock()
         self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
         self._set_immediate()
         self._fold_due = self._start
         self._keep_folding()
-        self._fire()
+        if not self._held:
+            self._fire()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may still end."""
@@ -144,6 +157,7 @@ class ClientLoad:
         if self._fold_timer is not None:
             self._fold_timer.cancel()
         self._carrier.drop()
+        self._earlier += self.in_flight  # they were sent all the same
         self.in_flight = 0
 
     def hold(self) -> None:
@@ -194,6 +208,10 @@ class ClientLoad:
         self.fold()
         return self.tally
 
+    async def wait_finished(self) -> None:
+        """Wait until ``limit`` requests have ended; forever if there is no limit."""
+        await self._finished.wait()
+
     async def all_done_since(self, moment: float) -> bool:
         """Tell whether everything that was sent until a moment on ``clock`` has ended."""
         return self._carrier.all_done_since(moment)
@@ -218,7 +236,7 @@ class ClientLoad:
     def ended(self, due: float, now: float, outcome: Outcome, response: Response | None = None) -> None:
         """Count a request that ended. The carrier then gives its place back with ``follow``."""
         latency_s = now - due
-        self.tally.latency[outcome].waiting.append(latency_s)
+        self.tally.waiting(outcome, response.status if response else 0).append(latency_s)
         if self._next_answer is not None:
             tell, self._next_answer = self._next_answer, None
             try:
@@ -239,7 +257,7 @@ class ClientLoad:
                 heapq.heappush(self._due, max(following, elapsed + pause_s))
         self._arm()
         if self._left == 0 and not self.in_flight:
-            self.finished.set()
+            self._finished.set()
 
     # Pacing.
 

@@ -1,5 +1,6 @@
-"""What does a further hammer process do? ``python -m loadgen.engine.process FD``: it makes the loads that it is told over a socket, does what
-its parent says, and reports. When the parent is gone, however it went, the socket closes and the process ends.
+"""What does a further hammer process do? ``python -m loadgen.engine.process FD`` makes the loads that it is told over a socket, and reports.
+
+When the parent is gone, however it went, the socket closes and the process ends.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.engine.channel import Channel
+from loadgen.engine.load import allow_many_files
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -73,6 +75,7 @@ async def _report(channel: Channel, loads: Mapping[str, ClientLoad]) -> None:
 def main() -> None:
     """Run until the parent closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C at the terminal is for the parent, which tells us what to do
+    allow_many_files()
     gc.freeze()
     anyio.run(_serve, int(sys.argv[1]), backend_options={"use_uvloop": True})
 

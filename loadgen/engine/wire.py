@@ -89,7 +89,9 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {'busy' if self._busy else 'idle'} {'usable' if self.usable else 'spent'} received={self._received}>"
+        return (
+            f"<{type(self).__name__} {'busy' if self._busy else 'idle'} {'usable' if self.usable else 'spent'} received={self._received}>"
+        )
 
     def send(self, data: bytes) -> None:
         """Write one request; its end is reported to the owner."""
@@ -222,6 +224,8 @@ class Connection(asyncio.Protocol):
 
 def _unconnected(_data: bytes) -> None:
     raise AssertionError("send before connection_made")
+
+
 class _Once:
     """The owner of a connection that carries a single request."""
 
@@ -251,7 +255,9 @@ async def fetch(host: str, port: int, path: str, *, method: str = "GET", timeout
     where = f"http://{host}:{port}{path}"
     try:
         with anyio.fail_after(timeout_s):
-            _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(once, max_bytes=max_bytes, kept_bytes=max_bytes), host, port)
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(once, max_bytes=max_bytes, kept_bytes=max_bytes), host, port
+            )
             try:
                 connection.send(
                     f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode("ascii")

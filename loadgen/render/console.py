@@ -102,9 +102,10 @@ class Screen:
 
     # What the runner calls.
 
-    def ready(self, clients: int, seconds: float) -> None:
+    def ready(self, clients: int, seconds: float, processes: int) -> None:
         """The mesh is up, and the first request goes out."""
-        self.say(f"{clients} sidecars and the user service are up; first request after {seconds:.2f} s")
+        by = f" from {processes} processes" if processes > 1 else ""
+        self.say(f"{clients} sidecars and the user service are up; first request{by} after {seconds:.2f} s")
 
     def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
         """A phase begins to count."""
@@ -156,22 +157,21 @@ def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> s
 
 def _split(outcomes: dict[Outcome, int]) -> str:
     total = sum(outcomes.values())
-    ok, overflow = outcomes[Outcome.OK], outcomes[Outcome.OVERFLOW]
-    other = total - ok - overflow
-    share = f" ({overflow / total:.0%})" if total else ""
-    return f"ok {ok:,}  overflow {overflow:,}{share}" + (f"  other {other:,}" if other else "")
+    others = {outcome: count for outcome, count in outcomes.items() if count and outcome is not Outcome.OK}
+    return "  ".join([f"ok {outcomes[Outcome.OK]:,}", *(f"{outcome} {count:,} ({count / total:.0%})" for outcome, count in others.items())])
 
 
 def _progress_line(progress: Progress, rate: float) -> str:
-    return f"  {progress.phase} {progress.elapsed_s:.0f} of {progress.duration_s:.0f} s  {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left"
+    return f"  {f'{progress.phase} ' if progress.phase else ''}{progress.elapsed_s:.0f} of {progress.duration_s:.0f} s  {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left"
 
 
 def _progress_text(progress: Progress, rate: float) -> Text:
     from rich.text import Text  # noqa: PLC0415
 
-    filled = round(_BAR * min(1.0, progress.elapsed_s / progress.duration_s))
+    filled = round(_BAR * min(1.0, progress.elapsed_s / max(progress.duration_s, progress.elapsed_s, 1e-9)))
     text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"[{progress.index + 1}/{progress.phases}] {progress.phase} ", style="bold")
+    if progress.phase:
+        text.append(f"[{progress.index + 1}/{progress.phases}] {progress.phase} ", style="bold")
     text.append("━" * filled + "─" * (_BAR - filled), style="cyan")
     if not progress.counting:
         return text.append(f" waiting until the policy is {progress.policy} everywhere")

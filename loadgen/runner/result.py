@@ -12,6 +12,7 @@ from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Histogram, Tally, merged
+from loadgen.validity import Health, doubts
 from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
     from loadgen.runner.window import Measured, Window
 
-BUSY_CPU_SHARE = 0.9
-LATE_S = 0.05
-UNSENT_SHARE = 0.01
 READ_APART = 5
 """So many requests may arrive between the reading of the service and that of the sidecar, some milliseconds later."""
 
@@ -34,7 +32,10 @@ def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environmen
     """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar."""
     phases = [_phase(window) for window in measured.windows]
     verdict = judge(_evidence(plan, measured, wanted))
-    reasons = [*measured.reasons, *(reason for phase in phases for reason in _doubts(phase))]
+    reasons = [
+        *measured.reasons,
+        *(reason for window, phase in zip(measured.windows, phases, strict=True) for reason in _doubts(window, phase)),
+    ]
     reasons += [reason for window in measured.windows for reason in _disagreements(window)]
     reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
     return parts.Report(
@@ -198,33 +199,27 @@ def _cpu_share(windows: Iterable[Window]) -> float:
     return round(max(used.values(), default=0.0) / wall, 3) if wall else 0.0
 
 
-def _doubts(phase: parts.PhasePart) -> list[str]:
-    """Say why the hammer itself spoils a phase."""
-    doubts = []
+def _doubts(window: Window, phase: parts.PhasePart) -> list[str]:
+    """Say why a phase is spoilt."""
+    found = doubts(_health(window, phase), f" in phase {phase.name}")
     if not phase.requests:
-        doubts.append(f"phase {phase.name} measured no request: it is shorter than an answer takes, or the rate is too low")
-    if phase.hammer_cpu_share >= BUSY_CPU_SHARE:
-        doubts.append(
-            f"the hammer was the bottleneck in phase {phase.name}: it used {phase.hammer_cpu_share:.0%} of a core; offer less load"
-        )
-    if phase.schedule_lag_s.p99 >= LATE_S:
-        doubts.append(
-            f"the hammer was late in phase {phase.name}: 1 % of the requests left {phase.schedule_lag_s.p99 * 1000:.0f} ms or more after they were due; offer less load, or use a quieter machine"
-        )
-    elif phase.loop_lag_s.p99 >= LATE_S:
-        doubts.append(
-            f"the hammer was starved in phase {phase.name}: 1 % of the time it got to run {phase.loop_lag_s.p99 * 1000:.0f} ms late or more; use a quieter machine, or offer less load"
-        )
-    unsent = phase.outcomes[Outcome.UNSENT]
-    if unsent > UNSENT_SHARE * phase.requests:
-        doubts.append(
-            f"{unsent:,} of {phase.requests:,} requests of phase {phase.name} were not sent because too many were in flight; raise max_in_flight or lower the rate"
-        )
+        found.append(f"phase {phase.name} measured no request: it is shorter than an answer takes, or the rate is too low")
     if any(client.ledger.difference for client in phase.clients):
-        doubts.append(
+        found.append(
             f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {phase.ledger.proxy}"
         )
-    return doubts
+    return found
+
+
+def _health(window: Window, phase: parts.PhasePart) -> Health:
+    return Health(
+        requests=phase.requests,
+        unsent=phase.outcomes[Outcome.UNSENT],
+        cpu_share=phase.hammer_cpu_share,
+        lag_p99_s=phase.schedule_lag_s.p99,
+        loop_lag_p99_s=phase.loop_lag_s.p99,
+        connect_errors=merged(window.tallies.values()).connect_errors,
+    )
 
 
 def _disagreements(window: Window) -> list[str]:

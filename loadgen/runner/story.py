@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
-from loadgen.engine.hammers import Hammers, hammers
+from loadgen.engine.hammers import Hammers, default_processes, drain, hammers
 from loadgen.engine.lanes import Shot
 from loadgen.engine.load import clock, cpu_s
 from loadgen.engine.spec import LoadSpec
@@ -24,8 +24,6 @@ from loadgen.runner.window import Edge, Measured, Reading, Window, find_edge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-
-    from anyio.abc import TaskGroup
 
     from loadgen.errors import MeshError
     from loadgen.inputs import Plan
@@ -89,7 +87,7 @@ class Observer(Protocol):
 class Story(Generic[C]):
     """One run. ``run`` may be stopped from outside with ``stop``."""
 
-    def __init__(self, plan: Plan, mesh: Mesh[C], observer: Observer, *, processes: int = 1) -> None:
+    def __init__(self, plan: Plan, mesh: Mesh[C], observer: Observer, *, processes: int | None = None) -> None:
         self._plan = plan
         self._scenario = plan.scenario
         self._mesh = mesh
@@ -97,7 +95,7 @@ class Story(Generic[C]):
         self._scope = anyio.CancelScope()
         self._ending = anyio.CancelScope()
         self._measured = Measured()
-        self._processes = processes
+        self.processes = min(processes or default_processes(plan.scenario.load.highest_rate_per_s * len(mesh.clients)), len(mesh.clients))
         self._hammers = Hammers({}, [])
         self._open: Window | None = None
         self._touched = False
@@ -115,7 +113,7 @@ class Story(Generic[C]):
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
         started = clock()
         specs = [self._spec(client, number) for number, client in enumerate(self._mesh.clients)]
-        async with anyio.create_task_group() as tasks, hammers(specs, tasks, self._processes) as self._hammers:
+        async with anyio.create_task_group() as tasks, hammers(specs, tasks, self.processes) as self._hammers:
             for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress):
                 tasks.start_soon(job)
             try:
@@ -213,12 +211,9 @@ class Story(Generic[C]):
 
     async def _drain(self, client: C) -> float:
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
-        load = self._hammers.loads[client.name]
         started = clock()
         await anyio.sleep(POLL_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
-        sent_until = clock()
-        while not await load.all_done_since(sent_until):  # the hot path signals nothing: it would cost every request
-            await anyio.sleep(POLL_S)
+        await drain(self._hammers.loads[client.name])
         return clock() - started
 
     async def _edge(self, client: C) -> Edge:
@@ -250,6 +245,7 @@ class Story(Generic[C]):
         if self._ending.cancelled_caught:
             self._measured.reasons.append("the end was cut short: not everything could be read and verified in time")
         if self._open is not None:
+            await self._take_tallies(self._open)
             self._close(self._open)
 
     async def _close_early(self) -> None:
@@ -260,9 +256,12 @@ class Story(Generic[C]):
         with contextlib.suppress(LoadgenError):
             self._open.service = self._open.service or await self._mesh.count()
         await self._each(self._end_if_possible)
+
+    async def _take_tallies(self, window: Window) -> None:
+        """Take what was counted until now where no edge was found."""
         for name, load in self._hammers.loads.items():
-            if name not in self._open.tallies:
-                self._open.tallies[name] = await load.snapshot()
+            if name not in window.tallies:
+                window.tallies[name] = await load.snapshot()
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.engine.load import CONNECT_PAUSE_S, DEADLINE_TICK_S, clock
+from loadgen.engine.lanes import CONNECT_PAUSE_S, DEADLINE_TICK_S
+from loadgen.engine.load import clock
 from loadgen.outcome import Outcome
-from loadgen.pacing import Closed, Interval, Open
+from loadgen.pacing import Closed, Interval, Open, RateCourse
 
 from .driven_load import LAST, OK, Schedule, driven, outcomes
 from .scripted_server import Step, Visit, forever, receive, send, serving, wait
@@ -36,7 +37,7 @@ async def test_every_user_of_a_closed_load_keeps_one_connection(users: int) -> N
         load.start()
         await answers.reach(60)
         assert server.connections == users
-        assert outcomes(load.tallies[-1]).keys() == {Outcome.OK}
+        assert outcomes(load.tally).keys() == {Outcome.OK}
 
 
 async def test_after_connection_close_the_next_request_opens_a_new_one() -> None:
@@ -44,7 +45,7 @@ async def test_after_connection_close_the_next_request_opens_a_new_one() -> None
         answers.stop_after = 6
         load.start()
         await answers.reach(6)
-        assert outcomes(load.tallies[-1]) == {Outcome.OK: 6}
+        assert outcomes(load.tally) == {Outcome.OK: 6}
         assert server.connections == 3
 
 
@@ -54,7 +55,7 @@ async def test_a_timeout_costs_the_connection_and_nothing_else() -> None:
             answers.stop_after = 2
             load.start()
             await answers.reach(2)
-            assert outcomes(load.tallies[-1]) == {Outcome.TIMEOUT: 1, Outcome.OK: 1}
+            assert outcomes(load.tally) == {Outcome.TIMEOUT: 1, Outcome.OK: 1}
             await server.until(lambda: server.open == 1)
         await server.until(lambda: server.open == 0)
 
@@ -65,11 +66,11 @@ async def test_a_connection_that_has_just_been_closed_by_the_server_is_not_used_
         answers.stop_after = 2
         load.start()
         await answers.reach(1)
-        load._idle[0].eof_received()  # the end has arrived, and its consequences wait for the loop's next round
+        load.idle[0].eof_received()  # the end has arrived, and its consequences wait for the loop's next round
         load.release()
         await answers.reach(2)
         assert server.connections == 2
-        load._idle[0].abort()
+        load.idle[0].abort()
 
 
 # Who sends when.
@@ -114,20 +115,20 @@ async def test_arrivals_of_an_open_load_go_on_while_answers_hang_and_what_is_too
         await schedule.all_due.wait()
         await server.until(lambda: server.requests == 3)
         assert load.in_flight == load.sent == 3
-        assert outcomes(load.tallies[-1]) == {Outcome.UNSENT: 7}
+        assert outcomes(load.tally) == {Outcome.UNSENT: 7}
         gate.set()
         await answers.reach(3)
-        assert outcomes(load.tallies[-1]) == {Outcome.UNSENT: 7, Outcome.OK: 3}
+        assert outcomes(load.tally) == {Outcome.UNSENT: 7, Outcome.OK: 3}
         assert server.peak == 3
 
 
 async def test_a_late_sender_does_not_slow_an_open_load_down() -> None:
-    async with serving(ALWAYS_OK) as server, driven(server.address, Open(Interval(0.01))) as (load, answers):
+    async with serving(ALWAYS_OK) as server, driven(server.address, Open(RateCourse(100))) as (load, answers):
         load.start()
         time.sleep(0.2)  # noqa: ASYNC251  # nobody else gets a turn meanwhile: this is what makes a sender late
         await answers.reach(1)
         assert load.sent >= 19
-        assert load.tallies[-1].lag.max_s >= 0.15
+        assert load.tally.lag.max_s >= 0.15
 
 
 async def test_latency_is_counted_from_the_moment_a_request_was_due() -> None:
@@ -136,8 +137,8 @@ async def test_latency_is_counted_from_the_moment_a_request_was_due() -> None:
         (answer,) = await answers.reach(1)
         assert answer.outcome is Outcome.OK
         assert answer.latency_s >= 30.0
-        assert load.tallies[-1].latency[Outcome.OK].max_s == answer.latency_s
-        assert 30.0 <= load.tallies[-1].lag.max_s <= answer.latency_s
+        assert load.tally.latency[Outcome.OK].max_s == answer.latency_s
+        assert 30.0 <= load.tally.lag.max_s <= answer.latency_s
 
 
 async def test_the_time_to_live_runs_from_the_moment_a_request_was_sent() -> None:
@@ -158,7 +159,7 @@ async def test_the_time_to_live_runs_from_the_moment_a_request_was_sent() -> Non
 
 
 async def test_nothing_is_sent_while_held_and_what_was_due_is_sent_afterwards() -> None:
-    schedule = Schedule([0.0, 0.001, 0.002])
+    schedule = Schedule([0.01, 0.011, 0.012])
     async with (
         serving(ALWAYS_OK) as held_server,
         serving(ALWAYS_OK) as server,
@@ -173,10 +174,22 @@ async def test_nothing_is_sent_while_held_and_what_was_due_is_sent_afterwards() 
         released = clock()
         held.release()
         seen = await held_answers.reach(3)
-        assert outcomes(held.tallies[-1]) == {Outcome.OK: 3}
+        assert outcomes(held.tally) == {Outcome.OK: 3}
         since = clock() - released
-        assert held.tallies[-1].lag.max_s <= since, "the time that it was held back is no lateness of its own"
+        assert held.tally.lag.max_s <= since, "the time that it was held back is no lateness of its own"
         assert max(answer.latency_s for answer in seen) <= since
+
+
+async def test_a_load_that_is_held_before_it_starts_sends_nothing_until_it_is_released() -> None:
+    async with serving(ALWAYS_OK) as server, driven(server.address, Schedule([0.0, 0.01])) as (load, answers):
+        load.hold()
+        load.start()
+        await asyncio.sleep(0.03)
+        assert (load.sent, server.connections) == (0, 0)
+        released = clock()
+        load.release()
+        seen = await answers.reach(2)
+        assert max(answer.latency_s for answer in seen) <= clock() - released
 
 
 async def test_answers_that_come_while_held_count_and_lead_to_no_new_request() -> None:
@@ -193,29 +206,49 @@ async def test_answers_that_come_while_held_count_and_lead_to_no_new_request() -
         assert server.peak == 3
 
 
-async def test_all_are_done_through_a_request_once_it_and_those_before_it_have_ended() -> None:
+async def test_all_are_done_since_a_moment_once_what_was_sent_until_then_has_ended() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    scripts = ([receive, wait(first), send(OK)], [receive, wait(second), send(OK)])
+    async with serving(*scripts) as server, driven(server.address, Schedule([0.0, 0.02])) as (load, answers):
+        before = clock()
+        load.start()
+        await server.until(lambda: server.requests == 1)
+        between = load._start + 0.02 - 1e-6  # the second request cannot have been sent before it was due
+        await server.until(lambda: server.requests == 2)
+        after = clock()
+        assert [await load.all_done_since(moment) for moment in (before, between, after)] == [True, False, False]
+        first.set()
+        await answers.reach(1)
+        assert [await load.all_done_since(moment) for moment in (before, between, after)] == [True, True, False]
+        second.set()
+        await answers.reach(2)
+        assert await load.all_done_since(clock())
+
+
+async def test_a_request_that_ends_before_an_earlier_one_does_not_make_all_done() -> None:
     first, second = asyncio.Event(), asyncio.Event()
     scripts = ([receive, wait(first), send(OK)], [receive, wait(second), send(OK)])
     async with serving(*scripts) as server, driven(server.address, Schedule([0.0, 0.0])) as (load, answers):
-        assert load.all_done_through(0)
         load.start()
         await server.until(lambda: server.requests == 2)
-        assert [load.all_done_through(number) for number in (0, 1, 2)] == [True, False, False]
         second.set()
         await answers.reach(1)
-        assert [load.all_done_through(number) for number in (0, 1, 2)] == [True, False, False]
+        assert not await load.all_done_since(clock())
         first.set()
         await answers.reach(2)
-        assert load.all_done_through(2)
+        assert await load.all_done_since(clock())
 
 
-async def test_what_was_sent_later_does_not_matter_to_all_done_through() -> None:
+async def test_what_was_sent_later_does_not_matter_to_all_done_since() -> None:
     async with serving([receive, send(OK), receive]) as server, driven(server.address) as (load, answers):
+        started = clock()
+        answers.on_answer = lambda: answered.append(clock())
+        answered: list[float] = []
         load.start()
         await answers.reach(1)
         await server.until(lambda: server.requests == 2)
-        assert load.all_done_through(1)
-        assert not load.all_done_through(2)
+        assert await load.all_done_since(started)
+        assert not await load.all_done_since(clock())
 
 
 # The end.
@@ -230,7 +263,7 @@ async def test_after_stop_what_is_in_flight_ends_and_nothing_new_begins() -> Non
             load.stop()
             gate.set()
             await answers.reach(3)
-            assert outcomes(load.tallies[-1]) == {Outcome.OK: 3}
+            assert outcomes(load.tally) == {Outcome.OK: 3}
             assert (load.sent, load.in_flight, server.requests) == (3, 0, 3)
         await server.until(lambda: server.open == 0)
 
@@ -241,8 +274,8 @@ async def test_after_stop_what_is_not_answered_still_ends_at_its_deadline() -> N
         await server.until(lambda: server.requests == 2)
         load.stop()
         await answers.reach(2)
-        assert outcomes(load.tallies[-1]) == {Outcome.TIMEOUT: 2}
-        assert load.all_done_through(2)
+        assert outcomes(load.tally) == {Outcome.TIMEOUT: 2}
+        assert await load.all_done_since(clock())
 
 
 async def test_abort_drops_what_is_in_flight_and_counts_it_nowhere() -> None:
@@ -254,7 +287,7 @@ async def test_abort_drops_what_is_in_flight_and_counts_it_nowhere() -> None:
         gate.set()
         await server.until(lambda: server.open == 0)
         assert (load.sent, load.in_flight) == (3, 0)
-        assert outcomes(load.tallies[-1]) == {}
+        assert outcomes(load.tally) == {}
         assert answers.seen == []
 
 
@@ -282,12 +315,12 @@ async def test_a_request_counts_in_the_tally_that_is_open_when_it_ends() -> None
     async with serving([receive, send(OK), receive, wait(gate), send(OK), receive]) as server, driven(server.address) as (load, answers):
         load.start()
         await server.until(lambda: server.requests == 2)
-        earlier = load.tallies[-1]
-        later = load.begin_tally()
+        earlier = await load.begin_tally()
+        assert earlier is not None
         gate.set()
         await answers.reach(2)
-        assert load.tallies == [earlier, later]
-        assert outcomes(earlier) == outcomes(later) == {Outcome.OK: 1}
+        assert load.tally is not earlier
+        assert outcomes(earlier) == outcomes(load.tally) == {Outcome.OK: 1}
 
 
 # A target that is not there, and a machine that has no more to give.
@@ -304,7 +337,7 @@ async def test_a_target_that_refuses_does_not_make_a_closed_load_spin() -> None:
             started = clock()
             load.start()
             await answers.reach(12)
-            assert outcomes(load.tallies[-1]).keys() == {Outcome.CONNECT}
+            assert outcomes(load.tally).keys() == {Outcome.CONNECT}
             assert load.sent <= most_attempts(3, clock() - started)
 
 
@@ -326,8 +359,8 @@ async def test_a_machine_without_free_descriptors_ends_requests_as_connect_and_d
         with no_more_descriptors():
             load.start()
             await answers.reach(12)
-            assert outcomes(load.tallies[-1]).keys() == {Outcome.CONNECT}
+            assert outcomes(load.tally).keys() == {Outcome.CONNECT}
             assert load.sent <= most_attempts(3, clock() - started)
-        recovered = load.begin_tally()
+        await load.begin_tally()
         await answers.reach(len(answers.seen) + 10)
-        assert recovered.outcomes[Outcome.OK] > 0
+        assert load.tally.outcomes[Outcome.OK] > 0

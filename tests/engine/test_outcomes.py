@@ -127,7 +127,7 @@ async def becomes(script: list[Step], wanted: Outcome, timeout_s: float = 20.0) 
             load.start()
             (answer,) = await answers.reach(1)
             assert answer.outcome is wanted
-            assert outcomes(load.tallies[-1]) == {wanted: 1}
+            assert outcomes(load.tally) == {wanted: 1}
             assert load.in_flight == 0
         await server.until(lambda: server.open == 0)
         assert server.connections == 1
@@ -154,7 +154,7 @@ async def test_only_an_overflow_without_a_service_time_was_made_by_the_own_sidec
         answers.stop_after = 1
         load.start()
         await answers.reach(1)
-        assert load.tallies[-1].server_overflow == by_server
+        assert load.tally.server_overflow == by_server
         assert load.sidecar_overflow == 1 - by_server
 
 
@@ -184,7 +184,7 @@ async def test_a_refused_connection_becomes_connect() -> None:
             answers.stop_after = 1
             load.start()
             await answers.reach(1)
-            assert outcomes(load.tallies[-1]) == {Outcome.CONNECT: 1}
+            assert outcomes(load.tally) == {Outcome.CONNECT: 1}
 
 
 async def test_a_connection_that_is_never_made_becomes_one_timeout_and_its_attempt_ends_too() -> None:
@@ -193,7 +193,7 @@ async def test_a_connection_that_is_never_made_becomes_one_timeout_and_its_attem
             answers.stop_after = 3
             load.start()
             await answers.reach(3)
-            assert outcomes(load.tallies[-1]) == {Outcome.TIMEOUT: 3}
+            assert outcomes(load.tally) == {Outcome.TIMEOUT: 3}
 
 
 async def test_an_abort_while_connecting_counts_nothing_and_sends_nothing() -> None:
@@ -220,7 +220,7 @@ async def test_bytes_that_nobody_asked_for_end_the_idle_connection_and_no_reques
         await server.until(lambda: server.open == 0)
         load.release()
         await answers.reach(2)
-        assert outcomes(load.tallies[-1]) == {Outcome.OK: 2}
+        assert outcomes(load.tally) == {Outcome.OK: 2}
         assert server.connections == 2
 
 
@@ -231,10 +231,10 @@ async def test_an_idle_connection_that_the_server_closes_is_replaced_without_a_f
         load.start()
         await answers.reach(1)
         await server.until(lambda: server.open == 0)
-        assert load._idle == []
+        assert load.idle == []
         load.release()
         await answers.reach(2)
-        assert outcomes(load.tallies[-1]) == {Outcome.OK: 2}
+        assert outcomes(load.tally) == {Outcome.OK: 2}
         assert server.connections == 2
 
 

@@ -4,8 +4,8 @@ The law: arrival k (sorted, from 0) is compared with t0 + k / rate. A tool does 
 best for it: the latest start that 99 % of its arrivals do not precede, which is the 1 % percentile of (arrival k - k / rate). The very
 least of these values would let one single early arrival make all others late. What precedes t0 + k / rate all the same has lateness 0.
 
-What follows: a tool that sends in bursts is late by up to the time between two of them; one that is too slow by ever more; one that drops
-requests advances the k of all that follow, so that what came before the gap counts as late by its length. Nothing of it flatters a tool.
+What follows: a tool that sends in bursts is late by up to the time between two of them, one that is too slow by ever more; and one that
+leaves requests out is late with all that follow, by as long as it would have taken to send those.
 """
 
 from __future__ import annotations

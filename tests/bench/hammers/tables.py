@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TextIO
 
-    from tests.bench.hammers.cost import Cost, Hit, Spread
+    from tests.bench.hammers.cost import Cost, Hit, Spread, Usage
     from tests.bench.hammers.lateness import Attack, Punctuality
 
 PLAIN_WIDTH = 200
+DISTURBED_SHARE = 0.1
+"""If others and steal took more of the tool's core than this, a measurement is called disturbed."""
 
 COST_TITLE = "CPU per request, closed load"
 COST_CAPTION = (
@@ -38,6 +40,7 @@ def print_costs(hits: Sequence[Hit], file: TextIO) -> None:
     header = ("tool", "CPU us/req", f"x {REFERENCE}", "min..max", "requests/s", "connections", "others", "steal", "rounds")
     _print(COST_TITLE, COST_CAPTION, header, [_cost_cells(row) for row in costs(hits)], file)
     _print_errors(((hit.tool, f"round {hit.round}", hit.error) for hit in hits), file)
+    _print_disturbed([hit.usage for hit in hits], file)
 
 
 def print_punctualities(attacks: Sequence[Attack], file: TextIO) -> None:
@@ -45,8 +48,11 @@ def print_punctualities(attacks: Sequence[Attack], file: TextIO) -> None:
     header = ("rate/s", "tool", "p50 ms", "p99 ms", "p99 worst", "max ms", "arrived", "CPU us/req", "others", "steal", "rounds")
     _print(LATENESS_TITLE, LATENESS_CAPTION, header, [_punctuality_cells(row) for row in punctualities(attacks)], file)
     _print_errors(((attack.tool, f"{attack.rate_per_s:,}/s, round {attack.round}", attack.error) for attack in attacks), file)
+    _print_disturbed([attack.usage for attack in attacks], file)
     if unstamped := sum(attack.unstamped for attack in attacks):
-        print(f"{unstamped:,} of {sum(attack.arrived for attack in attacks):,} arrivals have the server's stamp, not the kernel's", file=file)
+        print(
+            f"{unstamped:,} of {sum(attack.arrived for attack in attacks):,} arrivals have the server's stamp, not the kernel's", file=file
+        )
 
 
 def _cost_cells(row: Cost) -> tuple[str, ...]:
@@ -94,6 +100,15 @@ def _print(title: str, caption: str, header: Sequence[str], rows: Iterable[Seque
         console.print(table)
     lines = [line.rstrip() for line in drawn.get().splitlines()]
     print("", title, "", *(line for line in lines if line), "", caption, sep="\n", file=file)
+
+
+def _print_disturbed(usages: Sequence[Usage], file: TextIO) -> None:
+    disturbed = sum(usage.others_share + usage.steal_share > DISTURBED_SHARE for usage in usages)
+    if disturbed:
+        print(
+            f"disturbed: in {disturbed} of {len(usages)} measurements others and steal took more than {DISTURBED_SHARE:.0%} of the tool's core",
+            file=file,
+        )
 
 
 def _print_errors(errors: Iterable[tuple[str, str, str]], file: TextIO) -> None:

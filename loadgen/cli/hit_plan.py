@@ -1,0 +1,148 @@
+"""From the options of ``loadgen hit`` to what every process is to send. All mistakes are found here, before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadgen.engine.hammers import default_processes
+from loadgen.engine.lanes import Shot
+from loadgen.engine.spec import LoadSpec
+from loadgen.errors import RefusedError, UsageError, printable
+from loadgen.outcome import Expected
+from loadgen.pacing import Closed, Interval, Open, RateCourse, highest_closed_rate_per_s
+from loadgen.runner.hit import HitPlan
+from loadgen.target import check_allowed, parse_target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.target import Target
+
+CONNECTIONS = 50
+IN_FLIGHT = 1000
+"""The cap on requests in flight at a rate, unless -c says another."""
+DURATION_S = 10.0
+MAX_BYTES = 64 << 20
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def plan_hit(
+    url: str,
+    *,
+    connections: int | None,
+    limit: int | None,
+    duration: float | None,
+    rate: float | None,
+    poisson: bool,
+    headers: Sequence[str],
+    method: str | None,
+    data: str | None,
+    timeout: float,
+    expect_status: int | None,
+    expect_body: str | None,
+    allowed_hosts: Sequence[str],
+    processes: int | None,
+    seed: int,
+) -> HitPlan:
+    """Plan a load.
+
+    Raises UsageError for a mistake and RefusedError for a target that may not be loaded.
+    """
+    if poisson and rate is None:
+        raise UsageError("--poisson needs a rate", hint="add for example -r 500/s")
+    target = parse_target(url)
+    if target.scheme != "http":
+        raise UsageError("https is not supported by this engine yet")
+    shot = Shot(
+        address=(_resolve(target, allowed_hosts), target.port),
+        request=request_bytes(target, method or ("GET" if data is None else "POST"), headers, _body(data)),
+        expected=Expected(expect_status, None if expect_body is None else expect_body.encode()),
+        timeout_s=timeout,
+        max_bytes=MAX_BYTES,
+        headless=(method or "").upper() == "HEAD",
+    )
+    most = connections or (CONNECTIONS if rate is None else IN_FLIGHT)
+    if limit is None and duration is None:
+        duration = DURATION_S
+    count = processes or min(most, limit or most, default_processes(rate or highest_closed_rate_per_s(most, Interval())))
+    if count > min(most, limit or most):
+        raise UsageError(
+            f"{count} processes have nothing to do: there are only {min(most, limit or most)} connections or requests",
+            hint="use fewer --processes",
+        )
+    specs = [
+        LoadSpec(
+            name=f"hammer-{number + 1}",
+            shot=shot,
+            pacing=Closed(part(most, count, number)) if rate is None else Open(RateCourse(rate / count), poisson=poisson),
+            seed=f"{seed}-{number}",
+            max_in_flight=part(most, count, number),
+            limit=None if limit is None else part(limit, count, number),
+        )
+        for number in range(count)
+    ]
+    return HitPlan(url, _load(most, rate, poisson=poisson), specs, duration, limit, timeout)
+
+
+def part(whole: int, parts: int, number: int) -> int:
+    """Give the size of part ``number`` (from 0) when a whole is cut as evenly as can be."""
+    return whole // parts + (number < whole % parts)
+
+
+def _load(most: int, rate: float | None, *, poisson: bool) -> dict[str, object]:
+    if rate is None:
+        return {"model": "closed", "users": most}
+    return {"model": "open", "rate_per_s": rate, "arrivals": "poisson" if poisson else "constant", "max_in_flight": most}
+
+
+def request_bytes(target: Target, method: str, headers: Sequence[str], body: bytes | None) -> bytes:
+    """Write the request as it goes over the wire.
+
+    Raises UsageError for what cannot be a request.
+    """
+    if not _TOKEN.fullmatch(method) or method.upper() == "CONNECT":
+        raise UsageError(f"'{printable(method[:40])}' is no method for a load", hint="for example GET, HEAD, POST, PUT or DELETE")
+    lines = {"host": f"Host: {target.authority}", "user-agent": "User-Agent: loadgen", "accept": "Accept: */*"}
+    if body is not None or method in {"POST", "PUT", "PATCH"}:
+        lines["content-length"] = f"Content-Length: {len(body or b'')}"
+    own = [_header(text) for text in headers]
+    lines = {name: line for name, line in lines.items() if name not in {each for each, _ in own}}
+    head = "\r\n".join([f"{method} {target.path} HTTP/1.1", *lines.values(), *(line for _, line in own), "", ""])
+    return head.encode("latin-1") + (body or b"")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not _TOKEN.fullmatch(name):
+        raise UsageError(f"-H '{printable(text[:60])}' is no header", hint="write it like -H 'Accept: text/html'")
+    value = value.strip(" \t")
+    if not all((" " <= char <= "\xff" and char != "\x7f") or char == "\t" for char in value):
+        raise UsageError(f"-H '{printable(text[:60])}' holds a character that a header cannot hold")
+    if name.lower() in {"content-length", "transfer-encoding", "connection"}:
+        raise UsageError(f"{name} cannot be set: the engine decides it", hint="leave it out")
+    return name.lower(), f"{name}: {value}"
+
+
+def _body(data: str | None) -> bytes | None:
+    if data is None or not data.startswith("@"):
+        return None if data is None else data.encode()
+    try:
+        return Path(data[1:]).read_bytes()
+    except OSError as error:
+        raise UsageError(f"-d {printable(data)}: the file cannot be read: {error.strerror}") from error
+
+
+def _resolve(target: Target, allowed_hosts: Sequence[str]) -> str:
+    """Give the address that the load goes to; it is looked up once, so that what was checked is what is loaded."""
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise RefusedError(f"the host {target.host} is not known: {error}", hint="check the name; nothing was sent") from error
+    addresses = [str(address[0]) for *_, address in found]
+    check_allowed(target, addresses, allowed_hosts, in_cluster="KUBERNETES_SERVICE_HOST" in os.environ and _SERVICE_ACCOUNT.is_dir())
+    return addresses[0]

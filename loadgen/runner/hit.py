@@ -1,0 +1,157 @@
+"""One load, no mesh, no phases: send until the time is over or enough were sent, wait for the last answers, and sum up."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from loadgen.engine.hammers import Hammers, drain, hammers
+from loadgen.engine.load import clock, cpu_s
+from loadgen.errors import HammerError
+from loadgen.outcome import Outcome
+from loadgen.progress import Progress
+from loadgen.recorder import merged
+from loadgen.summary import Summary
+from loadgen.validity import Health, doubts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from loadgen.engine.hammers import Load
+    from loadgen.engine.spec import LoadSpec
+    from loadgen.recorder import Tally
+
+PROGRESS_S = 0.2
+JUDGED_AFTER_S = 1.0
+"""A shorter load is mostly start and end: how busy the hammer was in it says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class HitPlan:
+    """What is to be sent: one specification for each process, until ``duration_s`` are over or ``limit`` requests have ended."""
+
+    url: str
+    load: Mapping[str, object]
+    specs: Sequence[LoadSpec]
+    duration_s: float | None
+    limit: int | None
+    timeout_s: float
+
+
+class Watcher(Protocol):
+    """Who watches. Nothing that it does may block."""
+
+    def progress(self, progress: Progress) -> None:
+        """Several times a second."""
+
+
+class Hit:
+    """One load. ``run`` may be stopped from outside with ``stop``."""
+
+    def __init__(self, plan: HitPlan, watcher: Watcher) -> None:
+        self._plan = plan
+        self._watcher = watcher
+        self._reasons: list[str] = []
+        self._sending = anyio.CancelScope()
+        self._draining = anyio.CancelScope()
+        self._began = 0.0
+
+    def stop(self, reason: str) -> None:
+        """Send no more and do not wait for the last answers; what was measured until now is summed up, and INVALID for this reason."""
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        self._sending.cancel()
+        self._draining.cancel()
+
+    async def run(self) -> Summary:
+        """Send, wait, and sum up."""
+        plan = self._plan
+        async with anyio.create_task_group() as tasks, hammers(plan.specs, tasks, len(plan.specs)) as crew:
+            tasks.start_soon(self._watch, crew)
+            cpu_before = self._cpu_s(crew)
+            self._began = clock()
+            with self._sending:
+                await self._send(crew)
+            for load in crew.loads.values():
+                load.stop()
+            stopped = clock()
+            with self._draining:
+                self._draining.deadline = min(self._draining.deadline, anyio.current_time() + plan.timeout_s + 1.0)
+                await self._each(crew, drain)
+            ended = clock() if plan.limit is None or self._reasons else stopped
+            tally = merged([await load.snapshot() for load in crew.loads.values()])
+            share = self._cpu_share(cpu_before, self._cpu_s(crew), clock() - self._began)
+            tasks.cancel_scope.cancel()
+        return self._summary(tally, ended - self._began, share, crew.processes)
+
+    async def _send(self, crew: Hammers) -> None:
+        await self._each(crew, lambda load: load.prepare())
+        self._began = clock()
+        for load in crew.loads.values():
+            load.start()
+        with anyio.move_on_after(self._plan.duration_s):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._report, crew)
+                await self._each(crew, lambda load: load.wait_finished())
+                tasks.cancel_scope.cancel()
+
+    async def _each(self, crew: Hammers, job: Callable[[Load], Awaitable[None]]) -> None:
+        """Do something with all loads at the same time. A process that died or is silent ends the load."""
+
+        async def attempt(load: Load) -> None:
+            try:
+                await job(load)
+            except HammerError as error:
+                self.stop(error.message)
+
+        async with anyio.create_task_group() as tasks:
+            for load in crew.loads.values():
+                tasks.start_soon(attempt, load)
+
+    async def _watch(self, crew: Hammers) -> None:
+        self.stop((await crew.watch()).message)
+
+    async def _report(self, crew: Hammers) -> None:
+        while True:
+            await anyio.sleep(PROGRESS_S)
+            self._watcher.progress(self._progress(crew))
+
+    def _progress(self, crew: Hammers) -> Progress:
+        outcomes = dict.fromkeys(Outcome, 0)
+        sights = [load.sight for load in crew.loads.values()]
+        for sight in sights:
+            for outcome, count in sight.outcomes.items():
+                outcomes[outcome] += count
+        elapsed = clock() - self._began
+        left = self._left_s(elapsed, sum(outcomes.values()))
+        return Progress("", "", 0, 1, True, elapsed, elapsed + left, left, outcomes, sum(sight.in_flight for sight in sights))
+
+    def _left_s(self, elapsed: float, done: int) -> float:
+        by_time = [self._plan.duration_s - elapsed] if self._plan.duration_s is not None else []
+        by_count = [(self._plan.limit - done) * elapsed / done] if self._plan.limit is not None and done else []
+        return max(0.0, min([*by_time, *by_count], default=0.0))
+
+    @staticmethod
+    def _cpu_s(crew: Hammers) -> dict[int, float]:
+        return {os.getpid(): cpu_s(), **{load.sight.pid: load.sight.cpu_s for load in crew.loads.values()}}
+
+    @staticmethod
+    def _cpu_share(before: Mapping[int, float], after: Mapping[int, float], wall_s: float) -> float:
+        return max(used - before.get(pid, 0.0) for pid, used in after.items()) / wall_s
+
+    def _summary(self, tally: Tally, duration_s: float, share: float, processes: int) -> Summary:
+        health = Health(
+            requests=tally.requests,
+            unsent=tally.outcomes[Outcome.UNSENT],
+            cpu_share=share if duration_s >= JUDGED_AFTER_S else 0.0,
+            lag_p99_s=tally.lag.quantile(0.99),
+            loop_lag_p99_s=tally.loop_lag.quantile(0.99) if duration_s >= JUDGED_AFTER_S else 0.0,
+            connect_errors=tally.connect_errors,
+        )
+        reasons = [*self._reasons, *doubts(health, more="offer less load, or use more --processes")]
+        if not tally.requests:
+            reasons.append("no request ended")
+        return Summary(self._plan.url, self._plan.load, processes, duration_s, tally, share, tuple(reasons))

@@ -1,0 +1,85 @@
+"""What did one load without a scenario show? A value, and the same as JSON (``loadgen.hit/v1``). Times are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from loadgen.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadgen.recorder import Histogram, Tally
+
+SCHEMA = "loadgen.hit/v1"
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One load: whom it was sent at, how it was paced, and what came of it.
+
+    ``hammer_cpu_share`` is the busiest hammer process's share of one core; ``reasons`` say why the figures cannot be trusted.
+    """
+
+    url: str
+    load: Mapping[str, object]
+    processes: int
+    duration_s: float
+    tally: Tally
+    hammer_cpu_share: float
+    reasons: tuple[str, ...]
+
+    @property
+    def rate_per_s(self) -> float:
+        """How many requests ended per second."""
+        return self.tally.requests / self.duration_s if self.duration_s else 0.0
+
+    @property
+    def validity(self) -> str:
+        """``VALID`` or ``INVALID``."""
+        return "INVALID" if self.reasons else "VALID"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything as JSON holds it. Fields may be added in a version; none is renamed or taken away."""
+        tally = self.tally
+        return {
+            "schema": SCHEMA,
+            "url": self.url,
+            "load": dict(self.load),
+            "processes": self.processes,
+            "validity": {"state": self.validity, "reasons": list(self.reasons)},
+            "duration_s": round(self.duration_s, 4),
+            "requests": tally.requests,
+            "rate_per_s": round(self.rate_per_s, 2),
+            "outcomes": {outcome.value: count for outcome, count in tally.outcomes.items()},
+            "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
+            "connect_errors": dict(sorted(tally.connect_errors.items())),
+            "latency_s": {
+                outcome.value: latencies(histogram)
+                for outcome, histogram in tally.latency.items()
+                if histogram.count and outcome is not Outcome.UNSENT
+            },
+            "schedule_lag_s": _lag(tally.lag),
+            "loop_lag_s": _lag(tally.loop_lag),
+            "hammer_cpu_share": round(self.hammer_cpu_share, 3),
+        }
+
+
+def latencies(histogram: Histogram) -> dict[str, float]:
+    """Give the quantiles, the mean and the longest of a histogram that is not empty."""
+    quantiles = {name: _rounded(histogram.quantile(share)) for name, share in QUANTILES.items()}
+    return {**quantiles, "max": _rounded(histogram.max_s), "mean": _rounded(histogram.sum_s / histogram.count)}
+
+
+def _lag(histogram: Histogram) -> dict[str, float]:
+    return {
+        "p50": _rounded(histogram.quantile(0.5)),
+        "p99": _rounded(histogram.quantile(0.99)),
+        "max": _rounded(histogram.max_s),
+    }
+
+
+def _rounded(seconds: float) -> float:
+    return round(seconds, 7)

@@ -1,0 +1,61 @@
+"""May the figures be trusted? Says why the hammer itself spoils a measurement: it was too busy, too late, or ran out of something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUSY_CPU_SHARE = 0.9
+LATE_S = 0.05
+UNSENT_SHARE = 0.01
+_EXHAUSTED = {
+    "EMFILE": "file descriptors (raise the limit: ulimit -n)",
+    "ENFILE": "the machine's file descriptors",
+    "EADDRNOTAVAIL": "local ports (use fewer connections, or a wider net.ipv4.ip_local_port_range)",
+    "ENOBUFS": "the kernel's buffers",
+    "ENOMEM": "memory",
+}
+"""Errors of ``connect`` that are this side's fault, not the target's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the hammer fared over a stretch of time: CPU as a share of one core, lags at the 99th percentile in seconds, counts."""
+
+    requests: int
+    unsent: int
+    cpu_share: float
+    lag_p99_s: float
+    loop_lag_p99_s: float
+    connect_errors: Mapping[str, int]
+
+
+def doubts(health: Health, where: str = "", *, more: str = "offer less load") -> list[str]:
+    """Say why the hammer spoils a measurement; nothing if it does not.
+
+    ``where`` names the stretch (such as " in phase limited"), ``more`` what to do about a hammer that is too busy.
+    """
+    found = []
+    if health.cpu_share >= BUSY_CPU_SHARE:
+        found.append(f"the hammer was the bottleneck{where}: it used {health.cpu_share:.0%} of a core; {more}")
+    if health.lag_p99_s >= LATE_S:
+        found.append(
+            f"the hammer was late{where}: 1 % of the requests left {health.lag_p99_s * 1000:.0f} ms or more after they were due; {more}, or use a quieter machine"
+        )
+    elif health.loop_lag_p99_s >= LATE_S:
+        found.append(
+            f"the hammer was starved{where}: 1 % of the time it got to run {health.loop_lag_p99_s * 1000:.0f} ms late or more; use a quieter machine, or {more}"
+        )
+    if health.unsent > UNSENT_SHARE * health.requests:
+        found.append(
+            f"{health.unsent:,} of {health.requests:,} requests{where} were not sent because too many were in flight; raise the limit of requests in flight or lower the rate"
+        )
+    found += [
+        f"the hammer ran out of {what}{where}: {health.connect_errors[name]:,} connections could not be opened ({name})"
+        for name, what in _EXHAUSTED.items()
+        if health.connect_errors.get(name)
+    ]
+    return found
