@@ -47,6 +47,10 @@ def hit(url: str, as_json: bool, quiet: bool, **options: Any) -> int:
     loadgen hit http://127.0.0.1:8080/ -c 64 -z 10s          64 users, as fast as the answers come
     loadgen hit http://127.0.0.1:8080/ -r 500/s --poisson    500 arrivals per second, whatever the answers do
     """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
+    import gc  # noqa: PLC0415
+
+    gc.disable()  # what is imported stays: looking for garbage in it only costs time
+
     from loadgen.cli.hit_plan import plan_hit  # noqa: PLC0415  # --help must not pay for what a load needs
 
     summary, interrupted = _run(plan_hit(url, **options), quiet=quiet)
@@ -62,7 +66,7 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
 
     from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
     from loadgen.engine.load import allow_many_files  # noqa: PLC0415
-    from loadgen.render.console import Screen  # noqa: PLC0415
+    from loadgen.render.screen import Screen  # noqa: PLC0415
     from loadgen.runner.hit import Hit  # noqa: PLC0415
 
     async def tell(interruption: Interruption) -> Summary:
@@ -75,6 +79,7 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
 
     allow_many_files()
     gc.freeze()
+    gc.enable()
     summary, interrupted = anyio.run(attended, tell, backend_options={"use_uvloop": True})
     assert summary is not None, "a hit that is interrupted sums up all the same"
     return summary, interrupted

@@ -15,7 +15,7 @@ import anyio
 from loadgen import __version__
 from loadgen.cli.signals import Interruption, attended
 from loadgen.mesh.local import ready
-from loadgen.render.console import Screen
+from loadgen.render.screen import Screen
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.inputs import load_plan
-from loadgen.pacing import Closed, Interval, Open
+from loadgen.pacing import Closed, Interval, Open, RateCourse
 from loadgen.scenario import ClosedLoad, OpenLoad
 
 from .examples import OPEN, SCENARIO, changed, marked, mistakes, write
@@ -223,8 +223,8 @@ def test_the_keys_of_a_closed_load_are_unknown_in_an_open_one(tmp_path: Path) ->
     found = mistakes(tmp_path, changed("model: closed", "model: open"))
     assert [(each.line, each.message, each.hint) for each in found] == [
         (10, "the key 'rate' is missing", "add it under load"),
-        (12, "unknown key 'users'", "allowed here: model, rate, arrivals, max_in_flight, timeout"),
-        (13, "unknown key 'think_time'", "allowed here: model, rate, arrivals, max_in_flight, timeout"),
+        (12, "unknown key 'users'", "allowed here: model, rate, stages, arrivals, max_in_flight, timeout"),
+        (13, "unknown key 'think_time'", "allowed here: model, rate, stages, arrivals, max_in_flight, timeout"),
     ]
 
 
@@ -374,15 +374,21 @@ def test_an_open_load_is_read_as_it_stands(tmp_path: Path) -> None:
     [
         (SCENARIO, Closed(5, Interval(0.03, exponential=True)), 5),
         (changed("  think_time: exponential 30ms\n", ""), Closed(5, Interval()), 5),
-        (OPEN, Open(Interval(0.02, exponential=True)), 1000),
-        (changed("poisson", "constant", OPEN), Open(Interval(0.02)), 1000),
-        (changed("50/s", "50000/s", OPEN), Open(Interval(0.00002, exponential=True)), 1000),
-        (changed("50/s", "1/h", OPEN), Open(Interval(3600.0, exponential=True)), 1000),
+        (OPEN, Open(RateCourse(50), poisson=True), 1000),
+        (changed("poisson", "constant", OPEN), Open(RateCourse(50)), 1000),
+        (changed("50/s", "50000/s", OPEN), Open(RateCourse(50_000), poisson=True), 1000),
+        (changed("50/s", "1/h", OPEN), Open(RateCourse(1 / 3600), poisson=True), 1000),
     ],
 )
 def test_a_load_model_paces_one_client_as_it_says(tmp_path: Path, text: str, pacing: Pacing, max_in_flight: int) -> None:
     load = load_plan(write(tmp_path, text)).scenario.load
-    assert (load.pacing, load.max_in_flight) == (pacing, max_in_flight)
+    assert load.max_in_flight == max_in_flight
+    if isinstance(pacing, Open):
+        assert isinstance(load.pacing, Open)
+        assert load.pacing.poisson is pacing.poisson
+        assert [load.pacing.course.arrived(at) for at in (1, 10, 10_000)] == [pacing.course.arrived(at) for at in (1, 10, 10_000)]
+    else:
+        assert load.pacing == pacing
 
 
 def test_a_value_of_several_lines_is_marked_to_the_end_of_its_first_line(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class DrivenLoad(ClientLoad):
 
     def __init__(self, shot: Shot, pacing: Pacing, tasks: TaskGroup, *, max_in_flight: int, limit: int | None) -> None:
         self.ended_tallies: list[Tally] = []
+        self.dropped = 0
         super().__init__(
             "client-1",
             lambda load: Lanes(load, shot, tasks),
@@ -74,6 +75,10 @@ class DrivenLoad(ClientLoad):
         if ended is not None:
             self.ended_tallies.append(ended)
         return ended
+
+    def abort(self) -> None:
+        self.dropped += self.in_flight
+        super().abort()
 
     @property
     def total(self) -> Tally:
@@ -148,9 +153,8 @@ async def silently_driven(
                 try:
                     yield load
                 finally:
-                    dropped = load.in_flight
                     load.abort()
-        _check_that_nothing_is_left(load, dropped)
+        _check_that_nothing_is_left(load)
     finally:
         loop.set_exception_handler(before)
     assert problems == [], problems
@@ -163,10 +167,10 @@ async def driven(address: tuple[str, int], pacing: Pacing = ONE_USER, **options:
         yield load, Answers(load)
 
 
-def _check_that_nothing_is_left(load: DrivenLoad, dropped: int) -> None:
+def _check_that_nothing_is_left(load: DrivenLoad) -> None:
     """See that every request ended once, and that neither a connection nor a timer is left."""
     total = load.total
-    assert total.requests == load.sent - dropped + total.outcomes[Outcome.UNSENT]
+    assert total.requests == load.sent - load.dropped + total.outcomes[Outcome.UNSENT]
     assert total.lag.count == load.sent
     assert load.in_flight == 0
     assert not load.lanes._lanes

@@ -57,6 +57,18 @@ async def receive(visit: Visit) -> None:
     visit.server.received(visit)
 
 
+def receive_body(data: bytes) -> Step:
+    """Wait for the body of a request, as long as these bytes."""
+
+    async def step(visit: Visit) -> None:
+        try:
+            visit.server.bodies.append(await visit.reader.readexactly(len(data)))
+        except asyncio.IncompleteReadError as error:
+            raise Gone from error
+
+    return step
+
+
 def send(data: bytes) -> Step:
     """Send bytes."""
 
@@ -74,6 +86,19 @@ def drip(data: bytes, every_s: float) -> Step:
         for value in data:
             await visit.put(bytes([value]))
             await asyncio.sleep(every_s)
+
+    return step
+
+
+def send_in_pieces(*pieces: bytes, every_s: float = 0.002) -> Step:
+    """Send bytes in segments, with enough time in between that each is likely to arrive on its own."""
+
+    async def step(visit: Visit) -> None:
+        visit.server.answered(visit)
+        for number, piece in enumerate(pieces):
+            if number:
+                await asyncio.sleep(every_s)
+            await visit.put(piece)
 
     return step
 
@@ -124,13 +149,17 @@ def forever(*steps: Step) -> Step:
 
 
 class ScriptedServer:
-    """The server and what it has seen: connections ever and now, requests, and the most requests that waited for an answer at once."""
+    """The server and what it has seen.
+
+    Connections ever and now, requests and their bodies, and the most requests that waited for an answer at once.
+    """
 
     def __init__(self, scripts: Sequence[Sequence[Step]]) -> None:
         self.address = ("127.0.0.1", 0)
         self.connections = 0
         self.open = 0
         self.requests = 0
+        self.bodies: list[bytes] = []
         self.waiting = 0
         self.peak = 0
         self._scripts = scripts

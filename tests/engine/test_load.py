@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import resource
+import socket
+import struct
+import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from loadgen.engine.lanes import CONNECT_PAUSE_S, DEADLINE_TICK_S
-from loadgen.engine.load import clock
-from loadgen.outcome import Outcome
-from loadgen.pacing import Closed, Interval, Open, RateCourse
+from loadgen.engine.load import FOLD_S, clock
+from loadgen.outcome import Answer, Outcome
+from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse
 
-from .driven_load import LAST, OK, Schedule, driven, outcomes
-from .scripted_server import Step, Visit, forever, receive, send, serving, wait
-from .test_outcomes import refusing
+from .driven_load import LAST, OK, DrivenLoad, Schedule, driven, outcomes, silently_driven
+from .scripted_server import PATIENCE_S, Step, Visit, forever, receive, send, serving, wait
+from .test_outcomes import OVERFLOW, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -251,6 +256,228 @@ async def test_what_was_sent_later_does_not_matter_to_all_done_since() -> None:
         assert not await load.all_done_since(clock())
 
 
+# A load that ends by itself.
+
+
+@pytest.mark.parametrize(
+    "pacing",
+    [Closed(3), Closed(3, Interval(0.001)), Open(RateCourse(2000)), Open(RateCourse(2000), poisson=True), Burst(4, 0.001), Burst(40, 0.0)],
+    ids=["closed", "thinking", "open", "poisson", "burst", "a burst larger than the limit"],
+)
+async def test_a_limited_load_sends_exactly_so_many_requests_and_then_is_finished(pacing: Pacing) -> None:
+    async with serving(ALWAYS_OK) as server:
+        async with silently_driven(server.address, pacing, limit=30) as load:
+            load.start()
+            await load.wait_finished()
+            assert (load.sent, load.in_flight) == (30, 0)
+            assert outcomes(load.tally) == {Outcome.OK: 30}
+            assert server.requests == 30
+            await asyncio.sleep(0.02)
+            assert (load.sent, server.requests) == (30, 30)
+        await server.until(lambda: server.open == 0)
+
+
+async def test_a_limited_load_is_not_finished_before_its_last_answer() -> None:
+    gate = asyncio.Event()
+    async with serving([receive, wait(gate), send(OK)]) as server, silently_driven(server.address, Closed(5), limit=3) as load:
+        load.start()
+        await server.until(lambda: server.requests == 3)
+        with anyio.move_on_after(0.03) as impatience:
+            await load.wait_finished()
+        assert impatience.cancelled_caught
+        assert (load.sent, load.in_flight) == (3, 3)
+        gate.set()
+        await load.wait_finished()
+        assert outcomes(load.tally) == {Outcome.OK: 3}
+
+
+async def test_failures_count_towards_the_limit_too() -> None:
+    with refusing() as address:
+        async with silently_driven(address, Closed(2), limit=4) as load:
+            load.start()
+            await load.wait_finished()
+            assert outcomes(load.tally) == {Outcome.CONNECT: 4}
+
+
+# Bursts.
+
+
+async def test_a_burst_finds_its_connections_open_and_all_its_requests_arrive_together() -> None:
+    gate = asyncio.Event()
+    async with serving([forever(receive, wait(gate), send(OK))]) as server, driven(server.address, Burst(50, 0.01)) as (load, answers):
+        await load.prepare()
+        await server.until(lambda: server.connections == 50)
+        assert (load.sent, server.requests) == (0, 0)
+        load.start()
+        assert (load.sent, load.in_flight) == (50, 50), "at once, not one after the other"
+        await server.until(lambda: server.requests == 50)
+        assert server.peak == 50
+        gate.set()
+        await answers.reach(50)
+        assert load.total.lag.max_s < load.total.latency[Outcome.OK].max_s
+        await answers.reach(200)
+        assert server.connections == 50
+        assert server.peak == 50
+
+
+async def test_the_next_burst_waits_for_the_last_answer_of_the_one_before() -> None:
+    last = asyncio.Event()
+    scripts = [receive, wait(last), forever(send(OK), receive)], [forever(receive, send(OK))]
+    async with serving(*scripts) as server, driven(server.address, Burst(5, 0.0)) as (load, answers):
+        load.start()
+        await answers.reach(4)
+        await asyncio.sleep(0.02)
+        assert (load.sent, load.in_flight) == (5, 1)
+        last.set()
+        await answers.reach(20)
+        assert server.peak <= 5
+
+
+async def test_preparing_again_opens_only_what_is_missing() -> None:
+    async with serving(ALWAYS_OK) as server, driven(server.address, Burst(5, 0.0)) as (load, _):
+        await load.prepare()
+        await load.prepare()
+        await server.until(lambda: server.connections == 5)
+        assert len(load.idle) == 5
+
+
+async def test_connections_that_could_not_be_opened_beforehand_are_tried_again_by_their_requests() -> None:
+    with refusing() as address:
+        async with silently_driven(address, Burst(3, 10.0)) as load:
+            await load.prepare()
+            assert (load.idle, outcomes(load.tally)) == ([], {}), "nothing was sent, so nothing failed"
+            load.start()
+            await drained(load)
+            assert outcomes(load.tally) == {Outcome.CONNECT: 3}
+
+
+async def test_more_than_may_be_in_flight_counts_as_unsent_and_the_next_burst_comes_all_the_same() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Burst(10, 0.001), max_in_flight=4, limit=30) as load:
+        load.start()
+        await load.wait_finished()
+        assert outcomes(load.tally) == {Outcome.OK: 12, Outcome.UNSENT: 18}
+        assert (load.sent, server.requests) == (12, 12)
+        assert server.peak <= 4
+
+
+async def test_an_abort_while_connections_are_being_opened_leaves_none() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Burst(20, 0.0)) as load:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load.prepare)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            load.abort()
+        assert load.idle == []
+        await server.until(lambda: server.connections == 20 and server.open == 0)
+
+
+# What the owner sees.
+
+
+async def test_one_who_asks_is_told_exactly_one_answer() -> None:
+    seen: list[Answer] = []
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(3), limit=200) as load:
+        load.ask(seen.append)
+        load.start()
+        await load.wait_finished()
+        ((client, outcome, body),) = [(answer.client, answer.outcome, answer.response and answer.response.body) for answer in seen]
+        assert (client, outcome, body) == ("client-1", Outcome.OK, b"Kevin")
+
+
+async def test_a_listener_that_fails_costs_the_load_nothing_and_is_reported() -> None:
+    def fail(_answer: Answer) -> None:
+        raise LookupError("a bug of the listener's")
+
+    reported: list[dict[str, Any]] = []
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, limit=20) as load:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+        load.ask(fail)
+        load.start()
+        await load.wait_finished()
+        assert outcomes(load.tally) == {Outcome.OK: 20}
+    assert [str(context["exception"]) for context in reported] == ["a bug of the listener's"]
+
+
+async def test_a_new_tally_begins_only_if_no_overflow_was_seen_since_the_owner_looked() -> None:
+    gate = asyncio.Event()
+    script = [receive, send(OVERFLOW), receive, wait(gate), send(OVERFLOW)]
+    async with serving(script) as server, driven(server.address) as (load, answers):
+        answers.stop_after = 2
+        load.start()
+        await answers.reach(1)
+        before = (await load.look()).sidecar_overflow
+        assert before == 1
+        gate.set()
+        await answers.reach(2)
+        assert await load.begin_tally(if_overflow=before) is None
+        assert outcomes(load.tally) == {Outcome.OVERFLOW: 2}, "nothing has changed"
+        ended = await load.begin_tally(if_overflow=2)
+        assert ended is not None
+        assert (outcomes(ended), outcomes(load.tally)) == ({Outcome.OVERFLOW: 2}, {})
+        assert load.sidecar_overflow == 2, "since the start, whatever tally they are in"
+        assert await load.begin_tally(if_overflow=2) is not None
+
+
+async def test_what_a_load_has_seen_is_what_it_has_counted() -> None:
+    gate = asyncio.Event()
+    async with serving([receive, send(OK), receive, send(OVERFLOW), receive, wait(gate)]) as server, driven(server.address) as (load, _):
+        load.start()
+        await server.until(lambda: server.requests == 3)
+        sight = await load.look()
+        assert {outcome: count for outcome, count in sight.outcomes.items() if count} == {Outcome.OK: 1, Outcome.OVERFLOW: 1}
+        assert (sight.sidecar_overflow, sight.in_flight, sight.pid) == (1, 1, os.getpid())
+        assert 0 < sight.cpu_s <= time.process_time() + 0.1
+        assert outcomes(await load.snapshot()) == {Outcome.OK: 1, Outcome.OVERFLOW: 1}
+
+
+async def test_what_waits_to_be_put_into_buckets_is_put_there_now_and_then_though_nobody_reads_it() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(2), limit=100) as load:
+        waiting = load.tally.waiting(Outcome.OK, 200)
+        load.start()
+        await load.wait_finished()
+        finished = clock()
+        while load._fold_due - FOLD_S <= finished:  # noqa: ASYNC110  # the fold after the last answer
+            await asyncio.sleep(0.005)
+        assert waiting == []
+        assert load.tally.lag.waiting == []
+        assert load.tally.latency[Outcome.OK].count == load.tally.lag.count == 100
+
+
+async def test_requests_sent_at_the_moment_they_were_due_count_as_not_late() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address) as load:
+        load.start()
+        await server.until(lambda: server.requests >= 50)
+        load.stop()
+        await drained(load)
+        lag = load.total.lag
+        assert lag.count == load.sent
+        assert lag.quantile(0.9) == 0.0
+
+
+async def test_each_request_of_a_schedule_counts_once_as_late_or_not_across_tallies() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(2), limit=300) as load:
+        load.start()
+        while load.sent < 300:
+            await asyncio.sleep(0.001)
+            await load.begin_tally()
+            load.fold()
+        await load.wait_finished()
+        assert load.total.lag.count == load.total.requests == 300
+        assert min(tally.lag.count for tally in load.ended_tallies) >= 0
+
+
+async def test_an_abort_does_not_make_what_was_sent_unsent() -> None:
+    gate = asyncio.Event()
+    async with serving([receive, wait(gate)]) as server, silently_driven(server.address, Closed(3)) as load:
+        load.start()
+        await server.until(lambda: server.requests == 3)
+        load.abort()
+        assert load.sent == 3
+        assert (await load.snapshot()).lag.count == 3
+        load.abort()
+        assert load.sent == 3
+
+
 # The end.
 
 
@@ -297,6 +524,13 @@ async def test_a_load_that_is_aborted_before_it_starts_sends_nothing() -> None:
         load.start()
         await asyncio.sleep(0.02)
         assert (load.sent, server.connections) == (0, 0)
+
+
+async def drained(load: DrivenLoad) -> None:
+    """Wait until nothing is in flight."""
+    with anyio.fail_after(PATIENCE_S):
+        while not await load.all_done_since(clock()):  # noqa: ASYNC110  # the hot path signals nothing
+            await asyncio.sleep(0.002)
 
 
 async def test_a_stopped_load_cannot_be_released_into_sending() -> None:
@@ -360,7 +594,97 @@ async def test_a_machine_without_free_descriptors_ends_requests_as_connect_and_d
             load.start()
             await answers.reach(12)
             assert outcomes(load.tally).keys() == {Outcome.CONNECT}
+            assert load.tally.connect_errors == {"EMFILE": load.tally.requests}
             assert load.sent <= most_attempts(3, clock() - started)
         await load.begin_tally()
         await answers.reach(len(answers.seen) + 10)
         assert load.tally.outcomes[Outcome.OK] > 0
+
+
+# Local ports. IP_LOCAL_PORT_RANGE (Linux 6.3) narrows them for one socket; a network namespace, which needs rights, for everybody in it.
+
+IP_LOCAL_PORT_RANGE = 51
+FEW_PORTS = """
+import ctypes, fcntl, json, os, pathlib, socket, struct, sys
+import anyio
+from loadgen.outcome import Answer, Outcome
+from loadgen.pacing import Closed
+from tests.engine.driven_load import OK, driven
+from tests.engine.scripted_server import forever, receive, send, serving
+
+NEW_USER, NEW_NET, SET_FLAGS, UP = 0x10000000, 0x40000000, 0x8914, 1
+
+def isolate():
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(NEW_NET) and libc.unshare(NEW_USER | NEW_NET):
+        sys.exit("no network namespace: " + os.strerror(ctypes.get_errno()))
+    with socket.socket() as any_socket:
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sh14x", b"lo", UP))
+    pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("50000 50003")
+
+async def starve():
+    async with serving([forever(receive, send(OK))]) as server, driven(server.address, Closed(5)) as (load, answers):
+        load.start()
+        await answers.reach(500)
+        load.fold()
+        print(json.dumps([load.tally.outcomes, load.tally.connect_errors, server.connections]))
+
+try:
+    isolate()
+except OSError as error:
+    sys.exit(f"no network namespace: {error}")
+anyio.run(starve, backend_options={"use_uvloop": sys.argv[1] == "uvloop"})
+"""
+
+
+@contextlib.contextmanager
+def one_local_port() -> Iterator[None]:
+    """Let all sockets that are made in Python have the same local port, if they do not ask for one."""
+    made = socket.socket
+    with made() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    class Narrow(made):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("HH", port, port))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Narrow)
+        yield
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})])  # uvloop makes its sockets in C
+async def test_requests_that_find_no_free_port_end_as_connect_and_those_that_have_one_go_on() -> None:
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
+        except OSError as error:
+            pytest.skip(f"this kernel has no IP_LOCAL_PORT_RANGE: {error}")
+    async with serving(ALWAYS_OK) as server, driven(server.address, Closed(3)) as (load, answers):
+        started = clock()
+        with one_local_port():
+            load.start()
+            await answers.reach(100)
+        counted = outcomes(load.tally)
+        assert counted.keys() == {Outcome.OK, Outcome.CONNECT}
+        assert load.total.connect_errors == {"EADDRNOTAVAIL": counted[Outcome.CONNECT]}
+        assert counted[Outcome.CONNECT] <= most_attempts(2, clock() - started)
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})])
+async def test_a_machine_without_free_ports_ends_requests_as_connect_and_keeps_the_connections_that_it_has(
+    anyio_backend: tuple[str, dict[str, bool]],
+) -> None:
+    done = await anyio.run_process([sys.executable, "-c", FEW_PORTS, "uvloop"], check=False)
+    if done.stderr.startswith(b"no network namespace"):
+        pytest.skip(done.stderr.decode().strip())
+    assert done.returncode == 0, done.stderr.decode()
+    counted, errors, connections = json.loads(done.stdout)
+    assert counted["ok"] > 0
+    assert 0 < counted["connect"] == errors["EADDRNOTAVAIL"]
+    assert errors.keys() == {"EADDRNOTAVAIL"}
+    assert sum(counted.values()) == counted["ok"] + counted["connect"]
+    assert connections == 3, "of four ports one is the server's"

@@ -45,10 +45,13 @@ def window(index: int, *, overflow: int = 0) -> Window:
     phase = plan().scenario.phases[index]
     state = LIMITED if phase.policy == "applied" else FREE
     names = ("client-1", "client-2")
-    starts = {name: Edge(10.0, Reading(Counters(), 0), tally(overflow=overflow)) for name in names}
-    ends = {name: Edge(18.0, Reading(Counters(active_overflow=overflow, total=OK), OK), Tally()) for name in names}
-    made = Window(phase, starts, {}, dict.fromkeys(names, 0.01), dict.fromkeys(names, state), strangers=0, cpu_start_s=1.0, began=10.0)
-    made.ends, made.cpu_end_s, made.ended = ends, 2.0, 18.0
+    starts = {name: Edge(10.0, Reading(Counters(), 0), Tally(), 0) for name in names}
+    ends = {
+        name: Edge(18.0, Reading(Counters(active_overflow=overflow, total=OK), OK), tally(overflow=overflow), overflow) for name in names
+    }
+    made = Window(phase, starts, {}, dict.fromkeys(names, 0.01), dict.fromkeys(names, state), strangers=0, cpu_start_s={1: 1.0}, began=10.0)
+    made.ends, made.cpu_end_s, made.ended = ends, {1: 2.0}, 18.0
+    made.tallies = {name: edge.tally for name, edge in ends.items()}
     made.service = (ServiceCount(2 * OK, 0, 2), dict.fromkeys(names, ServiceCount(OK, 0, 1)))
     return made
 
@@ -75,20 +78,29 @@ def test_a_run_whose_witnesses_agree_is_valid_enforced_and_ends_with_0() -> None
 
 def starve(run: Measured) -> None:
     for _ in range(10):
-        run.windows[1].loop_lag.record(0.06)
+        run.windows[1].tallies["client-1"].loop_lag.record(0.06)
 
 
 def be_late(run: Measured) -> None:
     for _ in range(10):
-        run.windows[1].starts["client-1"].tally.lag.record(0.06)
+        run.windows[1].tallies["client-1"].lag.record(0.06)
 
 
 def burn(run: Measured) -> None:
-    run.windows[1].cpu_end_s = 1.0 + 8 * 0.91
+    run.windows[1].cpu_end_s = {1: 1.0 + 8 * 0.91}
+
+
+def burn_elsewhere(run: Measured) -> None:
+    run.windows[1].cpu_start_s = {1: 1.0, 2: 5.0, 3: 0.0}
+    run.windows[1].cpu_end_s = {1: 2.0, 2: 5.0 + 8 * 0.93, 3: 8 * 0.5}
+
+
+def run_out_of_descriptors(run: Measured) -> None:
+    run.windows[1].tallies["client-2"].connect_errors["EMFILE"] += 3
 
 
 def drop(run: Measured) -> None:
-    run.windows[0].starts["client-1"].tally.add(tally(ok=0, unsent=5))
+    run.windows[0].tallies["client-1"].add(tally(ok=0, unsent=5))
 
 
 def lose_an_overflow(run: Measured) -> None:
@@ -118,7 +130,9 @@ def stop_early(run: Measured) -> None:
         (starve, "the hammer was starved in phase limited"),
         (be_late, "the hammer was late in phase limited"),
         (burn, "the hammer was the bottleneck in phase limited: it used 91% of a core"),
-        (drop, "5 of 205 requests of phase baseline were not sent"),
+        (burn_elsewhere, "the hammer was the bottleneck in phase limited: it used 93% of a core"),
+        (run_out_of_descriptors, "in phase limited: 3 connections could not be opened (EMFILE)"),
+        (drop, "5 of 205 requests in phase baseline were not sent"),
         (lose_an_overflow, "the ledger of phase limited does not balance"),
         (go_round, "the sidecar of client-1 let 100 requests through, but 106 of this client reached the service"),
         (call_from_outside, "somebody else calls the service: requests in phase limited that no client sent: 1"),
@@ -132,6 +146,21 @@ def test_a_run_that_cannot_be_trusted_is_invalid_and_says_why(spoil: Callable[[M
     report = report_of(run)
     assert [each for each in report.validity.reasons if reason in each], report.validity.reasons
     assert exit_code(report, 0) == 4
+
+
+def test_processes_that_are_each_half_busy_are_no_bottleneck() -> None:
+    run = measured()
+    run.windows[1].cpu_start_s = {1: 0.0, 2: 0.0}
+    run.windows[1].cpu_end_s = {1: 8 * 0.6, 2: 8 * 0.5}
+    report = report_of(run)
+    assert report.validity.state == "VALID"
+    assert report.phases[1].hammer_cpu_share == 0.6, "of the busiest process"
+
+
+def test_refused_connections_are_the_target_s_doing_and_spoil_nothing() -> None:
+    run = measured()
+    run.windows[1].tallies["client-1"].connect_errors["ECONNREFUSED"] += 3
+    assert report_of(run).validity.state == "VALID"
 
 
 def test_a_few_requests_on_their_way_at_an_edge_are_no_disagreement() -> None:
@@ -152,12 +181,11 @@ def test_two_differences_of_opposite_sign_do_not_cancel() -> None:
 
 
 def fail_once_more(run: Measured) -> None:
-    run.windows[2].starts["client-1"].tally.add(tally(ok=0, timeout=1))
+    run.windows[2].tallies["client-1"].add(tally(ok=0, timeout=1))
 
 
 def say_nothing(run: Measured) -> None:
-    for name in run.windows[2].starts:
-        run.windows[2].starts[name] = replace(run.windows[2].starts[name], tally=Tally())
+    run.windows[2].tallies = {name: Tally() for name in run.windows[2].tallies}
 
 
 def not_restore(run: Measured) -> None:

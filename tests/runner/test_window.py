@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import random
+import inspect
 from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from loadgen.engine.load import ClientLoad, Shot, clock
+from loadgen.engine.hammers import Load as RealLoad
+from loadgen.engine.hammers import RemoteLoad
+from loadgen.engine.load import ClientLoad, Sight, clock
 from loadgen.errors import MeshError
 from loadgen.ledger import Counters
-from loadgen.outcome import Expected
-from loadgen.pacing import Closed
+from loadgen.outcome import Outcome
 from loadgen.recorder import Tally
 from loadgen.runner import window
 from loadgen.runner.window import HOLD_AFTER, Reading, find_edge
@@ -25,7 +26,11 @@ pytestmark = pytest.mark.anyio
 
 
 class Load:
-    """The part of a ClientLoad that an edge needs: what it has seen, and whether it is held."""
+    """The part of a load that an edge needs: what it has seen, and whether it is held.
+
+    ``tallies`` are those that ended, and the present one. ``before_begin`` plays what the load sees on the way to ``begin_tally``, as it may
+    where the load lives in another process.
+    """
 
     def __init__(self) -> None:
         self.sidecar_overflow = 0
@@ -33,6 +38,7 @@ class Load:
         self.held = False
         self.holds = 0
         self.tallies = [Tally()]
+        self.before_begin: Callable[[], None] = lambda: None
 
     def hold(self) -> None:
         self.held = True
@@ -41,9 +47,17 @@ class Load:
     def release(self) -> None:
         self.held = False
 
-    def begin_tally(self) -> Tally:
+    async def look(self) -> Sight:
+        await anyio.lowlevel.checkpoint()
+        return Sight(dict.fromkeys(Outcome, 0), self.sidecar_overflow, self.in_flight, 1, 0.0)
+
+    async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
+        await anyio.lowlevel.checkpoint()
+        self.before_begin()
+        if if_overflow is not None and if_overflow != self.sidecar_overflow:
+            return None
         self.tallies.append(Tally())
-        return self.tallies[-1]
+        return self.tallies[-2]
 
 
 class Sidecar:
@@ -74,7 +88,8 @@ async def test_witnesses_that_agree_make_an_edge_at_the_first_reading() -> None:
     edge = await edge_of(load, sidecar.read)
     assert sidecar.readings == 1
     assert (edge.reading.counters.overflow, edge.held_s, load.holds) == (7, 0.0, 0)
-    assert edge.tally is load.tallies[-1]
+    assert edge.tally is load.tallies[0], "the one that ended there"
+    assert edge.overflow == 7
     assert edge.in_flight == 5
     assert len(load.tallies) == 2
     assert started <= edge.at <= clock()
@@ -130,9 +145,9 @@ async def test_the_new_tally_begins_while_the_sender_is_still_held() -> None:
     held: list[bool] = []
     begin = load.begin_tally
 
-    def note() -> Tally:
+    async def note(*, if_overflow: int | None = None) -> Tally | None:
         held.append(load.held)
-        return begin()
+        return await begin(if_overflow=if_overflow)
 
     load.begin_tally = note  # type: ignore[method-assign]  # to see the moment
 
@@ -204,9 +219,37 @@ async def test_a_cancelled_search_leaves_no_load_held() -> None:
     assert len(load.tallies) == 1
 
 
-async def test_the_fake_load_has_nothing_that_a_real_one_lacks() -> None:
-    shot = Shot(b"", Expected(), 1.0, 1)
-    async with anyio.create_task_group() as tasks:
-        real = ClientLoad("client-1", ("127.0.0.1", 1), shot, Closed(1), random.Random(1), tasks)
-    for name in ("sidecar_overflow", "in_flight", "hold", "release", "begin_tally", "tallies"):
-        assert hasattr(real, name)
+async def test_a_reject_that_comes_between_the_reading_and_the_new_tally_makes_no_edge() -> None:
+    load, sidecar = Load(), Sidecar()
+    asked = 0
+
+    def reject() -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= 3:
+            load.sidecar_overflow += 1
+            sidecar.overflow += 1
+
+    load.before_begin = reject
+    edge = await edge_of(load, sidecar.read)
+    assert asked == 4
+    assert len(load.tallies) == 2, "the attempts that failed began no tally"
+    assert edge.overflow == edge.reading.counters.overflow == load.sidecar_overflow == 3
+    assert edge.settled
+
+
+async def test_an_edge_that_is_given_up_says_what_the_client_had_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window, "GIVE_UP_S", 0.05)
+    load, sidecar = Load(), Sidecar()
+    load.sidecar_overflow, sidecar.overflow = 9, 3
+    edge = await edge_of(load, sidecar.read)
+    assert (edge.settled, edge.overflow, edge.reading.counters.overflow) == (False, 9, 3)
+    assert edge.tally is load.tallies[0]
+
+
+@pytest.mark.parametrize("real", [RealLoad, ClientLoad, RemoteLoad])
+def test_the_fake_load_has_nothing_that_a_real_one_lacks(real: type) -> None:
+    for name, method in inspect.getmembers(Load, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(getattr(real, name)), name
+            assert inspect.signature(method).parameters.keys() == inspect.signature(getattr(real, name)).parameters.keys(), name

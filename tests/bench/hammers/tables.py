@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tests.bench.hammers.cost import Cost, Hit, Spread, Usage
     from tests.bench.hammers.lateness import Attack, Punctuality
 
-PLAIN_WIDTH = 200
+WIDTH = 200
+"""More than any table needs: on a narrower terminal lines are wrapped, for a figure must not be cut."""
 DISTURBED_SHARE = 0.1
 """If others and steal took more of the tool's core than this, a measurement is called disturbed."""
 
@@ -30,7 +31,7 @@ COST_CAPTION = (
 LATENESS_TITLE = "Lateness at a constant rate, seen from the server"
 LATENESS_CAPTION = (
     "Arrival k against t0 + k / rate, stamped by the kernel; t0 is the best for the tool: the latest start that no more than\n"
-    f"{EARLY_SHARE:.0%} of its arrivals precede. p50 and p99 are medians over the rounds, max is the worst of all; arrived is the least, of rate x\n"
+    f"{EARLY_SHARE:.0%} of its arrivals precede. p50 and p99 are medians over the rounds, best..worst is p99 of a round; arrived is the least, of rate x\n"
     "duration. CPU is per request that arrived. metronome is no load tool: it spins until each moment, and shows what can be seen at best."
 )
 
@@ -45,7 +46,20 @@ def print_costs(hits: Sequence[Hit], file: TextIO) -> None:
 
 def print_punctualities(attacks: Sequence[Attack], file: TextIO) -> None:
     """Print the second table, and what did not count."""
-    header = ("rate/s", "tool", "p50 ms", "p99 ms", "p99 worst", "max ms", "arrived", "CPU us/req", "others", "steal", "rounds")
+    header = (
+        "rate/s",
+        "tool",
+        "p50 ms",
+        "p99 ms",
+        "best..worst",
+        "max ms",
+        "arrived",
+        "connections",
+        "CPU us/req",
+        "others",
+        "steal",
+        "rounds",
+    )
     _print(LATENESS_TITLE, LATENESS_CAPTION, header, [_punctuality_cells(row) for row in punctualities(attacks)], file)
     _print_errors(((attack.tool, f"{attack.rate_per_s:,}/s, round {attack.round}", attack.error) for attack in attacks), file)
     _print_disturbed([attack.usage for attack in attacks], file)
@@ -74,12 +88,15 @@ def _range(spread: Spread | None) -> str:
 
 
 def _punctuality_cells(row: Punctuality) -> tuple[str, ...]:
-    late = row.lateness
     return (
         f"{row.rate_per_s:,}",
         row.tool,
-        *(f"{value_s * 1e3:,.3f}" for value_s in (late.p50_s, late.p99_s, row.worst_p99_s, late.max_s)),
+        f"{row.lateness.p50_s * 1e3:,.3f}",
+        f"{row.lateness.p99_s * 1e3:,.3f}",
+        f"{row.p99_s.least * 1e3:,.3f}..{row.p99_s.most * 1e3:,.3f}",
+        f"{row.lateness.max_s * 1e3:,.3f}",
         f"{row.arrived_share:.1%}",
+        f"{row.connections:,.0f}",
         f"{row.cpu_us:,.1f}",
         f"{row.others_share:.0%}",
         f"{row.steal_share:.0%}",
@@ -90,7 +107,7 @@ def _punctuality_cells(row: Punctuality) -> tuple[str, ...]:
 def _print(title: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], file: TextIO) -> None:
     """Print one table: its first column that holds names to the left, figures to the right."""
     terminal = file.isatty()
-    console = Console(file=file, width=None if terminal else PLAIN_WIDTH, highlight=False, markup=False)
+    console = Console(file=file, width=WIDTH, highlight=False, markup=False)
     table = Table(box=box.SIMPLE_HEAD if terminal else box.MARKDOWN)
     for name in header:
         table.add_column(name, justify="left" if name == "tool" else "right", no_wrap=True)

@@ -1,0 +1,167 @@
+"""``loadgen hit`` as people use it: the real command against a real server, and the real figures against what the server saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from tests.engine.scripted_server import PATIENCE_S, close, forever, receive, send, serving, silence
+
+if TYPE_CHECKING:
+    from anyio.abc import Process
+
+pytestmark = pytest.mark.anyio
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nKevin"
+OVERFLOW_BODY = b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
+OVERFLOW = b"HTTP/1.1 503 x\r\ncontent-length: %d\r\n\r\n%s" % (len(OVERFLOW_BODY), OVERFLOW_BODY)
+
+
+class Ended:
+    """How a command ended."""
+
+    def __init__(self, code: int, stdout: bytes, stderr: bytes) -> None:
+        self.code = code
+        self.stdout = stdout.decode()
+        self.stderr = stderr.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+async def hit(address: tuple[str, int], *options: str) -> Ended:
+    with anyio.fail_after(PATIENCE_S):
+        ended = await anyio.run_process(
+            [sys.executable, "-m", "loadgen", "hit", f"http://{address[0]}:{address[1]}/", *options], check=False
+        )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def counted(report: Any) -> dict[str, int]:
+    return {outcome: count for outcome, count in report["outcomes"].items() if count}
+
+
+async def test_exactly_so_many_requests_are_sent_as_were_asked_for() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-n", "100", "-c", "7", "--json")
+    assert ended.code == 0, ended.stderr
+    assert counted(ended.json) == {"ok": 100}
+    assert (server.requests, server.connections) == (100, 7)
+    assert ended.json["statuses"] == {"200": 100}
+    assert ended.json["load"] == {"model": "closed", "users": 7}
+    assert ended.json["validity"] == {"state": "VALID", "reasons": []}
+    assert 0 < ended.json["latency_s"]["ok"]["p50"] <= ended.json["latency_s"]["ok"]["max"]
+
+
+async def test_two_processes_send_exactly_so_many_as_well() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-n", "101", "-c", "6", "--processes", "2", "--json")
+    assert ended.code == 0, ended.stderr
+    assert (counted(ended.json), ended.json["processes"]) == ({"ok": 101}, 2)
+    assert (server.requests, server.connections) == (101, 6)
+
+
+async def test_a_duration_ends_the_load_and_every_request_is_accounted_for() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-z", "500ms", "-c", "3", "--json")
+    assert counted(ended.json) == {"ok": server.requests}
+    assert ended.json["duration_s"] >= 0.5
+
+
+async def test_a_rate_is_kept_whatever_the_answers_do() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-r", "200", "-n", "100", "--json")
+    assert counted(ended.json) == {"ok": 100}
+    assert ended.json["load"] == {"model": "open", "rate_per_s": 200.0, "arrivals": "constant", "max_in_flight": 1000}
+    assert ended.json["rate_per_s"] == pytest.approx(200, rel=0.2)
+    assert server.requests == 100
+
+
+async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
+    async with serving([forever(receive, send(OK), receive, send(OVERFLOW))]) as server:
+        ended = await hit(server.address, "-n", "20", "-c", "1")
+    assert ended.code == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith("20 requests in ")
+    rows = {line.split()[0]: line.split()[1:3] for line in lines if line.startswith(("ok", "overflow"))}
+    assert rows == {"ok": ["10", "50.0%"], "overflow": ["10", "50.0%"]}
+    assert "  status 200: 10, 503: 10" in lines
+    assert "Distribution of ok" in lines
+    assert sum(int(line.split()[3]) for line in lines if line.startswith("  to ")) == 10
+    assert lines[-1].startswith("VALID: the hammer used ")
+
+
+async def test_what_was_expected_decides_what_is_ok() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        assert counted((await hit(server.address, "-n", "3", "--expect-body", "Kevin", "--json")).json) == {"ok": 3}
+        assert counted((await hit(server.address, "-n", "3", "--expect-body", "Kelvin", "--json")).json) == {"wrong_body": 3}
+        assert counted((await hit(server.address, "-n", "3", "--expect-status", "204", "--json")).json) == {"http_error": 3}
+
+
+async def test_a_request_without_an_answer_times_out_after_the_time_that_was_given() -> None:
+    async with serving([receive, silence]) as server:
+        ended = await hit(server.address, "-n", "2", "-c", "2", "--timeout", "100ms", "--json")
+    assert counted(ended.json) == {"timeout": 2}
+    assert ended.json["latency_s"]["timeout"]["p50"] >= 0.1
+
+
+async def test_refused_connections_are_counted_with_the_system_s_reason() -> None:
+    async with serving([close]) as server:
+        address = server.address
+    ended = await hit(address, "-n", "3", "-c", "1")
+    assert "connect failed with ECONNREFUSED: 3" in ended.stdout
+    assert ended.code == 0, "the target's fault, not the hammer's"
+
+
+async def test_a_foreign_target_is_refused_with_exit_code_3_and_nothing_is_sent() -> None:
+    ended = await hit(("192.0.2.1", 80), "-n", "1")
+    assert (ended.code, ended.stdout) == (3, "")
+    assert "--allow-host 192.0.2.1" in ended.stderr
+
+
+async def started(*arguments: str) -> Process:
+    return await anyio.open_process([sys.executable, "-m", "loadgen", "hit", *arguments])
+
+
+async def read_all(process: Process) -> str:
+    assert process.stdout is not None
+    return b"".join([chunk async for chunk in process.stdout]).decode()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_an_interrupted_load_shows_what_was_measured_until_then(number: signal.Signals, code: int, processes: str) -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        process = await started(f"http://127.0.0.1:{server.address[1]}/", "-z", "60s", "-c", "2", "--processes", processes, "--json")
+        await server.until(lambda: server.requests > 50)
+        process.send_signal(number)
+        with anyio.fail_after(PATIENCE_S):
+            report = json.loads(await read_all(process))
+            assert await process.wait() == code
+    assert report["validity"] == {"state": "INVALID", "reasons": [f"interrupted by {number.name}"]}
+    assert report["outcomes"]["ok"] > 0
+
+
+async def test_a_hammer_process_that_dies_makes_the_load_invalid() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        process = await started(f"http://127.0.0.1:{server.address[1]}/", "-z", "60s", "-c", "2", "--processes", "2", "--json")
+        await server.until(lambda: server.requests > 50 and server.connections == 2)
+        (child, *_) = children(process.pid)
+        os.kill(child, signal.SIGKILL)
+        with anyio.fail_after(PATIENCE_S):
+            report = json.loads(await read_all(process))
+            assert await process.wait() == 4
+    assert report["validity"]["state"] == "INVALID"
+    assert "died" in report["validity"]["reasons"][0]
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
