@@ -1,4 +1,5 @@
 # make run    from a fresh clone to a verdict
+# make bench  the hammer against other load tools
 # make test   everything that guards the project: format, lint, types, import contracts, tests
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help run test format lint types imports tests ledgers lock clean
+.PHONY: help run test format lint types imports tests ledgers bench lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,6 +40,9 @@ format: $(VENV)/.dev  ## rewrite the code as the formatter wants it
 
 ledgers: $(VENV)/.run  ## N runs in a row; each must end VALID with every ledger at 0 (N=20)
 	$(BIN)/python tests/bench/ledgers.py --runs $(or $(N),20)
+
+bench: $(VENV)/.dev  ## CPU per request and lateness of every load tool that is installed (BENCH='--rounds 5 --path DIR')
+	$(BIN)/python -m tests.bench.hammers $(BENCH)
 
 lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
 	$(PIP) install uv

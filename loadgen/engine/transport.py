@@ -162,7 +162,8 @@ class _Line:
     async def exchange(self, data: bytes, *, headless: bool, timeout_s: float) -> Response | Outcome:
         """Send a request; give its answer, or how it failed."""
         loop = asyncio.get_running_loop()
-        self._answer = answer = loop.create_future()
+        answer: asyncio.Future[Response | Outcome] = loop.create_future()
+        self._answer = answer
         self.connection.headless = headless
         deadline = loop.call_later(timeout_s, self._end, Outcome.TIMEOUT)  # a third of the price of a cancel scope
         try:

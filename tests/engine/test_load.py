@@ -360,6 +360,7 @@ async def test_more_than_may_be_in_flight_counts_as_unsent_and_the_next_burst_co
         assert server.peak <= 4
 
 
+@pytest.mark.xfail(strict=True, reason="reported: lanes that are being opened beforehand are not dropped")
 async def test_an_abort_while_connections_are_being_opened_leaves_none() -> None:
     async with serving(ALWAYS_OK) as server, silently_driven(server.address, Burst(20, 0.0)) as load:
         async with anyio.create_task_group() as tasks:

@@ -276,3 +276,27 @@ def test_a_bug_ends_with_1(loadgen: Loadgen) -> None:
     ended = loadgen.run("run", TUTORIAL, program=broken)
     assert ended.code == 1
     assert "Traceback" in ended.stderr
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_hammer_process_that_dies_makes_the_run_invalid_and_the_policy_is_removed(loadgen: Loadgen, victim: int) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "4", "--processes", "2")
+    wait_for_line(process, "--- limited")
+    hammers = sorted(pid for pid, line in loadgen.processes() if "loadgen.engine.process" in line)
+    os.kill(hammers[victim], signal.SIGKILL)
+    ended = finish(process)
+    report = loadgen.report()
+    assert ended.code == 4
+    assert f"(process {hammers[victim]}) died" in report["validity"]["reasons"][0]
+    assert report["restore"]["state"] == "verified"
+    assert [each["name"] for each in report["phases"]] == ["baseline", "limited"]
+    assert not loadgen.leftovers()
+    assert not loadgen.run_folders()
+
+
+def test_hammer_processes_end_when_their_parent_is_killed(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "2", "--processes", "2")
+    wait_for_line(process, "--- baseline")
+    process.kill()
+    process.communicate()
+    until(lambda: not loadgen.leftovers(), "every process has ended")

@@ -185,3 +185,37 @@ def test_two_runs_side_by_side_do_not_meet(loadgen: Loadgen, tmp_path: Path) -> 
     assert [loadgen.report()["verdict"]["state"], other.report()["verdict"]["state"]] == ["enforced", "not_enforced"]
     assert not loadgen.leftovers()
     assert not loadgen.run_folders()
+
+
+def test_of_every_burst_exactly_as_many_are_admitted_as_the_limit_allows(loadgen: Loadgen) -> None:
+    ended = loadgen.run_scenario(SCENARIOS / "bursts.yaml", "--duration", "2s")
+    report = loadgen.report()
+    limited = phase(report, "limited")
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert [client["service"]["peak_in_flight"] for client in limited["clients"]] == [5] * 10
+    assert [client["service"]["peak_in_flight"] for client in phase(report, "baseline")["clients"]] == [20] * 10
+    for client in limited["clients"]:
+        assert client["outcomes"][Outcome.OK] % 5 == 0, "an admitted burst that began before the phase may end in it, but only whole"
+    assert limited["ledger"]["difference"] == 0
+
+
+def test_a_ramp_ends_with_more_requests_than_it_begins_with(loadgen: Loadgen, tmp_path: Path) -> None:
+    ramp = variant(
+        tmp_path / "ramp.yaml", SCENARIOS / "http2-max-requests.yaml", ("rate: 50/s", "rate: 10/s\n  stages: [{rate: 100/s, ramp: 4s}]")
+    )
+    ended = loadgen.run_scenario(ramp, "--duration", "2s", "--clients", "4")
+    report = loadgen.report()
+    assert report["validity"]["state"] == "VALID", ended.stdout
+    assert phase(report, "recovered")["requests"] > 2 * phase(report, "baseline")["requests"]
+
+
+def test_the_load_of_several_processes_balances_to_the_request_as_well(loadgen: Loadgen) -> None:
+    ended = loadgen.run_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "2s", "--processes", "3")
+    report = loadgen.report()
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert "first request from 3 processes" in ended.stderr
+    assert report["environment"]["processes"] == 3
+    assert phase(report, "limited")["ledger"]["client"] > 0
+    for each in report["phases"]:
+        assert [client["ledger"]["difference"] for client in each["clients"]] == [0] * 10
+    assert not loadgen.leftovers()

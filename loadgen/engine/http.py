@@ -1,0 +1,396 @@
+"""How does a load get to the target with httpx? The carrier for HTTP/2, for TLS, and for flows that users write.
+
+A flow is a coroutine function of one ``httpx.AsyncClient``. Each of its HTTP requests counts as one request: the latency of the first runs
+from the moment the iteration was due, that of the others from the moment they were sent. Every user of the load has a client of its own,
+with its own cookies and connections.
+
+What a mistake in a flow does: the requests that were sent stay counted as they ended. An iteration that sent none counts as one unsent
+request, and the next one waits a little, as after a refused connection. The failure itself is kept in ``HttpCarrier.failures``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib.util
+import re
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+
+from loadgen.engine.flow import Failures, load_flow
+from loadgen.engine.lanes import CONNECT_PAUSE_S, CONNECTING_AT_ONCE
+from loadgen.engine.load import clock
+from loadgen.engine.transport import Http2Transport, WireTransport
+from loadgen.engine.wire import MAX_RESPONSE_BYTES
+from loadgen.errors import UsageError
+from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyio.abc import TaskGroup
+
+    from loadgen.engine.load import ClientLoad
+
+STOP_S = 1.0
+"""How long ``on_stop`` may take."""
+KNOWN_URLS = 256
+
+
+# What is sent.
+
+
+@dataclass(frozen=True, slots=True)
+class HttpShot:
+    """What is sent where, what is expected back, and how long that may take; or the ``flow`` that says so, as ``module:function``.
+
+    ``verify``: whether a server's certificate is checked, or the file with the authorities to check it with. A flow may talk to the host of
+    ``url``, to which its relative URLs belong, and to ``hosts``. All of its answers are held against ``expected``.
+    """
+
+    url: str
+    method: str = "GET"
+    headers: tuple[tuple[str, str], ...] = ()
+    content: bytes = b""
+    expected: Expected = field(default_factory=Expected)
+    timeout_s: float = 10.0
+    max_bytes: int = MAX_RESPONSE_BYTES
+    http2: bool = False
+    verify: bool | str = True
+    flow: str = ""
+    hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        url = httpx.URL(self.url)
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise UsageError(f"{self.url!r} is no http:// or https:// URL")
+        if self.http2 and importlib.util.find_spec("h2") is None:
+            raise UsageError("HTTP/2 needs the package h2, which is not installed", hint="pip install 'httpx[http2]'")
+
+    def tls(self) -> ssl.SSLContext:
+        """Make the rules for TLS connections.
+
+        Raises UsageError if the file with the authorities cannot be used.
+        """
+        if isinstance(self.verify, bool):
+            context = httpx.create_ssl_context(verify=self.verify)
+        else:
+            try:
+                context = ssl.create_default_context(cafile=self.verify)
+            except OSError as error:
+                raise UsageError(
+                    f"the certificates in {self.verify!r} cannot be used: {error}", hint="name a file with certificates in PEM form"
+                ) from error
+        context.set_alpn_protocols(["http/1.1"])  # httpcore sets its own before it connects
+        return context
+
+
+# How a request ends.
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """Tell what became of a request that got no complete response; a transport speaks httpx."""
+    if isinstance(error, httpx.TimeoutException):
+        return Outcome.TIMEOUT
+    if isinstance(error, httpx.ConnectError):
+        return Outcome.CONNECT
+    return Outcome.RESET if isinstance(error, httpx.NetworkError) else Outcome.PROTOCOL
+
+
+_RESOLVER = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
+
+
+def connect_error(error: BaseException) -> str:
+    """Give the system's name of the error that kept a connection from being opened; the certificate and the rest of TLS have one each.
+
+    Whoever tries several addresses buries the reasons: behind causes, in groups, or as ``[Errno 111]`` in a sentence.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "CERTIFICATE"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS"
+        if isinstance(cause, socket.gaierror):
+            return _RESOLVER.get(cause.errno or 0, "OTHER")
+        if isinstance(cause, OSError):
+            number = re.search(r"\[Errno (\d+)\]", str(cause))
+            if name := errno.errorcode.get(cause.errno or int(number[1] if number else 0)):
+                return name
+    return "OTHER"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    if (cause := error.__cause__ or error.__context__) is not None:
+        yield from _causes(cause)
+
+
+class _Counted(httpx.AsyncBaseTransport):
+    """A transport that tells the load how every request on it ended. ``due``: when the next one was, if not when it is sent."""
+
+    def __init__(self, transport: WireTransport | Http2Transport, carrier: HttpCarrier) -> None:
+        self.due: float | None = None
+        self.sent = 0
+        self.last_outcome: Outcome | None = None
+        self._transport = transport
+        self._carrier = carrier
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, and count how it ended."""
+        self._carrier.check_host(request.url)
+        self.sent += 1
+        sent_at = clock()
+        due = sent_at if self.due is None else self.due
+        self.due = None
+        try:
+            response = await self._transport.handle_async_request(request)
+        except Exception as error:
+            self.last_outcome = self._carrier.failed(due, error)
+            raise
+        self.last_outcome = self._carrier.answered(due, response)
+        return response
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+
+class _FlowClient(httpx.AsyncClient):
+    """httpx's client without two things that make up half of its price: it reads a URL once only, and looks for cookies where there are some."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._urls: dict[str, httpx.URL] = {}
+        self._urls_of = self.base_url
+        slow = self.cookies.extract_cookies
+
+        def extract_cookies(response: httpx.Response) -> None:
+            if "set-cookie" in response.headers:
+                slow(response)
+
+        self.cookies.extract_cookies = extract_cookies  # type: ignore[method-assign]
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """Build a request as httpx does."""
+        if isinstance(url, httpx.URL) or options.get("params") is not None or self.params:
+            return super().build_request(method, url, **options)
+        if self._urls_of is not self.base_url or len(self._urls) >= KNOWN_URLS:
+            self._urls.clear()
+            self._urls_of = self.base_url
+        request = super().build_request(method, self._urls.get(url, url), **options)
+        self._urls[url] = request.url
+        return request
+
+
+class _User:
+    """One user of the load: it waits for an iteration to be due, does it, and gives its place back."""
+
+    __slots__ = ("busy", "carried_at", "client", "counted", "due", "ready", "scope", "transport", "work")
+
+    def __init__(self, transport: WireTransport | Http2Transport, counted: _Counted, client: httpx.AsyncClient | None) -> None:
+        self.transport = transport
+        self.counted = counted
+        self.client = client
+        self.work = asyncio.Event()
+        self.scope = anyio.CancelScope()
+        self.due = 0.0
+        self.carried_at = 0.0
+        self.busy = False
+        self.ready = client is None
+
+    def take(self, due: float, now: float) -> None:
+        """Be busy with an iteration."""
+        self.due = due
+        self.carried_at = now
+        self.busy = True
+        self.work.set()
+
+
+class HttpCarrier:
+    """The carrier: a user for each request or iteration at the same time. What flows did wrong is in ``failures``."""
+
+    def __init__(self, load: ClientLoad, shot: HttpShot, tasks: TaskGroup) -> None:
+        self.failures = Failures()
+        self._load = load
+        self._shot = shot
+        self._tasks = tasks
+        self._flow = load_flow(shot.flow) if shot.flow else None
+        self._url = httpx.URL(shot.url)
+        self._request = httpx.Request(shot.method, shot.url, headers=list(shot.headers), content=shot.content or None)
+        self._tls = shot.tls() if shot.flow or self._url.scheme == "https" else None
+        self._hosts = {self._url.host, *(httpx.URL(host=host.strip("[]")).host for host in shot.hosts)}
+        self._users: set[_User] = set()
+        self._idle: list[_User] = []
+        self._dropped = False
+
+    def __repr__(self) -> str:
+        return f"<HttpCarrier {len(self._users)} idle={len(self._idle)}{' dropped' if self._dropped else ''}>"
+
+    # What the load asks for.
+
+    async def open(self, count: int) -> None:
+        """Get so many users ready. HTTP/1.1 connections are opened; an HTTP/2 connection is opened by its first request."""
+        limiter = anyio.CapacityLimiter(CONNECTING_AT_ONCE)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(count - len(self._idle)):
+                tasks.start_soon(self._open_user, limiter)
+
+    async def _open_user(self, limiter: anyio.CapacityLimiter) -> None:
+        async with limiter:
+            user = self._new_user()
+            if isinstance(user.transport, WireTransport):
+                with contextlib.suppress(httpx.HTTPError):  # the request that needs it will tell
+                    await user.transport.connect(self._url)
+            try:
+                await self._start(user)
+            except Exception as error:  # noqa: BLE001  # a user's code may raise anything; it is tried again by the first iteration
+                self._note(error)
+            self._idle.append(user)
+
+    def carry(self, due: float, now: float) -> None:
+        """Have an iteration done by the user that was free last, or by a new one."""
+        user = self._idle.pop() if self._idle else self._new_user()
+        user.take(due, now)
+
+    def recount(self) -> None:
+        """Nothing is remembered between requests."""
+
+    def drop(self) -> None:
+        """Drop all users, and what they are doing."""
+        self._dropped = True
+        self._idle.clear()
+        for user in self._users:
+            user.scope.cancel()
+
+    def all_done_since(self, moment: float) -> bool:
+        """Tell whether every iteration that was begun until a moment on ``clock`` has ended."""
+        return not any(user.busy and user.carried_at <= moment for user in self._users)
+
+    # Users.
+
+    def _new_user(self) -> _User:
+        make = Http2Transport if self._shot.http2 else WireTransport
+        transport = make(timeout_s=self._shot.timeout_s, max_bytes=self._shot.max_bytes, tls=self._tls)
+        counted = _Counted(transport, self)
+        user = _User(transport, counted, self._make_client(counted) if self._flow else None)
+        self._users.add(user)
+        self._tasks.start_soon(self._serve, user)
+        return user
+
+    def _make_client(self, transport: _Counted) -> httpx.AsyncClient:
+        headers = httpx.Headers({"accept-encoding": "identity"})  # to unpack is work that is not to be measured
+        headers.update(list(self._shot.headers))
+        return _FlowClient(transport=transport, base_url=self._shot.url, headers=headers, timeout=self._shot.timeout_s, trust_env=False)
+
+    async def _serve(self, user: _User) -> None:
+        """Do what becomes due for a user, until it is dropped."""
+        try:
+            with user.scope:
+                while True:
+                    await user.work.wait()
+                    user.work.clear()
+                    await self._iterate(user)
+        finally:
+            self._users.discard(user)
+            await self._end(user)
+
+    async def _iterate(self, user: _User) -> None:
+        counted = user.counted
+        counted.sent = 0
+        counted.last_outcome = None
+        try:
+            if not user.ready:
+                await self._start(user)
+            await self._shoot_or_flow(user)
+        except asyncio.CancelledError as error:
+            if _cancelled_from_outside():
+                raise
+            self._note(error)
+        except Exception as error:  # noqa: BLE001  # a user's code may raise anything
+            self._note(error)
+        if self._dropped:
+            return
+        now = clock()
+        if not counted.sent:
+            self._load.ended(now, now, Outcome.UNSENT)
+        user.busy = False
+        self._idle.append(user)
+        pause = not counted.sent or counted.last_outcome is Outcome.CONNECT
+        self._load.follow(now, pause_s=CONNECT_PAUSE_S if pause else 0.0)
+
+    async def _shoot_or_flow(self, user: _User) -> None:
+        user.counted.due = user.due
+        if self._flow is None or user.client is None:
+            await user.counted.handle_async_request(self._request)
+        else:
+            await self._flow.run(user.client)
+
+    async def _start(self, user: _User) -> None:
+        if self._flow is not None and self._flow.on_start is not None and user.client is not None:
+            user.counted.due = None
+            await self._flow.on_start(user.client)
+        user.ready = True
+
+    async def _end(self, user: _User) -> None:
+        """Let the user's code say goodbye, and close its connections, whoever wants everything to end."""
+        with anyio.move_on_after(STOP_S, shield=True):
+            if self._flow is not None and self._flow.on_stop is not None and user.client is not None and user.ready:
+                try:
+                    await self._flow.on_stop(user.client)
+                except Exception as error:  # noqa: BLE001  # a user's code may raise anything
+                    self._note(error)
+        with anyio.CancelScope(shield=True):
+            await (user.counted if user.client is None else user.client).aclose()
+
+    # What a transport reports.
+
+    def check_host(self, url: httpx.URL) -> None:
+        """Raise UsageError if a flow talks to a host that nobody allowed."""
+        if url.host not in self._hosts:
+            raise UsageError(
+                f"a flow wants to send to {url.host!r}, which is not the target", hint="name it with --allow-host if it is yours"
+            )
+
+    def answered(self, due: float, response: httpx.Response) -> Outcome:
+        """Count a complete response."""
+        answer = Response(response.status_code, response.content, "x-envoy-upstream-service-time" in response.headers)
+        outcome = classify(answer, self._shot.expected)
+        if not self._dropped:
+            if outcome is Outcome.OVERFLOW and origin(answer) is Origin.SERVER:
+                self._load.tally.server_overflow += 1
+            self._load.ended(due, clock(), outcome, answer)
+        return outcome
+
+    def failed(self, due: float, error: Exception) -> Outcome:
+        """Count a request that got no complete response."""
+        outcome = outcome_of(error)
+        if not self._dropped:
+            if outcome is Outcome.CONNECT:
+                self._load.tally.connect_errors[connect_error(error)] += 1
+            self._load.ended(due, clock(), outcome)
+        return outcome
+
+    def _note(self, error: BaseException) -> None:
+        """Keep what is a mistake in the flow; what a transport or ``raise_for_status`` raises has been counted as an outcome."""
+        mistake = error.split(_is_data)[1] if isinstance(error, BaseExceptionGroup) else error
+        if mistake is not None and not _is_data(mistake):
+            self.failures.note(mistake)
+
+
+def _is_data(error: BaseException) -> bool:
+    return isinstance(error, httpx.HTTPError) and not isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError))
+
+
+def _cancelled_from_outside() -> bool:
+    """Tell whether it is the owner who wants this task to end, and not a flow that awaited something that it had cancelled itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
