@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 FASTEST_ANSWER_S = 0.0005
+EXPECTED_ANSWER_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Pacing(Protocol):
 
     @property
     def at_once(self) -> int:
-        """How many requests are due at the same moment: so many connections should be open before it."""
+        """How many connections should be open before the load begins."""
 
     @property
     def immediate(self) -> bool:
@@ -64,7 +65,11 @@ class Closed:
 
     users: int
     think: Interval = Interval()
-    at_once: int = 0
+
+    @property
+    def at_once(self) -> int:
+        """Each user has a connection of its own."""
+        return self.users
 
     @property
     def immediate(self) -> bool:
@@ -132,6 +137,7 @@ class RateCourse:
                     now, arrivals = now + duration, stretch.arrived(now + duration)
                 rate = stage.rate_per_s
         self._stretches.append(_Stretch(now, arrivals, rate, 0.0))
+        self.highest_per_s = max(stretch.rate_per_s for stretch in self._stretches)
         self._starts = [stretch.start_s for stretch in self._stretches]
         self._arrivals = [stretch.arrivals for stretch in self._stretches]
 
@@ -153,8 +159,12 @@ class Open:
 
     course: RateCourse
     poisson: bool = False
-    at_once: int = 0
     immediate: bool = False
+
+    @property
+    def at_once(self) -> int:
+        """Little's law, for answers of 10 ms. Without open connections a fast load would begin with hundreds of requests that wait for one."""
+        return math.ceil(self.course.highest_per_s * EXPECTED_ANSWER_S)
 
     def first(self, rng: Random) -> list[float]:
         """Give the first arrival."""

@@ -41,6 +41,11 @@ class Summary:
         """``VALID`` or ``INVALID``."""
         return "INVALID" if self.reasons else "VALID"
 
+    @property
+    def all_ok(self) -> bool:
+        """Whether every request was ok."""
+        return self.tally.outcomes[Outcome.OK] == self.tally.requests
+
     def as_dict(self) -> dict[str, Any]:
         """Give everything as JSON holds it. Fields may be added in a version; none is renamed or taken away."""
         tally = self.tally

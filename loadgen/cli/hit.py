@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 @click.option("--timeout", type=DURATION, default="5s", show_default=True, help="How long an answer may take.")
 @click.option("--expect-status", type=click.IntRange(200, 599), help="The status that counts as ok.  [default: any below 400]")
 @click.option("--expect-body", help="The body that counts as ok, without white space at its ends.")
+@click.option("--http2", is_flag=True, help="Speak HTTP/2; over plain http with prior knowledge.")
+@click.option("--insecure", is_flag=True, help="With https: do not check the server's certificate.")
+@click.option("--cacert", type=click.Path(exists=True, dir_okay=False), help="With https: a file with the authorities to check it with.")
+@click.option("--flow", default="", metavar="MODULE:FUNCTION", help="What each user does: an async function of one httpx.AsyncClient.")
 @click.option("--allow-host", "allowed_hosts", multiple=True, metavar="HOST", help="Allow a target that is not this machine.")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: one for two cores]")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=1, show_default=True, help="Seed of all random choices.")
@@ -41,7 +45,8 @@ def hit(url: str, as_json: bool, quiet: bool, **options: Any) -> int:
     """Send requests to URL and show how they ended: outcomes, latencies, and whether the figures can be trusted.
 
     Only this machine (or, inside a cluster, a name or address of the cluster) may be the target; name any other host with --allow-host.
-    Latency counts from the moment a request was due, to its last byte.
+    Latency counts from the moment a request was due, to its last byte. With --expect-status or --expect-body the exit code is 99 unless every
+    request is ok.
 
     \b
     loadgen hit http://127.0.0.1:8080/ -c 64 -z 10s          64 users, as fast as the answers come
@@ -55,7 +60,10 @@ def hit(url: str, as_json: bool, quiet: bool, **options: Any) -> int:
 
     summary, interrupted = _run(plan_hit(url, **options), quiet=quiet)
     _print(summary, as_json=as_json)
-    return interrupted or (ExitCode.INVALID if summary.reasons else ExitCode.OK)
+    if interrupted or summary.reasons:
+        return interrupted or ExitCode.INVALID
+    expected = options["expect_status"] is not None or options["expect_body"] is not None
+    return ExitCode.EXPECTATIONS_FAILED if expected and not summary.all_ok else ExitCode.OK
 
 
 def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadgen.engine.hammers import default_processes
 from loadgen.engine.lanes import Shot
@@ -20,6 +20,7 @@ from loadgen.target import check_allowed, parse_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadgen.engine.http import HttpShot
     from loadgen.target import Target
 
 CONNECTIONS = 50
@@ -45,6 +46,10 @@ def plan_hit(
     timeout: float,
     expect_status: int | None,
     expect_body: str | None,
+    http2: bool,
+    insecure: bool,
+    cacert: str | None,
+    flow: str,
     allowed_hosts: Sequence[str],
     processes: int | None,
     seed: int,
@@ -56,16 +61,18 @@ def plan_hit(
     if poisson and rate is None:
         raise UsageError("--poisson needs a rate", hint="add for example -r 500/s")
     target = parse_target(url)
-    if target.scheme != "http":
-        raise UsageError("https is not supported by this engine yet")
-    shot = Shot(
-        address=(_resolve(target, allowed_hosts), target.port),
-        request=request_bytes(target, method or ("GET" if data is None else "POST"), headers, _body(data)),
-        expected=Expected(expect_status, None if expect_body is None else expect_body.encode()),
-        timeout_s=timeout,
-        max_bytes=MAX_BYTES,
-        headless=(method or "").upper() == "HEAD",
-    )
+    address = _resolve(target, allowed_hosts)
+    method = method or ("GET" if data is None else "POST")
+    body = _body(data)
+    expected = Expected(expect_status, None if expect_body is None else expect_body.encode())
+    shot: Shot | HttpShot
+    if target.scheme == "http" and not http2 and not flow:
+        request = request_bytes(target, method, headers, body)
+        shot = Shot((address, target.port), request, expected, timeout, max_bytes=MAX_BYTES, headless=method == "HEAD")
+    else:
+        shot = _http_shot(
+            target, method, headers, body, expected, timeout, http2=http2, verify=cacert or not insecure, flow=flow, hosts=allowed_hosts
+        )
     most = connections or (CONNECTIONS if rate is None else IN_FLIGHT)
     if limit is None and duration is None:
         duration = DURATION_S
@@ -87,6 +94,25 @@ def plan_hit(
         for number in range(count)
     ]
     return HitPlan(url, _load(most, rate, poisson=poisson), specs, duration, limit, timeout)
+
+
+def _http_shot(
+    target: Target, method: str, headers: Sequence[str], body: bytes | None, expected: Expected, timeout_s: float, **how: Any
+) -> HttpShot:
+    """Say what the engine on httpx is to send; httpx is imported here and not before."""
+    try:
+        from loadgen.engine.flow import load_flow  # noqa: PLC0415
+        from loadgen.engine.http import HttpShot  # noqa: PLC0415
+    except ImportError as error:
+        raise RefusedError(f"https, HTTP/2 and flows need the package {error.name}", hint="pip install 'loadgen[http]'") from error
+    request_bytes(target, method, headers, body)  # finds the same mistakes
+    if how["flow"]:
+        load_flow(how["flow"])
+    own = tuple((name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in headers))
+    shot = HttpShot(target.url, method, own, body or b"", expected, timeout_s, MAX_BYTES, **how)
+    if target.scheme == "https":
+        shot.tls()
+    return shot
 
 
 def part(whole: int, parts: int, number: int) -> int:

@@ -69,7 +69,7 @@ class Lane(Connection):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is on it, or waits for it to be open."""
+        """Whether a request is on it."""
         return self._busy
 
     @property
@@ -77,14 +77,10 @@ class Lane(Connection):
         """Whether it was opened."""
         return self._transport is not None
 
-    def take(self, due: float, now: float) -> None:
-        """Be busy with a request, before it is sent."""
-        self._busy = True
+    def shoot(self, due: float, sent_at: float, request: bytes, known: Known) -> None:
+        """Send a request; ``known`` are the responses that need no parsing."""
         self.due = due
-        self.sent_at = now
-
-    def shoot(self, request: bytes, known: Known) -> None:
-        """Send; ``known`` are the responses that need no parsing."""
+        self.sent_at = sent_at
         self._known = known
         self.send(request)
 
@@ -119,9 +115,11 @@ class Lanes:
         self._loop = asyncio.get_running_loop()
         self._lanes: set[Lane] = set()
         self._idle: dict[Lane, None] = {}
-        self._waiting: deque[Lane] = deque()
+        self._waiting: deque[tuple[float, float]] = deque()
+        """Requests without a lane: when they were due, and when they were to be sent."""
         self._connecting = 0
         self._known: Known = {}
+        self._dropped = False
         self._watch_deadlines()
 
     def __repr__(self) -> str:
@@ -132,33 +130,26 @@ class Lanes:
     async def open(self, count: int) -> None:
         """Open so many lanes. One that cannot be opened is tried again by the request that needs it."""
         limiter = anyio.CapacityLimiter(CONNECTING_AT_ONCE)
+
+        async def open_one() -> None:
+            async with limiter:
+                await self._open_lane()
+
         async with anyio.create_task_group() as tasks:
             for _ in range(count - len(self._idle)):
-                tasks.start_soon(self._open_lane, limiter)
-
-    async def _open_lane(self, limiter: anyio.CapacityLimiter) -> None:
-        async with limiter:
-            lane = Lane(self, self._load, self._shot)
-            await self._connect(lane)
-            if lane.usable and lane.connected:
-                self._lanes.add(lane)
-                self._idle[lane] = None
+                tasks.start_soon(open_one)
 
     def carry(self, due: float, now: float) -> None:
-        """Send a request on the lane that was free last, or on a new one."""
+        """Send a request on the lane that was free last; without one it waits for a new lane, or for one that becomes free before that."""
         while self._idle:
             lane, _ = self._idle.popitem()
             if lane.usable:
-                lane.take(due, now)
-                lane.shoot(self.request, self._known)
+                lane.shoot(due, now, self.request, self._known)
                 return
-        lane = Lane(self, self._load, self._shot)
-        lane.take(due, now)
-        self._lanes.add(lane)
-        self._waiting.append(lane)
-        if self._connecting < CONNECTING_AT_ONCE:
+        self._waiting.append((due, now))
+        if self._connecting < min(len(self._waiting), CONNECTING_AT_ONCE):
             self._connecting += 1
-            self._tasks.start_soon(self._connect_waiting)
+            self._tasks.start_soon(self._open_for_waiting)
 
     def recount(self) -> None:
         """Forget the known responses: they count in a tally that has ended, or the next answer is to be seen."""
@@ -166,6 +157,7 @@ class Lanes:
 
     def drop(self) -> None:
         """Drop all lanes and what is on them."""
+        self._dropped = True
         self._deadline_timer.cancel()
         for lane in list(self._lanes):
             lane.abort()
@@ -175,36 +167,42 @@ class Lanes:
 
     def all_done_since(self, moment: float) -> bool:
         """Tell whether everything that was sent until a moment on ``clock`` has ended."""
-        return not any(lane.busy and lane.sent_at <= moment for lane in self._lanes)
+        return (not self._waiting or self._waiting[0][1] > moment) and not any(lane.busy and lane.sent_at <= moment for lane in self._lanes)
 
     # Connections.
 
-    async def _connect_waiting(self) -> None:
-        """Open the connections that requests wait for, one after the other."""
+    async def _open_for_waiting(self) -> None:
+        """Open lanes while requests wait for one. A connection that is refused is the end of the request that has waited longest."""
         try:
-            while self._waiting:
-                lane = self._waiting.popleft()
-                if not lane.busy:
-                    continue  # its deadline has passed
-                error = await self._connect(lane)
-                if not lane.busy:
-                    lane.abort()
-                elif error is not None:
-                    self._load.tally.connect_errors[error] += 1
-                    self.failed(lane, Outcome.CONNECT)
-                elif lane.connected:
-                    lane.shoot(self.request, self._known)
+            while len(self._waiting) >= self._connecting:  # else the others who are connecting are enough
+                refused = await self._open_lane()
+                if refused is not None and self._waiting:
+                    self._load.tally.connect_errors[refused] += 1
+                    self._give_up(Outcome.CONNECT, pause_s=CONNECT_PAUSE_S)
         finally:
             self._connecting -= 1
 
-    async def _connect(self, lane: Lane) -> str | None:
-        """Open a lane; give the name of the system's error if it refuses. If that takes too long, the request's own deadline ends it."""
+    async def _open_lane(self) -> str | None:
+        """Open a lane; give the name of the system's error if it is refused. One that takes too long is given up without an error."""
+        lane = Lane(self, self._load, self._shot)
         try:
             with anyio.move_on_after(self._shot.timeout_s):  # the kernel would go on trying for two minutes
                 await self._loop.create_connection(lambda: lane, *self._shot.address)
         except OSError as error:
             return errno.errorcode.get(error.errno or 0, "OTHER")
+        if self._dropped:
+            lane.abort()
+        elif lane.usable and lane.connected:
+            self._lanes.add(lane)
+            self.free(lane)
         return None
+
+    def _give_up(self, outcome: Outcome, *, pause_s: float = 0.0) -> None:
+        """End the request that has waited longest for a lane."""
+        due, _ = self._waiting.popleft()
+        now = clock()
+        self._load.ended(due, now, outcome)
+        self._load.follow(now, pause_s=pause_s)
 
     # How a request ends (called by the lane).
 
@@ -225,17 +223,19 @@ class Lanes:
     def failed(self, lane: Lane, outcome: Outcome) -> None:
         """Count a request that got no complete response."""
         lane.abort()
+        self._lanes.discard(lane)
         now = clock()
         self._load.ended(lane.due, now, outcome)
-        self.free(lane)
-        self._load.follow(now, pause_s=CONNECT_PAUSE_S if outcome is Outcome.CONNECT else 0.0)
+        self._load.follow(now)
 
     def free(self, lane: Lane) -> None:
-        """Take a lane back whose request has ended."""
-        if lane.usable:
-            self._idle[lane] = None
-        else:
+        """Take a lane that has nothing to do: for the request that has waited longest, or to keep."""
+        if not lane.usable:
             self._lanes.discard(lane)
+        elif self._waiting:
+            lane.shoot(*self._waiting.popleft(), self.request, self._known)
+        else:
+            self._idle[lane] = None
 
     def closed(self, lane: Lane) -> None:
         """Forget an idle lane that the peer closed."""
@@ -247,7 +247,9 @@ class Lanes:
     def _watch_deadlines(self) -> None:
         """End what took too long. All requests have the same time to live, so none ends before the oldest one's deadline."""
         now = clock()
-        oldest = now
+        while self._waiting and self._waiting[0][1] + self._shot.timeout_s <= now:
+            self._give_up(Outcome.TIMEOUT)
+        oldest = min(now, self._waiting[0][1]) if self._waiting else now
         for lane in list(self._lanes):
             if lane.busy:
                 if lane.sent_at + self._shot.timeout_s <= now:

@@ -127,8 +127,8 @@ class ClientLoad:
     # What the owner asks for.
 
     async def prepare(self) -> None:
-        """Open the connections that are needed at the same moment."""
-        await self._carrier.open(self._pacing.at_once)
+        """Open the connections that are needed at the same moment, or soon."""
+        await self._carrier.open(min(self._pacing.at_once, self._max_in_flight))
 
     def start(self) -> None:
         """Begin to send."""

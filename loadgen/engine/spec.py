@@ -12,6 +12,8 @@ from loadgen.engine.load import ClientLoad
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from loadgen.engine.http import HttpShot
+    from loadgen.engine.load import Carrier
     from loadgen.pacing import Pacing
 
 
@@ -20,7 +22,7 @@ class LoadSpec:
     """One client's load; ``seed`` makes its random choices, ``limit`` ends it after so many requests."""
 
     name: str
-    shot: Shot
+    shot: Shot | HttpShot
     pacing: Pacing
     seed: str
     max_in_flight: int
@@ -30,9 +32,17 @@ class LoadSpec:
         """Make the load in this process; ``tasks`` own what it does in the background."""
         return ClientLoad(
             self.name,
-            lambda load: Lanes(load, self.shot, tasks),
+            lambda load: _carrier(load, self.shot, tasks),
             self.pacing,
             random.Random(self.seed),
             max_in_flight=self.max_in_flight,
             limit=self.limit,
         )
+
+
+def _carrier(load: ClientLoad, shot: Shot | HttpShot, tasks: TaskGroup) -> Carrier:
+    if isinstance(shot, Shot):
+        return Lanes(load, shot, tasks)
+    from loadgen.engine.http import HttpCarrier  # noqa: PLC0415  # httpx takes a quarter of a second to import
+
+    return HttpCarrier(load, shot, tasks)

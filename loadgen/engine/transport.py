@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import httpcore
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Headers = Sequence[tuple[bytes, bytes]]
 
 TIMEOUT_S = 10.0
+HEADER_NAMES = "loadgen.header_names"
+"""The extension of a response that holds the lowered names of its headers: to ask httpx for one header costs more than to make the set."""
 _PORTS = {"http": 80, "https": 443}
 _CRUMB_BYTES = 64
 """So much of a compressed body is unpacked at a time: gzip makes at most a thousand times as much of it."""
@@ -204,7 +206,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         self._timeout_s = timeout_s
         self._max_bytes = max_bytes
         self._tls = tls
-        self._idle: dict[Origin, list[httpcore.AsyncHTTPConnection]] = defaultdict(list)
+        self._idle: dict[Origin, list[_Http2Line]] = defaultdict(list)
 
     def __repr__(self) -> str:
         return f"<Http2Transport idle={sum(map(len, self._idle.values()))}>"
@@ -223,30 +225,27 @@ class Http2Transport(httpx.AsyncBaseTransport):
         """Close the idle connections."""
         for idle in self._idle.values():
             while idle:
-                await _close(idle.pop())
+                await idle.pop().close()
 
     async def _exchange(self, request: httpx.Request, origin: Origin) -> httpx.Response:
         framed = _framed(request)
         idle = self._idle[origin]
         while True:
-            connection = idle.pop() if idle else self._new_connection(origin, framed.url.origin)
+            line = idle.pop() if idle else _Http2Line(framed.url.origin, self._tls)
             try:
-                response = await self._send(connection, framed)
+                response = await self._send(line, framed)
             except httpcore.ConnectionNotAvailable:
                 continue  # the peer had announced its end before this request was sent
-            if connection.is_idle():
-                idle.append(connection)
+            if line.connection.is_idle():
+                idle.append(line)
             else:
-                await _close(connection)
+                await line.close()
             return response
 
-    def _new_connection(self, origin: Origin, where: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
-        return httpcore.AsyncHTTPConnection(where, ssl_context=self._tls, http1=origin.scheme == "https", http2=True)
-
-    async def _send(self, connection: httpcore.AsyncHTTPConnection, framed: httpcore.Request) -> httpx.Response:
+    async def _send(self, line: _Http2Line, framed: httpcore.Request) -> httpx.Response:
         began = clock()
         try:
-            response = await connection.handle_async_request(framed)
+            response = await line.connection.handle_async_request(framed)
             try:
                 body = await self._read(response)
             finally:
@@ -255,10 +254,10 @@ class Http2Transport(httpx.AsyncBaseTransport):
                 response.status, response.headers, body, max_bytes=self._max_bytes, began=began, extensions=dict(response.extensions)
             )
         except BaseException as error:
-            await _close(connection)
+            await line.close()
             if isinstance(error, (httpx.HTTPError, httpcore.ConnectionNotAvailable)) or not isinstance(error, Exception):
                 raise
-            raise _translated(error, connection) from error
+            raise _translated(error, line.connection) from error
 
     async def _read(self, response: httpcore.Response) -> bytes:
         parts, size = [], 0
@@ -276,9 +275,36 @@ def _framed(request: httpx.Request) -> httpcore.Request:
     return httpcore.Request(request.method, where, headers=request.headers.raw, content=request.stream)
 
 
-async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
-    with anyio.move_on_after(_CLOSE_S, shield=True), contextlib.suppress(Exception):  # broken in whatever way: what counts is that it goes
-        await connection.aclose()
+class _Http2Line:
+    """A connection of httpcore's, and the socket under it."""
+
+    __slots__ = ("_dialer", "connection")
+
+    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
+        self._dialer = _Dialer()
+        self.connection = httpcore.AsyncHTTPConnection(
+            origin, ssl_context=tls, http1=origin.scheme == b"https", http2=True, network_backend=self._dialer
+        )
+
+    async def close(self) -> None:
+        """Close it, in whatever state it is and whoever wants everything to end."""
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            with contextlib.suppress(Exception):  # it may be broken in any way
+                await self.connection.aclose()
+            if self._dialer.stream is not None:
+                await self._dialer.stream.aclose()
+
+
+class _Dialer(httpcore.AnyIOBackend):
+    """Remembers the socket: httpcore forgets it when a request is cancelled while TLS is being agreed on."""
+
+    def __init__(self) -> None:
+        self.stream: httpcore.AsyncNetworkStream | None = None
+
+    async def connect_tcp(self, *where: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        """Open a connection."""
+        self.stream = await super().connect_tcp(*where, **options)
+        return self.stream
 
 
 def _translated(error: Exception, connection: httpcore.AsyncHTTPConnection) -> httpx.TransportError:
@@ -321,7 +347,7 @@ async def _request_bytes(request: httpx.Request, timeout_s: float) -> bytes:
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode("ascii"), request.url.raw_path, lines)
     if head.count(b"\n") != len(headers) + 2 or head.count(b"\r") != len(headers) + 2:
         raise httpx.LocalProtocolError("a header of the request holds a line break")
-    if "transfer-encoding" in request.headers:
+    if any(name.lower() == b"transfer-encoding" for name, _ in headers):
         body = (b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)) if body else b"0\r\n\r\n"
     return head + body
 
@@ -343,10 +369,12 @@ def _whole(
 
     Raises httpx.DecodingError or httpx.RemoteProtocolError if it cannot be unpacked or is too large then.
     """
-    response = httpx.Response(status, headers=list(headers), stream=httpx.ByteStream(body), extensions=extensions)
-    if body and "content-encoding" in response.headers:
-        body = _unpacked(headers, body, max_bytes)
-    response._content = body  # noqa: SLF001  # what reading the stream would find out, and a fifth of the price of the whole request
+    names = frozenset([name.lower() for name, _ in headers])
+    content = _unpacked(headers, body, max_bytes) if body and b"content-encoding" in names else body
+    response = httpx.Response(
+        status, headers=list(headers), stream=httpx.ByteStream(body), extensions={**(extensions or {}), HEADER_NAMES: names}
+    )
+    response._content = content  # noqa: SLF001  # what reading the stream would find out, and a fifth of the price of the whole request
     response.elapsed = timedelta(seconds=clock() - began)
     return response
 

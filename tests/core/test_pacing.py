@@ -130,6 +130,10 @@ def test_a_closed_load_slows_down_with_its_answers() -> None:
     assert fast == pytest.approx(10 * slow, rel=0.02)
 
 
+def test_every_user_of_a_closed_load_has_a_connection_from_the_start() -> None:
+    assert Closed(7).at_once == 7
+
+
 # Open: arrivals at a rate, whatever the answers do.
 
 
@@ -322,6 +326,29 @@ def test_due_times_of_an_open_load_never_go_back(rate: float, stages: list[Stage
         following = pacing.after_due(due, rng)
         assert following is None or following >= due
         due = following
+
+
+@pytest.mark.parametrize(
+    ("rate", "stages", "highest"),
+    [
+        (100, (), 100),
+        (100, (Stage(2000, ramp_s=1), Stage(10, ramp_s=1)), 2000),
+        (100, (Stage(2000, hold_s=1), Stage(10)), 2000),
+        (100, (Stage(10),), 10),
+        (0, (Stage(0, hold_s=1), Stage(300, ramp_s=1)), 300),
+    ],
+)
+def test_a_course_knows_its_highest_rate_and_an_open_load_the_connections_for_answers_of_10_ms_at_that_rate(
+    rate: float, stages: tuple[Stage, ...], highest: float
+) -> None:
+    course = RateCourse(rate, stages)
+    assert course.highest_per_s == highest
+    assert Open(course).at_once == Open(course, poisson=True).at_once == math.ceil(highest * 0.01)
+
+
+@pytest.mark.xfail(strict=True, reason="reported: a rate that only the end of a ramp reaches is not seen")
+def test_the_highest_rate_may_be_the_end_of_a_ramp() -> None:
+    assert RateCourse(100, [Stage(2000, ramp_s=1), Stage(10)]).highest_per_s == 2000
 
 
 # Burst: so many at the same moment, and again when all have ended.

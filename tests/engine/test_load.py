@@ -360,7 +360,6 @@ async def test_more_than_may_be_in_flight_counts_as_unsent_and_the_next_burst_co
         assert server.peak <= 4
 
 
-@pytest.mark.xfail(strict=True, reason="reported: lanes that are being opened beforehand are not dropped")
 async def test_an_abort_while_connections_are_being_opened_leaves_none() -> None:
     async with serving(ALWAYS_OK) as server, silently_driven(server.address, Burst(20, 0.0)) as load:
         async with anyio.create_task_group() as tasks:
@@ -641,12 +640,11 @@ anyio.run(starve, backend_options={"use_uvloop": sys.argv[1] == "uvloop"})
 @contextlib.contextmanager
 def one_local_port() -> Iterator[None]:
     """Let all sockets that are made in Python have the same local port, if they do not ask for one."""
-    made = socket.socket
-    with made() as free:
+    with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    class Narrow(made):
+    class Narrow(socket.socket):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("HH", port, port))
@@ -671,7 +669,7 @@ async def test_requests_that_find_no_free_port_end_as_connect_and_those_that_hav
         counted = outcomes(load.tally)
         assert counted.keys() == {Outcome.OK, Outcome.CONNECT}
         assert load.total.connect_errors == {"EADDRNOTAVAIL": counted[Outcome.CONNECT]}
-        assert counted[Outcome.CONNECT] <= most_attempts(2, clock() - started)
+        assert counted[Outcome.CONNECT] <= most_attempts(3, clock() - started)
         assert server.connections == 1
 
 

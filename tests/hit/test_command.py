@@ -101,9 +101,12 @@ async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
 
 async def test_what_was_expected_decides_what_is_ok() -> None:
     async with serving([forever(receive, send(OK))]) as server:
-        assert counted((await hit(server.address, "-n", "3", "--expect-body", "Kevin", "--json")).json) == {"ok": 3}
-        assert counted((await hit(server.address, "-n", "3", "--expect-body", "Kelvin", "--json")).json) == {"wrong_body": 3}
-        assert counted((await hit(server.address, "-n", "3", "--expect-status", "204", "--json")).json) == {"http_error": 3}
+        met = await hit(server.address, "-n", "3", "--expect-body", "Kevin", "--json")
+        other_body = await hit(server.address, "-n", "3", "--expect-body", "Kelvin", "--json")
+        other_status = await hit(server.address, "-n", "3", "--expect-status", "204", "--json")
+    assert (met.code, counted(met.json)) == (0, {"ok": 3})
+    assert (other_body.code, counted(other_body.json)) == (99, {"wrong_body": 3})
+    assert (other_status.code, counted(other_status.json)) == (99, {"http_error": 3})
 
 
 async def test_a_request_without_an_answer_times_out_after_the_time_that_was_given() -> None:
