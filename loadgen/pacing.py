@@ -128,16 +128,17 @@ class RateCourse:
 
     def __init__(self, rate_per_s: float, stages: Iterable[Stage] = ()) -> None:
         self._stretches: list[_Stretch] = []
-        now, arrivals, rate = 0.0, 0.0, rate_per_s
+        now, arrivals, rate, highest = 0.0, 0.0, rate_per_s, 0.0
         for stage in stages:
             for duration, slope in ((stage.ramp_s, (stage.rate_per_s - rate) / stage.ramp_s if stage.ramp_s else 0.0), (stage.hold_s, 0.0)):
                 if duration:
                     stretch = _Stretch(now, arrivals, rate, slope)
                     self._stretches.append(stretch)
                     now, arrivals = now + duration, stretch.arrived(now + duration)
+                    highest = max(highest, rate, stage.rate_per_s)
                 rate = stage.rate_per_s
         self._stretches.append(_Stretch(now, arrivals, rate, 0.0))
-        self.highest_per_s = max(stretch.rate_per_s for stretch in self._stretches)
+        self.highest_per_s = max(highest, rate)
         self._starts = [stretch.start_s for stretch in self._stretches]
         self._arrivals = [stretch.arrivals for stretch in self._stretches]
 

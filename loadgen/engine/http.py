@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import importlib.util
-import re
-import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,16 +21,15 @@ import anyio
 import httpx
 
 from loadgen.engine.flow import Failures, load_flow
+from loadgen.engine.http2 import Http2Transport
 from loadgen.engine.lanes import CONNECT_PAUSE_S, CONNECTING_AT_ONCE
 from loadgen.engine.load import clock
-from loadgen.engine.transport import HEADER_NAMES, Http2Transport, WireTransport
+from loadgen.engine.transport import HEADER_NAMES, WireTransport, connect_error, outcome_of
 from loadgen.engine.wire import MAX_RESPONSE_BYTES
 from loadgen.errors import UsageError
 from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anyio.abc import TaskGroup
 
     from loadgen.engine.load import ClientLoad
@@ -92,47 +88,7 @@ class HttpShot:
         return context
 
 
-# How a request ends.
-
-
-def outcome_of(error: Exception) -> Outcome:
-    """Tell what became of a request that got no complete response; a transport speaks httpx."""
-    if isinstance(error, httpx.TimeoutException):
-        return Outcome.TIMEOUT
-    if isinstance(error, httpx.ConnectError):
-        return Outcome.CONNECT
-    return Outcome.RESET if isinstance(error, httpx.NetworkError) else Outcome.PROTOCOL
-
-
-_RESOLVER = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
-
-
-def connect_error(error: BaseException) -> str:
-    """Give the system's name of the error that kept a connection from being opened; the certificate and the rest of TLS have one each.
-
-    Whoever tries several addresses buries the reasons: behind causes, in groups, or as ``[Errno 111]`` in a sentence.
-    """
-    for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return "CERTIFICATE"
-        if isinstance(cause, ssl.SSLError):
-            return "TLS"
-        if isinstance(cause, socket.gaierror):
-            return _RESOLVER.get(cause.errno or 0, "OTHER")
-        if isinstance(cause, OSError):
-            number = re.search(r"\[Errno (\d+)\]", str(cause))
-            if name := errno.errorcode.get(cause.errno or int(number[1] if number else 0)):
-                return name
-    return "OTHER"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _causes(each)
-    if (cause := error.__cause__ or error.__context__) is not None:
-        yield from _causes(cause)
+# How a request is counted.
 
 
 class _Counted(httpx.AsyncBaseTransport):

@@ -55,7 +55,7 @@ _NOTHING: Known = {}
 class Lane(Connection):
     """A connection, and the request on it: ``due`` and ``sent_at`` on ``clock``."""
 
-    __slots__ = ("_known", "_lanes", "_load", "candidate", "due", "sent_at")
+    __slots__ = ("_known", "_lanes", "_load", "_request", "candidate", "due", "sent_at")
 
     def __init__(self, lanes: Lanes, load: ClientLoad, shot: Shot) -> None:
         super().__init__(lanes, max_bytes=shot.max_bytes)
@@ -64,6 +64,7 @@ class Lane(Connection):
         self.due = 0.0
         self.sent_at = 0.0
         self._lanes = lanes
+        self._request = shot.request
         self._load = load
         self._known = _NOTHING
 
@@ -77,12 +78,12 @@ class Lane(Connection):
         """Whether it was opened."""
         return self._transport is not None
 
-    def shoot(self, due: float, sent_at: float, request: bytes, known: Known) -> None:
+    def shoot(self, due: float, sent_at: float, known: Known) -> None:
         """Send a request; ``known`` are the responses that need no parsing."""
         self.due = due
         self.sent_at = sent_at
         self._known = known
-        self.send(request)
+        self.send(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Count a known response and go on; everything else takes the long way. This is the hot path."""
@@ -96,7 +97,8 @@ class Lane(Connection):
         record(now - self.due)
         if self._load.immediate:
             self.due = self.sent_at = now
-            self._write(self._lanes.request)
+            write = self._write  # in two steps: Python 3.11 does not specialize a call of what is in a slot
+            write(self._request)
         else:
             self._known = _NOTHING
             self._busy = False
@@ -108,7 +110,6 @@ class Lanes:
     """The connections of one load, and the requests that wait for one to be open."""
 
     def __init__(self, load: ClientLoad, shot: Shot, tasks: TaskGroup) -> None:
-        self.request = shot.request
         self._load = load
         self._shot = shot
         self._tasks = tasks
@@ -144,7 +145,7 @@ class Lanes:
         while self._idle:
             lane, _ = self._idle.popitem()
             if lane.usable:
-                lane.shoot(due, now, self.request, self._known)
+                lane.shoot(due, now, self._known)
                 return
         self._waiting.append((due, now))
         if self._connecting < min(len(self._waiting), CONNECTING_AT_ONCE):
@@ -175,26 +176,30 @@ class Lanes:
         """Open lanes while requests wait for one. A connection that is refused is the end of the request that has waited longest."""
         try:
             while len(self._waiting) >= self._connecting:  # else the others who are connecting are enough
-                refused = await self._open_lane()
-                if refused is not None and self._waiting:
-                    self._load.tally.connect_errors[refused] += 1
-                    self._give_up(Outcome.CONNECT, pause_s=CONNECT_PAUSE_S)
+                failure = await self._open_lane()
+                if failure is not None and self._waiting:
+                    outcome, error = failure
+                    if error:
+                        self._load.tally.connect_errors[error] += 1
+                    self._give_up(outcome, pause_s=CONNECT_PAUSE_S)
         finally:
             self._connecting -= 1
 
-    async def _open_lane(self) -> str | None:
-        """Open a lane; give the name of the system's error if it is refused. One that takes too long is given up without an error."""
+    async def _open_lane(self) -> tuple[Outcome, str] | None:
+        """Open a lane; say why there is none, with the name of the system's error. One that takes too long is given up without an error."""
         lane = Lane(self, self._load, self._shot)
         try:
-            with anyio.move_on_after(self._shot.timeout_s):  # the kernel would go on trying for two minutes
+            with anyio.move_on_after(self._shot.timeout_s) as patience:  # the kernel would go on trying for two minutes
                 await self._loop.create_connection(lambda: lane, *self._shot.address)
         except OSError as error:
-            return errno.errorcode.get(error.errno or 0, "OTHER")
-        if self._dropped:
+            return Outcome.CONNECT, errno.errorcode.get(error.errno or 0, "OTHER")
+        if self._dropped or patience.cancelled_caught:  # one that was made just then is closed by the loop, which tells nobody
             lane.abort()
         elif lane.usable and lane.connected:
             self._lanes.add(lane)
             self.free(lane)
+        elif lane.connected:
+            return Outcome.RESET, ""  # closed, or spoken on, before it could be asked anything
         return None
 
     def _give_up(self, outcome: Outcome, *, pause_s: float = 0.0) -> None:
@@ -233,7 +238,7 @@ class Lanes:
         if not lane.usable:
             self._lanes.discard(lane)
         elif self._waiting:
-            lane.shoot(*self._waiting.popleft(), self.request, self._known)
+            lane.shoot(*self._waiting.popleft(), self._known)
         else:
             self._idle[lane] = None
 

@@ -1,4 +1,4 @@
-"""How does an httpx request get to its target? On the wire engine's HTTP/1.1 connections, or on one HTTP/2 connection per request in flight.
+"""How does an httpx request get to its target on the wire engine's HTTP/1.1 connections?
 
 The law: an answer is read as a whole before it is given, within one deadline and one cap, so that neither a drip nor a gzip bomb gets past
 them. A request that fails or is cancelled takes its connection with it; one that ended well leaves it to the next request.
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import re
+import socket
+import ssl
 from collections import defaultdict
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
-import httpcore
 import httpx
 
 from loadgen.engine.load import clock
@@ -23,7 +26,6 @@ from loadgen.engine.wire import MAX_RESPONSE_BYTES, Connection
 from loadgen.outcome import Outcome, Response
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator, Sequence
 
     Headers = Sequence[tuple[bytes, bytes]]
@@ -34,7 +36,6 @@ HEADER_NAMES = "loadgen.header_names"
 _PORTS = {"http": 80, "https": 443}
 _CRUMB_BYTES = 64
 """So much of a compressed body is unpacked at a time: gzip makes at most a thousand times as much of it."""
-_CLOSE_S = 1.0
 
 
 class Origin(NamedTuple):
@@ -77,7 +78,7 @@ class WireTransport(httpx.AsyncBaseTransport):
         """Send a request and give its answer, read as a whole."""
         began = clock()
         origin = self._origin(request.url)
-        timeout_s = _timeout_s(request, self._timeout_s)
+        timeout_s = deadline_s(request, self._timeout_s)
         data = await _request_bytes(request, timeout_s)
         line = self._free_line(origin) or await self._connect(origin, timeout_s)
         try:
@@ -87,9 +88,9 @@ class WireTransport(httpx.AsyncBaseTransport):
             raise
         if isinstance(answer, Outcome):
             self._drop(line)
-            raise _FAULTS[answer](_SENTENCES[answer].format(timeout_s=timeout_s, max_bytes=self._max_bytes))
+            raise _FAULTS[answer](SENTENCES[answer].format(timeout_s=timeout_s, max_bytes=self._max_bytes))
         self._take_back(origin, line)
-        return _whole(answer.status, list(answer.headers), answer.body, max_bytes=self._max_bytes, began=began)
+        return whole(answer.status, list(answer.headers), answer.body, max_bytes=self._max_bytes, began=began)
 
     async def connect(self, url: httpx.URL) -> None:
         """Open a connection for a later request."""
@@ -196,142 +197,17 @@ class _Line:
             self._answer.set_result(answer)
 
 
-class Http2Transport(httpx.AsyncBaseTransport):
-    """HTTP/2 under httpx, with the promises of ``WireTransport``: one connection for each request in flight, used again afterwards.
-
-    With TLS the server may choose HTTP/1.1 instead; without, it must know that HTTP/2 is coming.
-    """
-
-    def __init__(self, *, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_RESPONSE_BYTES, tls: ssl.SSLContext | None = None) -> None:
-        self._timeout_s = timeout_s
-        self._max_bytes = max_bytes
-        self._tls = tls
-        self._idle: dict[Origin, list[_Http2Line]] = defaultdict(list)
-
-    def __repr__(self) -> str:
-        return f"<Http2Transport idle={sum(map(len, self._idle.values()))}>"
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and give its answer, read as a whole."""
-        origin = origin_of(request.url)
-        timeout_s = _timeout_s(request, self._timeout_s)
-        try:
-            with anyio.fail_after(timeout_s):
-                return await self._exchange(request, origin)
-        except TimeoutError as error:
-            raise httpx.ReadTimeout(_SENTENCES[Outcome.TIMEOUT].format(timeout_s=timeout_s)) from error
-
-    async def aclose(self) -> None:
-        """Close the idle connections."""
-        for idle in self._idle.values():
-            while idle:
-                await idle.pop().close()
-
-    async def _exchange(self, request: httpx.Request, origin: Origin) -> httpx.Response:
-        framed = _framed(request)
-        idle = self._idle[origin]
-        while True:
-            line = idle.pop() if idle else _Http2Line(framed.url.origin, self._tls)
-            try:
-                response = await self._send(line, framed)
-            except httpcore.ConnectionNotAvailable:
-                continue  # the peer had announced its end before this request was sent
-            if line.connection.is_idle():
-                idle.append(line)
-            else:
-                await line.close()
-            return response
-
-    async def _send(self, line: _Http2Line, framed: httpcore.Request) -> httpx.Response:
-        began = clock()
-        try:
-            response = await line.connection.handle_async_request(framed)
-            try:
-                body = await self._read(response)
-            finally:
-                await response.aclose()
-            return _whole(
-                response.status, response.headers, body, max_bytes=self._max_bytes, began=began, extensions=dict(response.extensions)
-            )
-        except BaseException as error:
-            await line.close()
-            if isinstance(error, (httpx.HTTPError, httpcore.ConnectionNotAvailable)) or not isinstance(error, Exception):
-                raise
-            raise _translated(error, line.connection) from error
-
-    async def _read(self, response: httpcore.Response) -> bytes:
-        parts, size = [], 0
-        async for part in response.aiter_stream():
-            parts.append(part)
-            size += len(part)
-            if size > self._max_bytes:
-                raise httpx.RemoteProtocolError(_SENTENCES[Outcome.PROTOCOL].format(max_bytes=self._max_bytes))
-        return b"".join(parts)
-
-
-def _framed(request: httpx.Request) -> httpcore.Request:
-    url = request.url
-    where = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    return httpcore.Request(request.method, where, headers=request.headers.raw, content=request.stream)
-
-
-class _Http2Line:
-    """A connection of httpcore's, and the socket under it."""
-
-    __slots__ = ("_dialer", "connection")
-
-    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
-        self._dialer = _Dialer()
-        self.connection = httpcore.AsyncHTTPConnection(
-            origin, ssl_context=tls, http1=origin.scheme == b"https", http2=True, network_backend=self._dialer
-        )
-
-    async def close(self) -> None:
-        """Close it, in whatever state it is and whoever wants everything to end."""
-        with anyio.move_on_after(_CLOSE_S, shield=True):
-            with contextlib.suppress(Exception):  # it may be broken in any way
-                await self.connection.aclose()
-            if self._dialer.stream is not None:
-                await self._dialer.stream.aclose()
-
-
-class _Dialer(httpcore.AnyIOBackend):
-    """Remembers the socket: httpcore forgets it when a request is cancelled while TLS is being agreed on."""
-
-    def __init__(self) -> None:
-        self.stream: httpcore.AsyncNetworkStream | None = None
-
-    async def connect_tcp(self, *where: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        """Open a connection."""
-        self.stream = await super().connect_tcp(*where, **options)
-        return self.stream
-
-
-def _translated(error: Exception, connection: httpcore.AsyncHTTPConnection) -> httpx.TransportError:
-    """Say it in httpx's words.
-
-    httpcore lets through what it did not expect: groups of exceptions, bare ssl and h2 errors. It calls a closed connection, a reset stream
-    and garbage alike a protocol error; of these only the last one wraps an exception of the parser's.
-    """
-    if connection.info() == "CONNECTION FAILED":
-        return httpx.ConnectError(str(error) or type(error).__name__)
-    gone = isinstance(error, httpcore.RemoteProtocolError) and not isinstance(error.args[0], Exception)
-    if gone or isinstance(error, (httpcore.NetworkError, OSError)):
-        return httpx.ReadError(str(error) or "the connection was closed or reset")
-    return httpx.RemoteProtocolError(str(error))
-
-
-# What both have in common.
+# What it has in common with the transport for HTTP/2.
 
 _FAULTS = {Outcome.TIMEOUT: httpx.ReadTimeout, Outcome.RESET: httpx.ReadError, Outcome.PROTOCOL: httpx.RemoteProtocolError}
-_SENTENCES = {
+SENTENCES = {
     Outcome.TIMEOUT: "no complete answer within {timeout_s:g} s",
     Outcome.RESET: "the connection was closed or reset",
     Outcome.PROTOCOL: "what came is no HTTP, cut off or more than {max_bytes:,} bytes",
 }
 
 
-def _timeout_s(request: httpx.Request, timeout_s: float) -> float:
+def deadline_s(request: httpx.Request, timeout_s: float) -> float:
     wanted = request.extensions.get("timeout", {}).get("read")
     return timeout_s if wanted is None else min(timeout_s, wanted)
 
@@ -354,7 +230,7 @@ async def _request_bytes(request: httpx.Request, timeout_s: float) -> bytes:
 
 async def _request_body(request: httpx.Request, timeout_s: float) -> bytes:
     if isinstance(request.stream, httpx.ByteStream):
-        return request.content
+        return await request.aread()  # it is there; after a redirect it only has not been asked for
     try:
         with anyio.fail_after(timeout_s):
             return await request.aread()
@@ -362,7 +238,7 @@ async def _request_body(request: httpx.Request, timeout_s: float) -> bytes:
         raise httpx.WriteTimeout(f"the request's body was not there within {timeout_s:g} s") from error
 
 
-def _whole(
+def whole(
     status: int, headers: Headers, body: bytes, *, max_bytes: int, began: float, extensions: dict[str, object] | None = None
 ) -> httpx.Response:
     """Make a response whose body is there.
@@ -398,3 +274,46 @@ class _Crumbs(httpx.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         for start in range(0, len(self._body), _CRUMB_BYTES):
             yield self._body[start : start + _CRUMB_BYTES]
+
+
+# What its failures mean.
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """Tell what became of a request that got no complete response; a transport speaks httpx."""
+    if isinstance(error, httpx.TimeoutException):
+        return Outcome.TIMEOUT
+    if isinstance(error, httpx.ConnectError):
+        return Outcome.CONNECT
+    return Outcome.RESET if isinstance(error, httpx.NetworkError) else Outcome.PROTOCOL
+
+
+_RESOLVER = {value: name for name, value in vars(socket).items() if name.startswith("EAI_")}
+
+
+def connect_error(error: BaseException) -> str:
+    """Give the system's name of the error that kept a connection from being opened; the certificate and the rest of TLS have one each.
+
+    Whoever tries several addresses buries the reasons: behind causes, in groups, or as ``[Errno 111]`` in a sentence.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "CERTIFICATE"
+        if isinstance(cause, ssl.SSLError):
+            return "TLS"
+        if isinstance(cause, socket.gaierror):
+            return _RESOLVER.get(cause.errno or 0, "OTHER")
+        if isinstance(cause, OSError):
+            number = re.search(r"\[Errno (\d+)\]", str(cause))
+            if name := errno.errorcode.get(cause.errno or int(number[1] if number else 0)):
+                return name
+    return "OTHER"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    if (cause := error.__cause__ or error.__context__) is not None:
+        yield from _causes(cause)

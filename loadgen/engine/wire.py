@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
         elif lowered in {b"content-length", b"transfer-encoding"}:
             self._framed = True
         elif lowered == b"connection":
-            self._says_close = b"close" in value.lower()
+            self._says_close |= b"close" in value.lower()
         if self.keep_headers:
             self._headers.append((name, value))
 
@@ -215,7 +215,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._status < _FIRST_FINAL_STATUS and self._status != _SWITCHING_PROTOCOLS:
-            self._reset()  # an interim answer (100 Continue, 103 Early Hints): the final one follows
+            received = self._received
+            self._reset()  # an interim answer (100 Continue, 103 Early Hints): the final one follows, or has begun to
+            self._received = received
         elif not self.headless:
             assert self._parser is not None, "called by it"
             self._complete = True

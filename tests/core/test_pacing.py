@@ -346,7 +346,6 @@ def test_a_course_knows_its_highest_rate_and_an_open_load_the_connections_for_an
     assert Open(course).at_once == Open(course, poisson=True).at_once == math.ceil(highest * 0.01)
 
 
-@pytest.mark.xfail(strict=True, reason="reported: a rate that only the end of a ramp reaches is not seen")
 def test_the_highest_rate_may_be_the_end_of_a_ramp() -> None:
     assert RateCourse(100, [Stage(2000, ramp_s=1), Stage(10)]).highest_per_s == 2000
 

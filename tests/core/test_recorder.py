@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loadgen.outcome import Outcome
@@ -196,6 +196,7 @@ def test_merging_is_commutative_and_associative_and_loses_nothing(first: list[fl
     assert state(left) == state(right) == state(nested) == whole
 
 
+@settings(max_examples=50)
 @given(st.lists(st.lists(st.integers(0, 60 * 10**9), max_size=30), max_size=6), st.randoms(use_true_random=False))
 def test_the_sum_of_merged_parts_is_exact_to_the_nanosecond_in_whatever_order(parts: list[list[int]], random: Random) -> None:
     exact_ns = sum(map(sum, parts))
@@ -290,6 +291,7 @@ def here(each: Tally) -> Tally:
     return each
 
 
+FEW = settings(max_examples=30)  # each of them is many requests
 TALLY_WAYS = pytest.mark.parametrize("send", [here, tally_through_json, tally_through_pickle])
 STATUSES = st.sampled_from([0, 200, 204, 503])
 REQUESTS = st.lists(st.tuples(st.sampled_from(Outcome), STATUSES, DURATIONS), max_size=10)
@@ -309,6 +311,7 @@ def fill(tally: Tally, requests: list[tuple[Outcome, int, float]], errors: list[
 
 
 @TALLY_WAYS
+@FEW
 @given(clients=TALLIES)
 def test_tallies_of_clients_merge_into_what_one_would_have_counted(
     send: Callable[[Tally], Tally], clients: list[tuple[list[tuple[Outcome, int, float]], list[str]]]
@@ -326,6 +329,7 @@ def test_tallies_of_clients_merge_into_what_one_would_have_counted(
 
 
 @TALLY_WAYS
+@FEW
 @given(clients=st.tuples(*[st.tuples(REQUESTS, ERRORS)] * 3))
 def test_merging_tallies_is_commutative_and_associative_to_the_last_digit(
     send: Callable[[Tally], Tally], clients: tuple[tuple[list[tuple[Outcome, int, float]], list[str]], ...]
@@ -338,6 +342,7 @@ def test_merging_tallies_is_commutative_and_associative_to_the_last_digit(
 
 
 @pytest.mark.parametrize("send", [tally_through_json, tally_through_pickle])
+@FEW
 @given(client=st.tuples(REQUESTS, ERRORS))
 def test_a_tally_arrives_whole_wherever_it_is_sent(
     send: Callable[[Tally], Tally], client: tuple[list[tuple[Outcome, int, float]], list[str]]

@@ -11,7 +11,8 @@ import anyio
 import httpx
 import pytest
 
-from loadgen.engine.transport import Http2Transport, WireTransport
+from loadgen.engine.http2 import Http2Transport
+from loadgen.engine.transport import WireTransport
 
 from .scripted_server import PATIENCE_S, Gone, Step, close, drip, finish, forever, receive, reset, send, serving, silence, wait
 from .test_outcomes import mute, refusing, response
