@@ -151,10 +151,10 @@ class Tally:
     ``latency`` runs from the moment a request was due to its last byte, by outcome; ``lag`` from due to sent; ``loop_lag`` is how late the
     event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
-    error (a small closed set).
+    error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
     """
 
-    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "lag", "loop_lag", "server_overflow")
+    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "flow_failures", "lag", "loop_lag", "server_overflow")
 
     def __init__(self) -> None:
         self._latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
@@ -164,6 +164,7 @@ class Tally:
         self.loop_lag = Histogram()
         self.server_overflow = 0
         self.connect_errors: Counter[str] = Counter()
+        self.flow_failures: Counter[str] = Counter()
 
     def waiting(self, outcome: Outcome, status: int = 0) -> list[float]:
         """Give the list to which to append the latency of a request that ended so; ``status`` is 0 without a complete response.
@@ -198,6 +199,7 @@ class Tally:
         self.loop_lag.add(other.loop_lag)
         self.server_overflow += other.server_overflow
         self.connect_errors.update(other.connect_errors)
+        self.flow_failures.update(other.flow_failures)
 
     @property
     def latency(self) -> dict[Outcome, Histogram]:
@@ -238,6 +240,7 @@ class Tally:
             "loop_lag": self.loop_lag.snapshot(),
             "server_overflow": self.server_overflow,
             "connect_errors": dict(self.connect_errors),
+            "flow_failures": dict(self.flow_failures),
         }
 
     @classmethod
@@ -251,6 +254,7 @@ class Tally:
         tally.loop_lag = Histogram.from_snapshot(snapshot["loop_lag"])
         tally.server_overflow = snapshot["server_overflow"]
         tally.connect_errors = Counter(snapshot["connect_errors"])
+        tally.flow_failures = Counter(snapshot["flow_failures"])
         return tally
 
 

@@ -61,6 +61,7 @@ class Summary:
             "outcomes": {outcome.value: count for outcome, count in tally.outcomes.items()},
             "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},
             "connect_errors": dict(sorted(tally.connect_errors.items())),
+            "flow_failures": dict(tally.flow_failures.most_common()),
             "latency_s": {
                 outcome.value: latencies(histogram)
                 for outcome, histogram in tally.latency.items()

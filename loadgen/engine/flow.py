@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FAILURE_KINDS = 16
 """So many different failures of a flow are told apart; text that differs every time must not fill the memory."""
 FAILURE_CHARACTERS = 200
-TRACEBACK_CHARACTERS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +101,19 @@ def _step(module: ModuleType, name: str) -> Step:
 
 @dataclass(slots=True)
 class Failures:
-    """How often the code of a flow failed, in which ways, and how the first time."""
+    """How often the code of a flow failed, and in which ways."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    first: str = ""
 
-    def note(self, error: BaseException) -> None:
-        """Count a failure."""
-        kind = _in_short(error)
+    def note(self, error: BaseException) -> str:
+        """Count a failure, and give its kind: what it said, and where."""
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        kind = f"{_in_short(error)}{where}"
         if kind not in self.kinds and len(self.kinds) >= FAILURE_KINDS:
             kind = "others"
         self.kinds[kind] += 1
-        if not self.first:
-            self.first = "".join(traceback.format_exception(error))[-TRACEBACK_CHARACTERS:]
+        return kind
 
 
 def _in_short(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from the moment the iteration was due, that of the others from the moment they w
 with its own cookies and connections.
 
 What a mistake in a flow does: the requests that were sent stay counted as they ended. An iteration that sent none counts as one unsent
-request, and the next one waits a little, as after a refused connection. The failure itself is kept in ``HttpCarrier.failures``.
+request, and the next one waits a little, as after a refused connection. The failure itself is counted in ``Tally.flow_failures``.
 """
 
 from __future__ import annotations
@@ -357,7 +357,7 @@ class HttpCarrier:
         """Keep what is a mistake in the flow; what a transport or ``raise_for_status`` raises has been counted as an outcome."""
         mistake = error.split(_is_data)[1] if isinstance(error, BaseExceptionGroup) else error
         if mistake is not None and not _is_data(mistake):
-            self.failures.note(mistake)
+            self._load.tally.flow_failures[self.failures.note(mistake)] += 1
 
 
 def _is_data(error: BaseException) -> bool:

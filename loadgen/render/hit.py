@@ -6,6 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from loadgen.errors import printable
 from loadgen.outcome import Outcome
 from loadgen.quantity import seconds_text
 from loadgen.recorder import value_of
@@ -70,6 +71,8 @@ def _outcome_lines(summary: Summary) -> Iterator[str]:
     if len(tally.statuses) > 1 or tally.outcomes[Outcome.OK] < tally.requests:
         yield from _detail("status", {str(status): count for status, count in sorted(tally.statuses.items())})
         yield from _detail("connect failed with", tally.connect_errors)
+    for failure, count in tally.flow_failures.most_common():
+        yield f"  the flow failed {count:,} times: {printable(failure)}"
 
 
 def _detail(title: str, counts: dict[str, int]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import ssl
 import subprocess
@@ -312,7 +313,7 @@ async def test_every_request_of_a_flow_counts(flow_of: Callable[..., str]) -> No
         assert server.connections == 1
         assert load.in_flight == 1
         assert outcomes(load.tally).keys() == {Outcome.OK}
-        assert load.carrier.failures.kinds == {}
+        assert load.tally.flow_failures == {}
 
 
 async def test_the_first_latency_runs_from_when_the_iteration_was_due_and_the_others_from_when_they_were_sent(
@@ -400,7 +401,7 @@ async def test_what_the_user_asks_of_httpx_is_done(flow_of: Callable[..., str]) 
         load.start()
         await answers.reach(4)
         assert outcomes(load.tally) == {Outcome.OK: 1, Outcome.HTTP_ERROR: 3}
-        assert load.carrier.failures.kinds == {}
+        assert load.tally.flow_failures == {}
     assert seen == ["hook 302", "hook 200", "/next Basic dXNlcjpzZWNyZXQ= 1", "302 to /next after True"]
 
 
@@ -426,7 +427,12 @@ async def test_what_becomes_of_the_requests_of_a_flow_is_no_failure_of_its_code(
         load.start()
         await answers.reach(1)
         assert outcomes(load.tally) == {wanted: 1}
-        assert load.carrier.failures.kinds == {}
+        assert load.tally.flow_failures == {}
+
+
+def failures(load: Any) -> dict[str, int]:
+    """Give what went wrong in the code of the flow, without the places."""
+    return {kind.rpartition(" (")[0]: count for kind, count in load.tally.flow_failures.items()}
 
 
 async def test_a_flow_that_fails_leaves_its_requests_as_they_ended_and_is_remembered(flow_of: Callable[..., str]) -> None:
@@ -437,10 +443,9 @@ async def test_a_flow_that_fails_leaves_its_requests_as_they_ended_and_is_rememb
     async with serving(ALWAYS) as server, driven(url_of(server.address), flow=flow_of(flow)) as (load, answers):
         load.start()
         await answers.reach(3)
-        failures = load.carrier.failures
         assert outcomes(load.tally).keys() == {Outcome.OK}
-        assert set(failures.kinds) == {"AssertionError: not Bob"}
-        assert "in flow" in failures.first
+        (kind,) = load.tally.flow_failures
+        assert re.fullmatch(r"AssertionError: not Bob \(test_http\.py, line \d+\)", kind)
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -456,7 +461,7 @@ async def test_an_iteration_without_a_request_is_unsent_and_does_not_spin(fails:
             await answers.reach(3)
             assert clock() - started >= 2 * 0.05
             assert outcomes(load.tally).keys() == {Outcome.UNSENT}
-            assert set(load.carrier.failures.kinds) == ({"KeyError: 'x'"} if fails else set())
+            assert failures(load).keys() == ({"KeyError: 'x'"} if fails else set())
 
 
 async def test_a_flow_that_cancels_itself_costs_no_user(flow_of: Callable[..., str]) -> None:
@@ -469,7 +474,7 @@ async def test_a_flow_that_cancels_itself_costs_no_user(flow_of: Callable[..., s
     async with serving(ALWAYS) as server, driven(url_of(server.address), flow=flow_of(flow)) as (load, answers):
         load.start()
         await answers.reach(3)
-        assert set(load.carrier.failures.kinds) == {"CancelledError: "}
+        assert failures(load).keys() == {"CancelledError: "}
 
 
 async def test_failures_that_differ_every_time_are_kept_in_bounded_memory(flow_of: Callable[..., str]) -> None:
@@ -484,10 +489,10 @@ async def test_failures_that_differ_every_time_are_kept_in_bounded_memory(flow_o
     async with serving(ALWAYS) as server, driven(url_of(server.address), flow=flow_of(flow)) as (load, answers):
         load.start()
         await answers.reach(50)
-        kinds = load.carrier.failures.kinds
+        kinds = load.tally.flow_failures
         assert len(kinds) == FAILURE_KINDS + 1
         assert kinds["others"] == kinds.total() - FAILURE_KINDS
-        assert all(len(kind) <= 200 for kind in kinds)
+        assert all(len(kind) <= 250 for kind in kinds)
 
 
 async def test_a_flow_cannot_send_to_a_host_that_nobody_allowed(flow_of: Callable[..., str]) -> None:
@@ -499,7 +504,7 @@ async def test_a_flow_cannot_send_to_a_host_that_nobody_allowed(flow_of: Callabl
         load.start()
         await answers.reach(3)
         assert outcomes(load.tally).keys() == {Outcome.OK}
-        (kind,) = load.carrier.failures.kinds
+        (kind,) = load.tally.flow_failures
         assert "'elsewhere.invalid', which is not the target" in kind
 
 
@@ -579,7 +584,7 @@ async def test_a_start_that_fails_is_tried_again_and_remembered(flow_of: Callabl
         load.start()
         first, second, _ = (await answers.reach(3))[:3]
         assert (first.outcome, second.outcome, attempts) == (Outcome.UNSENT, Outcome.OK, 2)
-        assert load.carrier.failures.kinds == {"ValueError: not yet": 1}
+        assert failures(load) == {"ValueError: not yet": 1}
 
 
 async def test_a_farewell_that_fails_or_never_ends_keeps_nobody(flow_of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,7 +606,7 @@ async def test_a_farewell_that_fails_or_never_ends_keeps_nobody(flow_of: Callabl
             load.start()
             await answers.reach(4)
         assert stopped == 2
-        assert load.carrier.failures.kinds == {"ValueError: no farewell": 1}
+        assert failures(load) == {"ValueError: no farewell": 1}
         await server.until(lambda: server.open == 0)
 
 

@@ -168,3 +168,58 @@ async def test_a_hammer_process_that_dies_makes_the_load_invalid() -> None:
 
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+FLOW = """
+async def on_start(client):
+    client.headers["x-user"] = "Kevin"
+
+async def flow(client):
+    first = await client.get("/first")
+    assert first.text == "Kevin", first.text
+    await client.post("/second", content=b"x")
+
+async def broken(client):
+    await client.get("/")
+    raise LookupError("no such thing")
+"""
+
+
+async def run_flow(folder: Path, address: tuple[str, int], *options: str) -> Ended:
+    (folder / "shop.py").write_text(FLOW, encoding="utf-8")
+    command = [sys.executable, "-m", "loadgen", "hit", f"http://{address[0]}:{address[1]}/", *options]
+    with anyio.fail_after(PATIENCE_S):
+        ended = await anyio.run_process(command, cwd=folder, check=False)
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_each_request_of_a_flow_counts(tmp_path: Path, processes: str) -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await run_flow(tmp_path, server.address, "--flow", "shop:flow", "-n", "6", "-c", "2", "--processes", processes, "--json")
+    assert ended.code == 0, ended.stderr
+    assert counted(ended.json) == {"ok": 12}
+    assert server.requests == 12
+
+
+async def test_what_fails_in_a_flow_is_shown_with_its_place(tmp_path: Path) -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await run_flow(tmp_path, server.address, "--flow", "shop:broken", "-n", "3", "-c", "1")
+    assert "the flow failed 3 times: LookupError: no such thing (shop.py, line 12)" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("flow", "said"),
+    [
+        ("shop", "names no flow"),
+        ("shop:flaw", "did you mean shop:flow?"),
+        ("nowhere:flow", "no module 'nowhere'"),
+        ("os:getcwd", "no coroutine"),
+    ],
+)
+async def test_a_flow_that_is_not_there_is_refused_before_anything_is_sent(tmp_path: Path, flow: str, said: str) -> None:
+    async with serving([silence]) as server:
+        ended = await run_flow(tmp_path, server.address, "--flow", flow, "-n", "1")
+        assert server.connections == 0
+    assert (ended.code, ended.stdout) == (2, "")
+    assert said in ended.stderr
