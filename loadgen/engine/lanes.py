@@ -1,4 +1,4 @@
-"""How do requests get to the target on plain HTTP/1.1 connections, and at what price? The carrier of the hot path.
+"""How do requests get to the target on plain HTTP/1.1 connections? The carrier of the wire engine.
 
 What makes it cheap, without leaving anything out: the whole bytes of a response that was once parsed, checked and found complete are
 remembered with the histogram that they count in. The same bytes again mean the same outcome; anything else goes through the parser.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadgen.engine.load import clock
+from loadgen.engine.poller import Poller
 from loadgen.engine.wire import MAX_RESPONSE_BYTES, Connection
 from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
@@ -53,20 +54,25 @@ _NOTHING: Known = {}
 
 
 class Lane(Connection):
-    """A connection, and the request on it: ``due`` and ``sent_at`` on ``clock``."""
+    """A connection, and the request on it: ``due`` and ``sent_at`` on ``clock``.
 
-    __slots__ = ("_known", "_lanes", "_load", "_request", "candidate", "due", "sent_at")
+    ``known`` are the responses that need no parsing now: none while a response is coming in pieces, or when none is expected.
+    ``descriptor`` is the socket's while a poller reads the lane, else -1.
+    """
+
+    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at")
 
     def __init__(self, lanes: Lanes, load: ClientLoad, shot: Shot) -> None:
         super().__init__(lanes, max_bytes=shot.max_bytes)
         self.headless = shot.headless
+        self.request = shot.request
         self.candidate = b""
         self.due = 0.0
         self.sent_at = 0.0
+        self.known = _NOTHING
+        self.descriptor = -1
         self._lanes = lanes
-        self._request = shot.request
         self._load = load
-        self._known = _NOTHING
 
     @property
     def busy(self) -> bool:
@@ -82,28 +88,34 @@ class Lane(Connection):
         """Send a request; ``known`` are the responses that need no parsing."""
         self.due = due
         self.sent_at = sent_at
-        self._known = known
-        self.send(self._request)
+        self.known = known
+        self.send(self.request)
+
+    def pause(self) -> int:
+        """Have the event loop read no more, and give the descriptor to whoever reads instead."""
+        assert self._transport is not None, "pause before connection_made"
+        self._transport.pause_reading()
+        descriptor: int = self._transport.get_extra_info("socket").fileno()
+        return descriptor
+
+    def resume(self) -> None:
+        """Have the event loop read again."""
+        assert self._transport is not None, "resume before connection_made"
+        self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Count a known response and go on; everything else takes the long way. This is the hot path."""
-        record = self._known.get(data)
+        """Count a known response at once; everything else takes the long way."""
+        record = self.known.get(data)
+        self.known = _NOTHING
         if record is None:
-            self._known = _NOTHING
             self.candidate = b"" if self._received else data
             self.parse(data)
             return
         now = clock()
         record(now - self.due)
-        if self._load.immediate:
-            self.due = self.sent_at = now
-            write = self._write  # in two steps: Python 3.11 does not specialize a call of what is in a slot
-            write(self._request)
-        else:
-            self._known = _NOTHING
-            self._busy = False
-            self._lanes.free(self)
-            self._load.follow(now)
+        self._busy = False
+        self._lanes.free(self)
+        self._load.follow(now)
 
 
 class Lanes:
@@ -120,6 +132,7 @@ class Lanes:
         """Requests without a lane: when they were due, and when they were to be sent."""
         self._connecting = 0
         self._known: Known = {}
+        self._poller = Poller(load) if load.often_immediate else None
         self._dropped = False
         self._watch_deadlines()
 
@@ -161,8 +174,10 @@ class Lanes:
         self._dropped = True
         self._deadline_timer.cancel()
         for lane in list(self._lanes):
+            self._forget(lane)
             lane.abort()
-        self._lanes.clear()
+        if self._poller is not None:
+            self._poller.close()
         self._idle.clear()
         self._waiting.clear()
 
@@ -197,6 +212,8 @@ class Lanes:
             lane.abort()
         elif lane.usable and lane.connected:
             self._lanes.add(lane)
+            if self._poller is not None:
+                self._poller.adopt(lane)
             self.free(lane)
         elif lane.connected:
             return Outcome.RESET, ""  # closed, or spoken on, before it could be asked anything
@@ -227,8 +244,8 @@ class Lanes:
 
     def failed(self, lane: Lane, outcome: Outcome) -> None:
         """Count a request that got no complete response."""
+        self._forget(lane)
         lane.abort()
-        self._lanes.discard(lane)
         now = clock()
         self._load.ended(lane.due, now, outcome)
         self._load.follow(now)
@@ -236,7 +253,7 @@ class Lanes:
     def free(self, lane: Lane) -> None:
         """Take a lane that has nothing to do: for the request that has waited longest, or to keep."""
         if not lane.usable:
-            self._lanes.discard(lane)
+            self._forget(lane)
         elif self._waiting:
             lane.shoot(*self._waiting.popleft(), self._known)
         else:
@@ -245,7 +262,12 @@ class Lanes:
     def closed(self, lane: Lane) -> None:
         """Forget an idle lane that the peer closed."""
         self._idle.pop(lane, None)
+        self._forget(lane)
+
+    def _forget(self, lane: Lane) -> None:
         self._lanes.discard(lane)
+        if self._poller is not None:
+            self._poller.forget(lane)
 
     # Deadlines.
 

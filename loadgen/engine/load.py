@@ -100,6 +100,8 @@ class ClientLoad:
         """Whether the carrier may send the next request by itself when an answer came; nothing else is to be done then."""
         self._finished = asyncio.Event()
         self.in_flight = 0
+        self.often_immediate = pacing.immediate and limit is None
+        """Whether ``immediate`` is true while nobody holds the load."""
         self._pacing = pacing
         self._rng = rng
         self._max_in_flight = max_in_flight
@@ -262,7 +264,7 @@ class ClientLoad:
     # Pacing.
 
     def _set_immediate(self) -> None:
-        self.immediate = self._pacing.immediate and self._left is None and not self._held and not self._stopped
+        self.immediate = self.often_immediate and not self._held and not self._stopped
 
     def _arm(self) -> None:
         if not self._held and not self._stopped and self._due and self._due[0] < self._alarm_due:

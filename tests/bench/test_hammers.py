@@ -530,5 +530,5 @@ def test_a_core_for_both_or_one_that_is_not_ours_is_refused(tool_core: int) -> N
 def test_no_proxy_of_the_environment_gets_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTPS_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "192.0.2.1:1")
-    command._forget_proxies()
+    command._plain_environment()
     assert not [name for name in os.environ if name.lower().endswith("_proxy")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -27,12 +28,24 @@ UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\nKevin"
 
 
 class Line(asyncio.Transport):
-    """A transport that goes nowhere."""
+    """A transport that goes nowhere; whoever polls its descriptor waits in vain."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
         self.ended = False
+        self._descriptor = -1
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        assert name == "socket"
+        self._descriptor = os.eventfd(0)
+        return self
+
+    def pause_reading(self) -> None:
+        """Nothing is read."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended, "written to after its end"
@@ -40,9 +53,12 @@ class Line(asyncio.Transport):
 
     def close(self) -> None:
         self.ended = True
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def abort(self) -> None:
-        self.ended = True
+        self.close()
 
 
 class Listener:

@@ -189,7 +189,7 @@ def _cores(options: argparse.Namespace) -> Cores:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.hammers", description=__doc__)
     parser.add_argument("--rounds", type=_positive, default=3, help="how often each tool is measured, in turn (default 3)")
-    parser.add_argument("--seconds", type=_positive, default=10, help="length of one measurement of CPU (default 10)")
+    parser.add_argument("--seconds", type=_positive, default=15, help="length of one measurement of CPU (default 15)")
     parser.add_argument("--lateness-seconds", type=_positive, default=5, help="length of one measurement of lateness (default 5)")
     parser.add_argument("--connections", type=_positive, default=64, help="how many connections a tool may open (default 64)")
     parser.add_argument("--rates", type=_rates, default=[2_000, 10_000], help="rates per second for the lateness (default 2000,10000)")
@@ -224,9 +224,9 @@ def _leave(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 
-def _forget_proxies() -> None:
-    """Send no load but to the target: a tool would read these variables."""
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+def _plain_environment() -> None:
+    """Send no load but to the target, and let Python keep its bytecode, as it does where nobody forbids it."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name == "PYTHONDONTWRITEBYTECODE"]:
         del os.environ[name]
 
 
@@ -263,7 +263,7 @@ def main() -> int:
     out = options.out or Path("results") / time.strftime("bench-%Y%m%d-%H%M%S.json")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    _forget_proxies()
+    _plain_environment()
     adopt_orphans()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

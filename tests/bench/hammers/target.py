@@ -95,9 +95,9 @@ class Target:
     def url(self) -> str:
         return "http://{}:{}/".format(*self.address)
 
-    def counts(self) -> Counts:
-        """Ask what was counted since the start, once the connections of a tool that has ended are gone."""
-        deadline = time.monotonic() + DRAIN_S
+    def counts(self, *, wait: bool = True) -> Counts:
+        """Ask what was counted since the start; with ``wait`` once the connections of a tool that has ended are gone."""
+        deadline = time.monotonic() + (DRAIN_S if wait else 0.0)
         while True:
             counts, active = read_counts(_get(self.admin, _COUNTERS_PATH))
             if not active or time.monotonic() > deadline:
