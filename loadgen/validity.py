@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 BUSY_CPU_SHARE = 0.9
 LATE_S = 0.05
 UNSENT_SHARE = 0.01
+TOO_MANY = "too many were in flight; raise the limit of requests in flight or lower the rate"
+SENT_NOTHING = "the flow failed before it sent anything"
 _EXHAUSTED = {
     "EMFILE": "file descriptors (raise the limit: ulimit -n)",
     "ENFILE": "the machine's file descriptors",
@@ -31,6 +33,7 @@ class Health:
     lag_p99_s: float
     loop_lag_p99_s: float
     connect_errors: Mapping[str, int]
+    unsent_because: str = TOO_MANY
 
 
 def doubts(health: Health, where: str = "", *, more: str = "offer less load") -> list[str]:
@@ -50,9 +53,7 @@ def doubts(health: Health, where: str = "", *, more: str = "offer less load") ->
             f"the hammer was starved{where}: 1 % of the time it got to run {health.loop_lag_p99_s * 1000:.0f} ms late or more; use a quieter machine, or {more}"
         )
     if health.unsent > UNSENT_SHARE * health.requests:
-        found.append(
-            f"{health.unsent:,} of {health.requests:,} requests{where} were not sent because too many were in flight; raise the limit of requests in flight or lower the rate"
-        )
+        found.append(f"{health.unsent:,} of {health.requests:,} requests{where} were not sent because {health.unsent_because}")
     found += [
         f"the hammer ran out of {what}{where}: {health.connect_errors[name]:,} connections could not be opened ({name})"
         for name, what in _EXHAUSTED.items()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadgen.cli.options import DURATION, HIT_RATE
-from loadgen.errors import ExitCode
+from loadgen.errors import ExitCode, LoadgenError
 
 if TYPE_CHECKING:
     from loadgen.runner.hit import HitPlan
@@ -82,6 +84,7 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
             hit = Hit(plan, screen)
             interruption.on_first = hit.stop
             interruption.say = screen.say
+            interruption.ending = "ending in order: what was measured until now is shown; once more leaves at once"
             interruption.on_second = screen.close
             return await hit.run()
 
@@ -94,11 +97,21 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
 
 
 def _print(summary: Summary, *, as_json: bool) -> None:
+    """Print the result, to stdout.
+
+    Raises LoadgenError if it cannot be printed. That somebody who reads it has seen enough (``| head``) is no error.
+    """
     if as_json:
         import json  # noqa: PLC0415
 
-        click.echo(json.dumps(summary.as_dict(), indent=1))
-        return
-    from loadgen.render.hit import print_summary  # noqa: PLC0415
+        text = json.dumps(summary.as_dict(), indent=1)
+    else:
+        from loadgen.render.hit import summary_text  # noqa: PLC0415
 
-    print_summary(summary)
+        text = summary_text(summary, (sys.stdout and sys.stdout.encoding) or "ascii")
+    try:
+        click.echo(text)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+        if not isinstance(error, BrokenPipeError):
+            raise LoadgenError(f"the result cannot be printed: {error.strerror}", hint="free some space there and run again") from error

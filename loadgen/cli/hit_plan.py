@@ -28,6 +28,9 @@ IN_FLIGHT = 1000
 """The cap on requests in flight at a rate, unless -c says another."""
 DURATION_S = 10.0
 MAX_BYTES = 64 << 20
+"""The cap on an answer that httpx reads: it is held in memory as a whole."""
+NO_CAP_BYTES = 1 << 50
+"""The wire engine keeps the first 64 KiB of a body and counts the rest, so its deadline is bound enough."""
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -62,13 +65,17 @@ def plan_hit(
         raise UsageError("--poisson needs a rate", hint="add for example -r 500/s")
     target = parse_target(url)
     address = _resolve(target, allowed_hosts)
-    method = method or ("GET" if data is None else "POST")
+    if flow and (method or data is not None):
+        raise UsageError("-m and -d say nothing to a flow: it sends what it wants", hint="leave them out")
+    if (insecure or cacert) and (target.scheme != "https" or (insecure and cacert)):
+        raise UsageError("--insecure or --cacert, one of them, is for https", hint="leave it out, or write https://")
+    method = (method or ("GET" if data is None else "POST")).upper()
     body = _body(data)
     expected = Expected(expect_status, None if expect_body is None else expect_body.encode())
     shot: Shot | HttpShot
     if target.scheme == "http" and not http2 and not flow:
         request = request_bytes(target, method, headers, body)
-        shot = Shot((address, target.port), request, expected, timeout, max_bytes=MAX_BYTES, headless=method == "HEAD")
+        shot = Shot((address, target.port), request, expected, timeout, max_bytes=NO_CAP_BYTES, headless=method == "HEAD")
     else:
         shot = _http_shot(
             target, method, headers, body, expected, timeout, http2=http2, verify=cacert or not insecure, flow=flow, hosts=allowed_hosts
@@ -169,6 +176,17 @@ def _resolve(target: Target, allowed_hosts: Sequence[str]) -> str:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise RefusedError(f"the host {target.host} is not known: {error}", hint="check the name; nothing was sent") from error
-    addresses = [str(address[0]) for *_, address in found]
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     check_allowed(target, addresses, allowed_hosts, in_cluster="KUBERNETES_SERVICE_HOST" in os.environ and _SERVICE_ACCOUNT.is_dir())
-    return addresses[0]
+    if len(addresses) == 1:
+        return addresses[0]
+    return next((address for address in addresses if _listens(address, target.port)), addresses[0])
+
+
+def _listens(address: str, port: int) -> bool:
+    """Tell whether there is somebody at one of several addresses, as a browser does for ``localhost``."""
+    try:
+        socket.create_connection((address, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

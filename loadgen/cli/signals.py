@@ -27,6 +27,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.exit_code = 0
+        self.ending = "ending in order: the policy is removed and the report is written; once more leaves at once"
         self.say: Callable[[str], None] = lambda _text: None
         self.on_first: Callable[[str], None] = lambda _reason: None
         self.on_second: Callable[[], None] = lambda: None
@@ -45,7 +46,7 @@ class Interruption:
                     self.on_second()
                     os._exit(_SIGNAL_EXIT + number)
                 self.exit_code = _SIGNAL_EXIT + number
-                self.say("ending in order: the policy is removed and the report is written; once more leaves at once")
+                self.say(self.ending)
                 self.on_first(f"interrupted by {signal.Signals(number).name}")
 
 

@@ -36,13 +36,18 @@ class Flow:
     on_start: Step | None = None
     on_stop: Step | None = None
 
+    @property
+    def file(self) -> str:
+        """The file that its code is in."""
+        return str(inspect.unwrap(self.run).__code__.co_filename) if inspect.isfunction(inspect.unwrap(self.run)) else ""
+
 
 def load_flow(text: str) -> Flow:
     """Find the flow that ``module:function`` names; the current directory is searched first.
 
     Raises UsageError, whatever is wrong with it.
     """
-    module_name, _, name = text.partition(":")
+    module_name, _, name = text.replace(".py:", ":").partition(":")
     if not re.fullmatch(r"\w+(\.\w+)*", module_name) or not name.isidentifier():
         raise UsageError(
             f"{text!r} names no flow", hint="write it as module:function, for example checkout:flow for the function flow in checkout.py"
@@ -66,11 +71,11 @@ def _import(name: str) -> ModuleType:
             raise _broken(name, error) from error
         hint = f"{error.name.replace('.', '/')}.py is looked for in {folder} and in what is installed"
         raise UsageError(f"there is no module {error.name!r}", hint=hint) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> UsageError:
+def _broken(name: str, error: BaseException) -> UsageError:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return UsageError(
         f"module {name!r} cannot be imported: {_in_short(error)} ({where.filename}, line {where.lineno})",
@@ -101,14 +106,16 @@ def _step(module: ModuleType, name: str) -> Step:
 
 @dataclass(slots=True)
 class Failures:
-    """How often the code of a flow failed, and in which ways."""
+    """How often the code of a flow, which is in ``file``, failed, and in which ways."""
 
+    file: str
     kinds: Counter[str] = field(default_factory=Counter)
 
     def note(self, error: BaseException) -> str:
         """Count a failure, and give its kind: what it said, and where."""
         frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        own = [frame for frame in frames if frame.filename == self.file] or frames
+        where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
         kind = f"{_in_short(error)}{where}"
         if kind not in self.kinds and len(self.kinds) >= FAILURE_KINDS:
             kind = "others"

@@ -110,6 +110,9 @@ class _Counted(httpx.AsyncBaseTransport):
         self.due = None
         try:
             response = await self._transport.handle_async_request(request)
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
+            self.sent -= 1  # a mistake in the flow: nothing has left
+            raise
         except Exception as error:
             self.last_outcome = self._carrier.failed(due, error)
             raise
@@ -193,11 +196,11 @@ class HttpCarrier:
     """The carrier: a user for each request or iteration at the same time. What flows did wrong is in ``failures``."""
 
     def __init__(self, load: ClientLoad, shot: HttpShot, tasks: TaskGroup) -> None:
-        self.failures = Failures()
         self._load = load
         self._shot = shot
         self._tasks = tasks
         self._flow = load_flow(shot.flow) if shot.flow else None
+        self.failures = Failures(self._flow.file if self._flow else "")
         self._url = httpx.URL(shot.url)
         self._request = httpx.Request(shot.method, shot.url, headers=list(shot.headers), content=shot.content or None)
         self._tls = shot.tls() if shot.flow or self._url.scheme == "https" else None
@@ -273,6 +276,7 @@ class HttpCarrier:
                     await user.work.wait()
                     user.work.clear()
                     await self._iterate(user)
+                    await asyncio.sleep(0)  # a flow that never waits must not keep the loop from everything else
         finally:
             self._users.discard(user)
             await self._end(user)
@@ -289,7 +293,7 @@ class HttpCarrier:
             if _cancelled_from_outside():
                 raise
             self._note(error)
-        except Exception as error:  # noqa: BLE001  # a user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a user's code may raise anything
             self._note(error)
         if self._dropped:
             return
@@ -361,7 +365,8 @@ class HttpCarrier:
 
 
 def _is_data(error: BaseException) -> bool:
-    return isinstance(error, httpx.HTTPError) and not isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError))
+    mistakes = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.TooManyRedirects)
+    return isinstance(error, httpx.HTTPError) and not isinstance(error, mistakes)
 
 
 def _cancelled_from_outside() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
@@ -18,27 +18,30 @@ if TYPE_CHECKING:
     from loadgen.recorder import Histogram
     from loadgen.summary import Summary
 
-BARS = 11
+FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""The steps of the picture in each power of ten."""
+DRAWN_FROM = 10
+"""Fewer requests make no distribution."""
 BAR_WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
 
 
-def print_summary(summary: Summary) -> None:
-    """Print the result of one load, to stdout."""
-    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    for line in summary_lines(summary, unicode=unicode):
-        print(line)
+def summary_text(summary: Summary, encoding: str = "utf-8") -> str:
+    """Write the result of one load for a person, in characters that the encoding has."""
+    unicode = encoding.lower().replace("-", "") == "utf8"
+    text = "\n".join(_lines(summary, unicode=unicode))
+    return text if unicode else text.replace("\N{MICRO SIGN}", "u").encode("ascii", "replace").decode("ascii")
 
 
-def summary_lines(summary: Summary, *, unicode: bool = True) -> Iterator[str]:
-    """Write the result of one load for a person."""
+def _lines(summary: Summary, *, unicode: bool) -> Iterator[str]:
     tally = summary.tally
+    yield f"{summary.url}  {_load(summary)}"
     yield f"{tally.requests:,} requests in {seconds_text(summary.duration_s)}, {summary.rate_per_s:,.0f}/s"
     yield ""
     yield from _outcome_lines(summary)
     shown = Outcome.OK if tally.outcomes[Outcome.OK] else max(tally.outcomes, key=lambda outcome: tally.outcomes[outcome])
-    if tally.latency[shown].count and shown is not Outcome.UNSENT:
+    if tally.latency[shown].count >= DRAWN_FROM and shown is not Outcome.UNSENT:
         yield ""
         yield f"Distribution of {shown}"
         yield ""
@@ -46,14 +49,24 @@ def summary_lines(summary: Summary, *, unicode: bool = True) -> Iterator[str]:
     yield ""
     yield from (f"INVALID: {reason}" for reason in summary.reasons)
     if not summary.reasons:
-        yield f"VALID: {_health(summary)}."
+        yield f"VALID: {_health(summary)}." + ("" if tally.outcomes[Outcome.OK] else " But no request was ok.")
+
+
+def _load(summary: Summary) -> str:
+    load = summary.load
+    users = (
+        f"{load['users']:,} user{'' if load['users'] == 1 else 's'}"
+        if load["model"] == "closed"
+        else f"{load['arrivals']} arrivals at {load['rate_per_s']:g}/s"
+    )
+    return f"{users}, {summary.processes} process{'es' if summary.processes > 1 else ''}"
 
 
 def _health(summary: Summary) -> str:
     where = "a core" if summary.processes == 1 else f"a core in the busiest of {summary.processes} processes"
     return (
-        f"the hammer used {summary.hammer_cpu_share:.0%} of {where} and sent 99% of the requests "
-        f"at most {seconds_text(summary.tally.lag.quantile(0.99))} after they were due"
+        f"the hammer used {summary.hammer_cpu_share:.0%} of {where}; "
+        f"99% of the requests left within {seconds_text(summary.tally.lag.quantile(0.99))} of when they were due"
     )
 
 
@@ -71,6 +84,8 @@ def _outcome_lines(summary: Summary) -> Iterator[str]:
     if len(tally.statuses) > 1 or tally.outcomes[Outcome.OK] < tally.requests:
         yield from _detail("status", {str(status): count for status, count in sorted(tally.statuses.items())})
         yield from _detail("connect failed with", tally.connect_errors)
+    if "CERTIFICATE" in tally.connect_errors:
+        yield "  the server's certificate is not trusted; --cacert FILE names who signed it, --insecure does not check it"
     for failure, count in tally.flow_failures.most_common():
         yield f"  the flow failed {count:,} times: {printable(failure)}"
 
@@ -90,16 +105,23 @@ def share(count: int, total: int) -> str:
 
 
 def picture(histogram: Histogram, *, unicode: bool = True) -> Iterator[str]:
-    """Draw a histogram: bars of equal width on a logarithmic scale of time, from the shortest to the longest."""
-    values = {max(value_of(bucket), 1e-9): count for bucket, count in histogram.buckets.items() if count}
-    low, high = min(values), max(values)
-    step = max(math.log(high / low), 0.01) / BARS
-    bars = [0] * BARS
-    for value, count in values.items():
-        bars[min(BARS - 1, int(math.log(value / low) / step))] += count
-    for number, count in enumerate(bars):
-        edge = seconds_text(low * math.exp(step * (number + 1)))
-        yield f"  to {edge:>9} {count:>12,} {share(count, histogram.count):>6}  {_bar(count / max(bars), unicode=unicode)}".rstrip()
+    """Draw a histogram: a bar for each step of time, from the shortest to the longest. The steps are the same for every load."""
+    steps = [factor * 10.0**power for power in range(-7, 5) for factor in FACTORS]
+    bars = [0] * len(steps)
+    for bucket, count in histogram.buckets.items():
+        bars[bisect_left(steps, value_of(bucket) * (1 - 1e-9))] += count
+    used = [number for number, count in enumerate(bars) if count]
+    for number in range(used[0], used[-1] + 1):
+        count = bars[number]
+        bar = _bar(count / max(bars), unicode=unicode)
+        yield f"  to {_edge(steps[number]):>7} {count:>12,} {share(count, histogram.count):>6}  {bar}".rstrip()
+
+
+def _edge(seconds: float) -> str:
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "\N{MICRO SIGN}s")):
+        if seconds >= unit * (1 - 1e-9):
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds * 1e9:.3g} ns"
 
 
 def _bar(length: float, *, unicode: bool) -> str:

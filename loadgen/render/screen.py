@@ -46,7 +46,7 @@ class Screen:
     """Watches a run for a person. Use as a context manager around the run."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+        self._quiet = quiet or sys.stderr is None
         self._live: Live | None = None
         self._console: Console | None = None
         self._last_line = time.monotonic()

@@ -15,7 +15,7 @@ from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.recorder import merged
 from loadgen.summary import Summary
-from loadgen.validity import Health, doubts
+from loadgen.validity import SENT_NOTHING, TOO_MANY, Health, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,8 +71,9 @@ class Hit:
         plan = self._plan
         async with anyio.create_task_group() as tasks, hammers(plan.specs, tasks, len(plan.specs)) as crew:
             tasks.start_soon(self._watch, crew)
-            cpu_before = self._cpu_s(crew)
-            self._began = clock()
+            with self._sending:
+                await self._each(crew, lambda load: load.prepare())
+            self._began, cpu_before = clock(), await self._cpu_s(crew)
             with self._sending:
                 await self._send(crew)
             for load in crew.loads.values():
@@ -83,13 +84,11 @@ class Hit:
                 await self._each(crew, drain)
             ended = clock() if plan.limit is None or self._reasons else stopped
             tally = merged([await load.snapshot() for load in crew.loads.values()])
-            share = self._cpu_share(cpu_before, self._cpu_s(crew), clock() - self._began)
+            share = _cpu_share(cpu_before, await self._cpu_s(crew), clock() - self._began)
             tasks.cancel_scope.cancel()
         return self._summary(tally, ended - self._began, share, crew.processes)
 
     async def _send(self, crew: Hammers) -> None:
-        await self._each(crew, lambda load: load.prepare())
-        self._began = clock()
         for load in crew.loads.values():
             load.start()
         with anyio.move_on_after(self._plan.duration_s):
@@ -134,13 +133,16 @@ class Hit:
         by_count = [(self._plan.limit - done) * elapsed / done] if self._plan.limit is not None and done else []
         return max(0.0, min([*by_time, *by_count], default=0.0))
 
-    @staticmethod
-    def _cpu_s(crew: Hammers) -> dict[int, float]:
-        return {os.getpid(): cpu_s(), **{load.sight.pid: load.sight.cpu_s for load in crew.loads.values()}}
+    async def _cpu_s(self, crew: Hammers) -> dict[int, float]:
+        """Give the CPU time of every process that makes load, and of this one."""
+        spent = {os.getpid(): cpu_s()}
 
-    @staticmethod
-    def _cpu_share(before: Mapping[int, float], after: Mapping[int, float], wall_s: float) -> float:
-        return max(used - before.get(pid, 0.0) for pid, used in after.items()) / wall_s
+        async def look(load: Load) -> None:
+            sight = await load.look()
+            spent[sight.pid] = sight.cpu_s
+
+        await self._each(crew, look)
+        return spent
 
     def _summary(self, tally: Tally, duration_s: float, share: float, processes: int) -> Summary:
         health = Health(
@@ -150,8 +152,14 @@ class Hit:
             lag_p99_s=tally.lag.quantile(0.99),
             loop_lag_p99_s=tally.loop_lag.quantile(0.99) if duration_s >= JUDGED_AFTER_S else 0.0,
             connect_errors=tally.connect_errors,
+            unsent_because=SENT_NOTHING if tally.flow_failures else TOO_MANY,
         )
         reasons = [*self._reasons, *doubts(health, more="offer less load, or use more --processes")]
         if not tally.requests:
             reasons.append("no request ended")
         return Summary(self._plan.url, self._plan.load, processes, duration_s, tally, share, tuple(reasons))
+
+
+def _cpu_share(before: Mapping[int, float], after: Mapping[int, float], wall_s: float) -> float:
+    """Give the share of one core that the busiest process used."""
+    return max(used - before.get(pid, used) for pid, used in after.items()) / wall_s

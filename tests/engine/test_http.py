@@ -648,7 +648,7 @@ def test_a_flow_is_found_in_the_current_directory() -> None:
     [
         ("mine", "names no flow", "module:function"),
         ("mine:", "names no flow", "module:function"),
-        ("mine.py:flow", "no module 'mine.py'", "mine/py.py"),
+        ("mine.pie:flow", "no module 'mine.pie'", "mine/pie.py"),
         ("./mine:flow", "names no flow", "module:function"),
         ("there:flow", "no module 'there'", "there.py is looked for in"),
         ("there.it:flow", "no module 'there'", "there.py is looked for in"),

@@ -90,12 +90,13 @@ async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
         ended = await hit(server.address, "-n", "20", "-c", "1")
     assert ended.code == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert lines[0].startswith("20 requests in ")
+    assert lines[0].endswith("1 user, 1 process")
+    assert lines[1].startswith("20 requests in ")
     rows = {line.split()[0]: line.split()[1:3] for line in lines if line.startswith(("ok", "overflow"))}
     assert rows == {"ok": ["10", "50.0%"], "overflow": ["10", "50.0%"]}
     assert "  status 200: 10, 503: 10" in lines
     assert "Distribution of ok" in lines
-    assert sum(int(line.split()[3]) for line in lines if line.startswith("  to ")) == 10
+    assert sum(int(line.split()[3].replace(",", "")) for line in lines if line.startswith("  to ")) == 10
     assert lines[-1].startswith("VALID: the hammer used ")
 
 
