@@ -50,12 +50,16 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar. ``headers`` are there if they were asked for."""
+    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar. ``headers`` are there if they were asked for.
+
+    ``whole`` is false if the body went on beyond what was kept of it.
+    """
 
     status: int
     body: bytes
     from_upstream: bool = False
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ def classify(response: Response, expected: Expected) -> Outcome:
     if response.status == _UNAVAILABLE_STATUS and response.body.endswith(OVERFLOW_TAIL):
         return Outcome.OVERFLOW
     if response.status == expected.status or (expected.status is None and response.status < _FIRST_ERROR_STATUS):
-        return Outcome.OK if expected.body is None or response.body.strip() == expected.body else Outcome.WRONG_BODY
+        as_expected = expected.body is None or (response.whole and response.body.strip() == expected.body)
+        return Outcome.OK if as_expected else Outcome.WRONG_BODY
     return Outcome.UNAVAILABLE if response.status == _UNAVAILABLE_STATUS else Outcome.HTTP_ERROR
 
 

@@ -116,7 +116,9 @@ class _Stretch:
         if not missing:
             return self.start_s
         root = math.sqrt(max(0.0, self.rate_per_s**2 + 2 * self.slope * missing))
-        return self.start_s + 2 * missing / (self.rate_per_s + root) if self.rate_per_s + root else math.inf
+        if self.rate_per_s + root:
+            return self.start_s + 2 * missing / (self.rate_per_s + root)
+        return self.start_s if self.slope > 0 else math.inf  # so few that the root is 0, or none any more
 
 
 class RateCourse:

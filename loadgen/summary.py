@@ -20,6 +20,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 class Summary:
     """One load: whom it was sent at, how it was paced, and what came of it.
 
+    ``duration_s`` is how long it was sent, and ``rate_per_s`` what ended in that time; the last answers may have come later.
     ``hammer_cpu_share`` is the busiest hammer process's share of one core; ``reasons`` say why the figures cannot be trusted.
     """
 
@@ -27,14 +28,10 @@ class Summary:
     load: Mapping[str, object]
     processes: int
     duration_s: float
+    rate_per_s: float
     tally: Tally
     hammer_cpu_share: float
     reasons: tuple[str, ...]
-
-    @property
-    def rate_per_s(self) -> float:
-        """How many requests ended per second."""
-        return self.tally.requests / self.duration_s if self.duration_s else 0.0
 
     @property
     def validity(self) -> str:
@@ -43,8 +40,8 @@ class Summary:
 
     @property
     def all_ok(self) -> bool:
-        """Whether every request was ok."""
-        return self.tally.outcomes[Outcome.OK] == self.tally.requests
+        """Whether every request was ok, and no flow failed."""
+        return self.tally.outcomes[Outcome.OK] == self.tally.requests and not self.tally.flow_failures
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything as JSON holds it. Fields may be added in a version; none is renamed or taken away."""

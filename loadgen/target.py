@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PORTS = {"http": 80, "https": 443}
 _SHOWN = 80
+_METADATA = {ipaddress.ip_address("fd00:ec2::254")}
+"""Where a cloud tells a machine its secrets; the others are link-local."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def check_allowed(target: Target, addresses: Sequence[str], allowed_hosts: Colle
     for address in addresses:
         parsed = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-        inside = in_cluster and mapped.is_private and not mapped.is_unspecified and not mapped.is_link_local
+        inside = in_cluster and mapped.is_private and not mapped.is_unspecified and not mapped.is_link_local and mapped not in _METADATA
         if not mapped.is_loopback and not inside:
             raise RefusedError(
                 f"{target.host} ({address}) is not this machine, so nothing was sent: a load on a host of somebody else's is an attack",

@@ -117,6 +117,10 @@ def _http_shot(
         load_flow(how["flow"])
     own = tuple((name.strip(), value.strip()) for name, _, value in (text.partition(":") for text in headers))
     shot = HttpShot(target.url, method, own, body or b"", expected, timeout_s, MAX_BYTES, **how)
+    try:
+        shot.check()
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"this cannot be sent: {printable(str(error))}", hint="check the URL, -H and --allow-host") from error
     if target.scheme == "https":
         shot.tls()
     return shot

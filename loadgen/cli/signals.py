@@ -67,7 +67,18 @@ async def attended(job: Callable[[Interruption], Awaitable[T]]) -> tuple[T | Non
                 result = await job(interruption)
             except LoadgenError as error:
                 failure = error
+            except BaseExceptionGroup as group:
+                ours, others = group.split(LoadgenError)
+                if ours is None or others is not None:
+                    raise
+                failure = _first(ours)
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
     return result, interruption.exit_code
+
+
+def _first(group: BaseExceptionGroup[LoadgenError]) -> LoadgenError:
+    """Give the first error of a group of ours."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

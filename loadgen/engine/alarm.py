@@ -7,7 +7,6 @@ so it is called in libc (timerfd_create(2)). Its clock is the one behind ``time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import time
@@ -62,6 +61,8 @@ class Alarm:
             self._descriptor = -1
 
     def _rang(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it was set anew after the loop had noticed it
+        try:
             os.read(self._descriptor, _EXPIRATIONS_BYTES)
-            self._ring()
+        except BlockingIOError:
+            return  # it was set anew after the loop had noticed it
+        self._ring()

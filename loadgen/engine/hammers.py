@@ -48,7 +48,7 @@ class Load(Protocol):
         """What was seen until some tenths of a second ago, or until now."""
 
     async def prepare(self) -> None: ...
-    def start(self) -> None: ...
+    def start(self, *, for_s: float | None = None) -> None: ...
     def stop(self) -> None: ...
     def abort(self) -> None: ...
     def hold(self) -> None: ...
@@ -82,10 +82,10 @@ class RemoteLoad:
         return f"<RemoteLoad {self.name} in process {self._hammer.pid}>"
 
     async def prepare(self) -> None:
-        await self._hammer.ask(self.name, "prepare")
+        await self._hammer.ask(self.name, "prepare", answer_s=None)
 
-    def start(self) -> None:
-        self._hammer.say(self.name, "start")
+    def start(self, *, for_s: float | None = None) -> None:
+        self._hammer.say(self.name, "start", for_s=for_s)
 
     def stop(self) -> None:
         self._hammer.say(self.name, "stop")
@@ -104,12 +104,13 @@ class RemoteLoad:
         self._hammer.say(self.name, "ask")
 
     async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
-        ended: Tally | None = await self._hammer.ask(self.name, "begin_tally", if_overflow=if_overflow)
+        with anyio.CancelScope(shield=True):  # the other side has begun it when it is asked: a lost answer would be a lost tally
+            ended: Tally | None = await self._hammer.ask(self.name, "begin_tally", if_overflow=if_overflow)
         return ended
 
     async def look(self) -> Sight:
-        sight: Sight = await self._hammer.ask(self.name, "look")
-        return sight
+        self.sight = await self._hammer.ask(self.name, "look")
+        return self.sight
 
     async def snapshot(self) -> Tally:
         """Give the present tally; if the process is gone, as it was when it last reported."""
@@ -152,7 +153,8 @@ class HammerProcess:
         with theirs:
             try:
                 process = subprocess.Popen(  # noqa: ASYNC220  # some milliseconds, before anything is measured
-                    [sys.executable, "-m", "loadgen.engine.process", str(theirs.fileno())],
+                    [sys.executable, "-P", "-m", "loadgen.engine.process", str(theirs.fileno())],  # -P: nothing of the current folder
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -182,7 +184,8 @@ class HammerProcess:
             with anyio.fail_after(answer_s):
                 return await answer
         except TimeoutError as error:
-            raise HammerError(f"hammer process {self._number} (process {self.pid}) did not answer within {answer_s:.0f} s") from error
+            self._death = HammerError(f"hammer process {self._number} (process {self.pid}) did not answer within {answer_s:.0f} s")
+            raise self._death from error  # and from now on it is asked nothing more
         finally:
             del self._questions[number]
 
@@ -250,12 +253,12 @@ class Hammers:
 async def hammers(specs: Sequence[LoadSpec], tasks: TaskGroup, processes: int = 1) -> AsyncIterator[Hammers]:
     """Make the loads: in this process, or spread over so many others. At the end what is in flight is dropped and the processes end."""
     if processes == 1:
-        loads = {spec.name: spec.make(tasks) for spec in specs}
-        try:
+        with contextlib.ExitStack() as made:
+            loads: dict[str, Load] = {}
+            for spec in specs:
+                load = loads[spec.name] = spec.make(tasks)
+                made.callback(load.abort)
             yield Hammers(loads, [])
-        finally:
-            for load in loads.values():
-                load.abort()
         return
     async with contextlib.AsyncExitStack() as stack:
         spawned = []

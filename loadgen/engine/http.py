@@ -64,11 +64,26 @@ class HttpShot:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        url = httpx.URL(self.url)
+        try:
+            url = httpx.URL(self.url)
+        except httpx.InvalidURL as error:
+            raise UsageError(f"{self.url!r} is no URL: {error}") from error
         if url.scheme not in {"http", "https"} or not url.host:
             raise UsageError(f"{self.url!r} is no http:// or https:// URL")
         if self.http2 and importlib.util.find_spec("h2") is None:
             raise UsageError("HTTP/2 needs the package h2, which is not installed", hint="pip install 'httpx[http2]'")
+
+    def check(self) -> None:
+        """Find out whether it can be sent.
+
+        Raises ValueError (UnicodeError is one) if httpx makes no request of it.
+        """
+        try:
+            httpx.Request(self.method, self.url, headers=list(self.headers), content=self.content or None)
+            for host in self.hosts:
+                httpx.URL(host=host.strip("[]"))
+        except httpx.InvalidURL as error:
+            raise ValueError(str(error)) from error
 
     def tls(self) -> ssl.SSLContext:
         """Make the rules for TLS connections.
@@ -112,6 +127,9 @@ class _Counted(httpx.AsyncBaseTransport):
             response = await self._transport.handle_async_request(request)
         except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
             self.sent -= 1  # a mistake in the flow: nothing has left
+            raise
+        except asyncio.CancelledError:
+            self.last_outcome = self._carrier.given_up(due)
             raise
         except Exception as error:
             self.last_outcome = self._carrier.failed(due, error)
@@ -217,21 +235,23 @@ class HttpCarrier:
     async def open(self, count: int) -> None:
         """Get so many users ready. HTTP/1.1 connections are opened; an HTTP/2 connection is opened by its first request."""
         limiter = anyio.CapacityLimiter(CONNECTING_AT_ONCE)
-        async with anyio.create_task_group() as tasks:
-            for _ in range(count - len(self._idle)):
-                tasks.start_soon(self._open_user, limiter)
+        with anyio.move_on_after(self._shot.timeout_s):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(count - len(self._idle)):
+                    tasks.start_soon(self._open_user, limiter)
 
     async def _open_user(self, limiter: anyio.CapacityLimiter) -> None:
         async with limiter:
             user = self._new_user()
-            if isinstance(user.transport, WireTransport):
-                with contextlib.suppress(httpx.HTTPError):  # the request that needs it will tell
-                    await user.transport.connect(self._url)
             try:
+                if isinstance(user.transport, WireTransport):
+                    with contextlib.suppress(httpx.HTTPError):  # the request that needs it will tell
+                        await user.transport.connect(self._url)
                 await self._start(user)
             except Exception as error:  # noqa: BLE001  # a user's code may raise anything; it is tried again by the first iteration
                 self._note(error)
-            self._idle.append(user)
+            finally:
+                self._idle.append(user)
 
     def carry(self, due: float, now: float) -> None:
         """Have an iteration done by the user that was free last, or by a new one."""
@@ -347,6 +367,12 @@ class HttpCarrier:
                 self._load.tally.server_overflow += 1
             self._load.ended(due, clock(), outcome, answer)
         return outcome
+
+    def given_up(self, due: float) -> Outcome:
+        """Count a request that the flow itself did not wait for any longer."""
+        if not self._dropped:
+            self._load.ended(due, clock(), Outcome.TIMEOUT)
+        return Outcome.TIMEOUT
 
     def failed(self, due: float, error: Exception) -> Outcome:
         """Count a request that got no complete response."""

@@ -17,7 +17,7 @@ import anyio
 
 from loadgen.engine.load import clock
 from loadgen.engine.poller import Poller
-from loadgen.engine.wire import MAX_RESPONSE_BYTES, Connection
+from loadgen.engine.wire import KEPT_BYTES, MAX_RESPONSE_BYTES, Connection
 from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
 if TYPE_CHECKING:
@@ -60,10 +60,11 @@ class Lane(Connection):
     ``descriptor`` is the socket's while a poller reads the lane, else -1.
     """
 
-    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at")
+    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at", "unwritten")
 
     def __init__(self, lanes: Lanes, load: ClientLoad, shot: Shot) -> None:
-        super().__init__(lanes, max_bytes=shot.max_bytes)
+        expected = shot.expected.body
+        super().__init__(lanes, max_bytes=shot.max_bytes, kept_bytes=max(KEPT_BYTES, 2 * len(expected or b"")))
         self.headless = shot.headless
         self.request = shot.request
         self.candidate = b""
@@ -71,6 +72,7 @@ class Lane(Connection):
         self.sent_at = 0.0
         self.known = _NOTHING
         self.descriptor = -1
+        self.unwritten: Callable[[], int] = int
         self._lanes = lanes
         self._load = load
 
@@ -95,6 +97,7 @@ class Lane(Connection):
         """Have the event loop read no more, and give the descriptor to whoever reads instead."""
         assert self._transport is not None, "pause before connection_made"
         self._transport.pause_reading()
+        self.unwritten = self._transport.get_write_buffer_size
         descriptor: int = self._transport.get_extra_info("socket").fileno()
         return descriptor
 
@@ -108,7 +111,7 @@ class Lane(Connection):
         record = self.known.get(data)
         self.known = _NOTHING
         if record is None:
-            self.candidate = b"" if self._received else data
+            self.candidate = b"" if self._received or len(data) > KNOWN_BYTES else data
             self.parse(data)
             return
         now = clock()
@@ -149,9 +152,10 @@ class Lanes:
             async with limiter:
                 await self._open_lane()
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(count - len(self._idle)):
-                tasks.start_soon(open_one)
+        with anyio.move_on_after(self._shot.timeout_s):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(count - len(self._idle)):
+                    tasks.start_soon(open_one)
 
     def carry(self, due: float, now: float) -> None:
         """Send a request on the lane that was free last; without one it waits for a new lane, or for one that becomes free before that."""
@@ -233,10 +237,11 @@ class Lanes:
         outcome = classify(response, self._shot.expected)
         if outcome is Outcome.OVERFLOW and origin(response) is Origin.SERVER:
             self._load.tally.server_overflow += 1
-        elif lane.usable and lane.candidate and len(lane.candidate) <= KNOWN_BYTES:
+        elif lane.usable and lane.candidate:
             if len(self._known) >= KNOWN_RESPONSES:
                 self._known.clear()
             self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status).append
+        lane.candidate = b""
         now = clock()
         self._load.ended(lane.due, now, outcome, response)
         self.free(lane)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadgen.pacing import Pacing
 
 FOLD_S = 0.05
+MISSED_AT_MOST = 10_000
 
 clock = time.perf_counter
 """Not the loop's own time: uvloop's ticks in milliseconds and stands still within one round. On Linux it is the same in all processes."""
@@ -121,6 +122,7 @@ class ClientLoad:
         self._loop = asyncio.get_running_loop()
         self._fold_due = 0.0
         self._fold_timer: asyncio.TimerHandle | None = None
+        self._stop_timer: asyncio.TimerHandle | None = None
         self._carrier = make_carrier(self)
 
     def __repr__(self) -> str:
@@ -132,10 +134,12 @@ class ClientLoad:
         """Open the connections that are needed at the same moment, or soon."""
         await self._carrier.open(min(self._pacing.at_once, self._max_in_flight))
 
-    def start(self) -> None:
-        """Begin to send."""
+    def start(self, *, for_s: float | None = None) -> None:
+        """Begin to send, and stop after ``for_s`` seconds, if they are given: nobody else has to be awake then."""
         if self._stopped:
             return
+        if for_s is not None:
+            self._stop_timer = self._loop.call_later(for_s, self.stop)
         self._start = self._held_at = clock()
         self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
@@ -156,8 +160,9 @@ class ClientLoad:
         """Stop, and drop what is in flight: it is counted nowhere."""
         self.stop()
         self._alarm.close()
-        if self._fold_timer is not None:
-            self._fold_timer.cancel()
+        for timer in (self._fold_timer, self._stop_timer):
+            if timer is not None:
+                timer.cancel()
         self._carrier.drop()
         self._earlier += self.in_flight  # they were sent all the same
         self.in_flight = 0
@@ -246,6 +251,11 @@ class ClientLoad:
             except Exception as error:  # noqa: BLE001  # a listener that fails must not cost the load a user; the loop reports it as a bug
                 self._loop.call_exception_handler({"message": "a listener to answers failed", "exception": error})
 
+    def sent_late(self, lags_s: list[float]) -> None:
+        """Count how late requests were sent that a carrier sent by itself."""
+        self.tally.lag.waiting += lags_s
+        self._lagged += len(lags_s)
+
     def follow(self, now: float, *, pause_s: float = 0.0) -> None:
         """Make due what follows from the end of a request, at the earliest after ``pause_s``."""
         self.in_flight -= 1
@@ -306,7 +316,10 @@ class ClientLoad:
 
     def _keep_folding(self) -> None:
         now = clock()
-        self.tally.loop_lag.record(now - self._fold_due)
+        late = now - self._fold_due
+        self.tally.loop_lag.record(late)
+        for missed in range(1, min(int(late / FOLD_S), MISSED_AT_MOST) + 1):  # each would have been late, too (coordinated omission)
+            self.tally.loop_lag.record(late - missed * FOLD_S)
         self.fold()
         self._fold_due = now + FOLD_S
         self._fold_timer = self._loop.call_later(FOLD_S, self._keep_folding)
@@ -314,6 +327,6 @@ class ClientLoad:
     def fold(self) -> None:
         """Bound the memory of the tally, and count the requests that were sent at the very moment they were due: they have no lag."""
         self.tally.fold()
-        undelayed = self.sent - self._lagged
+        undelayed = max(0, self.sent - self._lagged)
         self.tally.lag.record_zeros(undelayed)
         self._lagged += undelayed

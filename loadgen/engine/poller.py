@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from loadgen.engine.load import ClientLoad
 
 READ_BYTES = 8192
+READ_MORE_BYTES = 1 << 17
+"""So much at once where no known answer is expected: the rest of a long one."""
 
 
 class Poller:
@@ -58,42 +60,56 @@ class Poller:
 
     def _read_all(self) -> None:
         load, lanes, read = self._load, self._lanes, os.read
-        again = []
-        for descriptor, _ in self._epoll.poll(0):
-            lane = lanes.get(descriptor)
-            if lane is None:
-                continue  # what came before in this round was its end
-            try:
-                data = read(descriptor, READ_BYTES)
-            except OSError as error:
-                self._broken(lane, error)
-                continue
-            record = lane.known.get(data)
-            if record is not None and load.immediate:
-                now = clock()
-                record(now - lane.due)
-                lane.due = lane.sent_at = now
-                again.append(lane)
-            elif data:
-                lane.data_received(data)
-            else:
-                self.forget(lane)
-                lane.resume()  # the loop finds the same end, and does what is to be done
-        self._write_all(again)
+        again: list[Lane] = []
+        try:
+            for descriptor, _ in self._epoll.poll(0):
+                lane = lanes.get(descriptor)
+                if lane is None:
+                    continue  # what came before in this round was its end
+                known = lane.known
+                try:
+                    data = read(descriptor, READ_BYTES if known else READ_MORE_BYTES)
+                except OSError as error:
+                    self._broken(lane, error)
+                    continue
+                record = known.get(data)
+                if record is not None and load.immediate:
+                    now = clock()
+                    record(now - lane.due)
+                    lane.due = now
+                    again.append(lane)
+                elif data:
+                    lane.data_received(data)
+                else:
+                    self._give_back(lane)  # the loop finds the same end, and does what is to be done
+        finally:  # a bug in one lane must not cost the others their requests
+            self._write_all(again)
 
     def _write_all(self, lanes: list[Lane]) -> None:
+        """Send the next request on these lanes. The law: nothing is written past what the event loop still has to write."""
         write = os.write
+        now = clock()
+        self._load.sent_late([now - lane.due for lane in lanes if lane.usable])
         for lane in lanes:
-            if lane.usable:  # it may have been dropped by what came after it in this round
-                request = lane.request
-                try:
-                    written = write(lane.descriptor, request)
-                except OSError:
-                    written = 0  # full, or broken: the loop waits, or finds out
-                if written != len(request):
-                    lane.send(request[written:])
+            if not lane.usable:
+                continue  # it was dropped by what came after it in this round
+            lane.sent_at = now
+            request = lane.request
+            try:
+                written = 0 if lane.unwritten() else write(lane.descriptor, request)
+            except OSError:
+                written = 0  # full, or broken: the loop waits, or finds out
+            if written != len(request):
+                self._give_back(lane)
+                lane.send(request[written:])
+
+    def _give_back(self, lane: Lane) -> None:
+        """Let the event loop read a lane again."""
+        self.forget(lane)
+        lane.resume()
 
     def _broken(self, lane: Lane, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
             self.forget(lane)
             lane.connection_lost(error)  # the error is told only once, and it was told here
+            lane.abort()

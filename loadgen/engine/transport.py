@@ -256,6 +256,8 @@ def whole(
 
 
 def _unpacked(headers: Headers, body: bytes, max_bytes: int) -> bytes:
+    if sum(value.count(b",") + 1 for name, value in headers if name.lower() == b"content-encoding") > 1:
+        raise httpx.DecodingError("the body is packed more than once, so nobody knows what it becomes")
     parts, size = [], 0
     for part in httpx.Response(200, headers=list(headers), stream=_Crumbs(body)).iter_bytes():
         parts.append(part)

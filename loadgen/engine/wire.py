@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_RESPONSE_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 KEPT_BYTES = 64 * 1024
 _STATUSES = range(100, 600)
 _VERSIONS = frozenset({"1.0", "1.1"})
@@ -51,6 +52,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_busy",
         "_complete",
+        "_cut",
         "_framed",
         "_from_upstream",
         "_head_done",
@@ -114,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._from_upstream = False
         self._says_close = False
         self._complete = False
+        self._cut = False
         self._keep = False
         if self._body:
             self._body = []
@@ -142,7 +145,8 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(Outcome.PROTOCOL)
             return
-        if not self._busy or self._unsound or self._received > self.max_bytes:
+        head_too_long = not self._head_done and self._received > MAX_HEAD_BYTES
+        if not self._busy or self._unsound or self._received > self.max_bytes or head_too_long:
             self._fail(Outcome.PROTOCOL)
         elif self._complete:
             self._answer(keep=self._keep)
@@ -162,7 +166,7 @@ class Connection(asyncio.Protocol):
             self._fail(Outcome.RESET)
 
     def _answer(self, *, keep: bool) -> None:
-        response = Response(self._status, b"".join(self._body), self._from_upstream, tuple(self._headers))
+        response = Response(self._status, b"".join(self._body), self._from_upstream, tuple(self._headers), whole=not self._cut)
         self._busy = False
         self._reset()
         if self.headless:
@@ -212,6 +216,8 @@ class Connection(asyncio.Protocol):
         elif self._kept < self.kept_bytes:
             self._body.append(body)
             self._kept += len(body)
+        else:
+            self._cut = True
 
     def on_message_complete(self) -> None:
         if self._status < _FIRST_FINAL_STATUS and self._status != _SWITCHING_PROTOCOLS:

@@ -71,26 +71,36 @@ class Hit:
         plan = self._plan
         async with anyio.create_task_group() as tasks, hammers(plan.specs, tasks, len(plan.specs)) as crew:
             tasks.start_soon(self._watch, crew)
+            cpu_before: dict[int, float] = {}
             with self._sending:
                 await self._each(crew, lambda load: load.prepare())
-            self._began, cpu_before = clock(), await self._cpu_s(crew)
-            with self._sending:
+                cpu_before = await self._cpu_s(crew)
                 await self._send(crew)
             for load in crew.loads.values():
                 load.stop()
             stopped = clock()
-            with self._draining:
-                self._draining.deadline = min(self._draining.deadline, anyio.current_time() + plan.timeout_s + 1.0)
-                await self._each(crew, drain)
-            ended = clock() if plan.limit is None or self._reasons else stopped
+            share = _cpu_share(cpu_before, await self._cpu_s(crew), stopped - self._began) if self._began else 0.0
+            ended_by_then = sum(sum(load.sight.outcomes.values()) for load in crew.loads.values())
+            await self._drain(crew)
             tally = merged([await load.snapshot() for load in crew.loads.values()])
-            share = _cpu_share(cpu_before, await self._cpu_s(crew), clock() - self._began)
             tasks.cancel_scope.cancel()
-        return self._summary(tally, ended - self._began, share, crew.processes)
+        duration = stopped - self._began if self._began else 0.0
+        return self._summary(tally, duration, ended_by_then, share, crew.processes)
+
+    async def _drain(self, crew: Hammers) -> None:
+        """Wait for the last answers; those that do not come in time are counted nowhere, and said."""
+        with self._draining:
+            self._draining.deadline = min(self._draining.deadline, anyio.current_time() + self._plan.timeout_s + 1.0)
+            await self._each(crew, drain)
+        if self._draining.cancelled_caught and not self._reasons:
+            await self._cpu_s(crew)  # which looks once more
+            missing = sum(load.sight.in_flight for load in crew.loads.values())
+            self._reasons.append(f"{missing:,} requests or iterations had not ended {self._plan.timeout_s + 1:g} s after the last was sent")
 
     async def _send(self, crew: Hammers) -> None:
+        self._began = clock()
         for load in crew.loads.values():
-            load.start()
+            load.start(for_s=self._plan.duration_s)
         with anyio.move_on_after(self._plan.duration_s):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._report, crew)
@@ -144,7 +154,7 @@ class Hit:
         await self._each(crew, look)
         return spent
 
-    def _summary(self, tally: Tally, duration_s: float, share: float, processes: int) -> Summary:
+    def _summary(self, tally: Tally, duration_s: float, ended: int, share: float, processes: int) -> Summary:
         health = Health(
             requests=tally.requests,
             unsent=tally.outcomes[Outcome.UNSENT],
@@ -157,9 +167,11 @@ class Hit:
         reasons = [*self._reasons, *doubts(health, more="offer less load, or use more --processes")]
         if not tally.requests:
             reasons.append("no request ended")
-        return Summary(self._plan.url, self._plan.load, processes, duration_s, tally, share, tuple(reasons))
+        return Summary(
+            self._plan.url, self._plan.load, processes, duration_s, ended / duration_s if duration_s else 0.0, tally, share, tuple(reasons)
+        )
 
 
 def _cpu_share(before: Mapping[int, float], after: Mapping[int, float], wall_s: float) -> float:
     """Give the share of one core that the busiest process used."""
-    return max(used - before.get(pid, used) for pid, used in after.items()) / wall_s
+    return max(used - before.get(pid, used) for pid, used in after.items()) / wall_s if wall_s else 0.0

@@ -443,8 +443,8 @@ async def test_what_waits_to_be_put_into_buckets_is_put_there_now_and_then_thoug
         assert load.tally.latency[Outcome.OK].count == load.tally.lag.count == 100
 
 
-async def test_requests_sent_at_the_moment_they_were_due_count_as_not_late() -> None:
-    async with serving(ALWAYS_OK) as server, silently_driven(server.address) as load:
+async def test_requests_that_an_answer_makes_due_count_as_not_late_if_they_are_sent_at_once() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(1), limit=50) as load:
         load.start()
         await server.until(lambda: server.requests >= 50)
         load.stop()
@@ -452,6 +452,17 @@ async def test_requests_sent_at_the_moment_they_were_due_count_as_not_late() -> 
         lag = load.total.lag
         assert lag.count == load.sent
         assert lag.quantile(0.9) == 0.0
+
+
+async def test_between_an_answer_and_the_request_that_follows_lies_a_lag_that_is_measured() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(4)) as load:
+        load.start()
+        await server.until(lambda: server.requests >= 200)
+        load.stop()
+        await drained(load)
+        lag = load.total.lag
+        assert lag.count == load.sent
+        assert lag.quantile(0.9) > 0.0
 
 
 async def test_each_request_of_a_schedule_counts_once_as_late_or_not_across_tallies() -> None:

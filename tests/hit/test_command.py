@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.abc
 import pytest
 
 from tests.engine.scripted_server import PATIENCE_S, close, forever, receive, send, serving, silence
@@ -224,3 +226,70 @@ async def test_a_flow_that_is_not_there_is_refused_before_anything_is_sent(tmp_p
         assert server.connections == 0
     assert (ended.code, ended.stdout) == (2, "")
     assert said in ended.stderr
+
+
+async def test_an_answer_that_comes_before_the_body_was_taken_does_not_garble_the_next_request(tmp_path: Path) -> None:
+    """The rest of a long request must not be cut in two by the next one."""
+    size = 8 << 20  # more than the system's buffers hold
+    (tmp_path / "body").write_bytes(b"x" * size)
+    seen: list[bytes] = []
+
+    async def answer_early(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                read = b""
+                for _ in range(4):
+                    read += await stream.receive(1 << 16)
+                    await stream.send(OK)
+                    await anyio.sleep(0.02)  # so that each answer comes alone
+                seen.append(read + b"".join([chunk async for chunk in stream]))
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer_early)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        await hit(("127.0.0.1", port), "-c", "2", "-z", "300ms", "-d", f"@{tmp_path}/body", "--timeout", "1s", "--json")
+        tasks.cancel_scope.cancel()
+    assert seen
+    for stream in seen:
+        request = stream[: stream.index(b"\r\n\r\n") + 4] + b"x" * size
+        assert (request * (len(stream) // len(request) + 1)).startswith(stream), "requests one after the other, none in another"
+
+
+async def test_a_long_body_is_compared_as_a_whole() -> None:
+    body = "Kevin" * 20_000
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body.encode())
+    async with serving([forever(receive, send(answer))]) as server:
+        met = await hit(server.address, "-z", "200ms", "-c", "2", "--expect-body", body, "--json")
+        longer = await hit(server.address, "-z", "200ms", "-c", "2", "--expect-body", body[:70_000], "--json")
+    assert set(counted(met.json)) == {"ok"}
+    assert set(counted(longer.json)) == {"wrong_body"}
+
+
+async def test_a_header_without_an_end_is_no_http_and_fills_no_memory() -> None:
+    async with serving([receive, send(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000), silence]) as server:
+        ended = await hit(server.address, "-n", "2", "-c", "1", "--json")
+    assert counted(ended.json) == {"protocol": 2}
+
+
+async def test_what_hangs_at_the_end_does_not_slow_the_rate_down() -> None:
+    async with serving([forever(receive, send(OK))], [forever(receive, send(OK))], [receive, silence]) as server:
+        ended = await hit(server.address, "-z", "500ms", "-c", "3", "--timeout", "1s", "--json")
+    assert ended.json["outcomes"]["timeout"] >= 1
+    assert ended.json["duration_s"] < 0.9
+
+
+async def test_a_flow_that_fails_meets_no_expectation(tmp_path: Path) -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await run_flow(tmp_path, server.address, "--flow", "shop:broken", "-n", "3", "-c", "1", "--expect-status", "200")
+    assert ended.code == 99
+
+
+async def test_a_file_of_the_current_folder_does_not_get_into_a_hammer_process(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('not mine')", encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "loadgen"), "hit"]
+    async with serving([forever(receive, send(OK))]) as server:
+        url = f"http://127.0.0.1:{server.address[1]}/"
+        with anyio.fail_after(PATIENCE_S):
+            ended = await anyio.run_process([*command, url, "-n", "4", "-c", "2", "--processes", "2"], cwd=tmp_path, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
