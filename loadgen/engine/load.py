@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from loadgen.pacing import Pacing
 
 FOLD_S = 0.05
+LAG_SLOT_S = 0.01
+"""The event loop's lag is a sample for so long each."""
 MISSED_AT_MOST = 10_000
 
 clock = time.perf_counter
@@ -317,9 +319,9 @@ class ClientLoad:
     def _keep_folding(self) -> None:
         now = clock()
         late = now - self._fold_due
-        self.tally.loop_lag.record(late)
-        for missed in range(1, min(int(late / FOLD_S), MISSED_AT_MOST) + 1):  # each would have been late, too (coordinated omission)
-            self.tally.loop_lag.record(late - missed * FOLD_S)
+        for missed in range(min(int(late / LAG_SLOT_S), MISSED_AT_MOST) + 1):  # each moment of the delay counts (coordinated omission)
+            self.tally.loop_lag.record(late - missed * LAG_SLOT_S)
+        self.tally.loop_lag.record_zeros(round(FOLD_S / LAG_SLOT_S) - 1)  # and so does the time that was waited for
         self.fold()
         self._fold_due = now + FOLD_S
         self._fold_timer = self._loop.call_later(FOLD_S, self._keep_folding)

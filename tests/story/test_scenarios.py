@@ -119,9 +119,9 @@ def test_the_result_names_limit_clients_and_aftermath_in_one_sentence(tutorial: 
 
 
 def test_a_rule_for_the_wrong_host_is_found_not_enforced_and_the_reason_is_named(loadgen: Loadgen) -> None:
-    ended = loadgen.run_scenario(SCENARIOS / "wrong-host.yaml", "--duration", "1s")
+    ended = loadgen.run_scenario(SCENARIOS / "wrong-host.yaml", "--duration", "2s")
     report = loadgen.report()
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 0, ended.stdout[-2000:]
     assert report["verdict"]["state"] == "not_enforced"
     assert "usr.base.svc.cluster.local" in report["verdict"]["sentence"]
     assert "did you mean user.base.svc.cluster.local" in ended.stderr
