@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BUSY_CPU_SHARE = 0.9
-LATE_S = 0.1
-"""Latency counts from the due time, so a lag is in it; a virtual machine that loses its core for 60 ms now and then is not yet a late hammer."""
+LATE_S = 0.05
 UNSENT_SHARE = 0.01
 TOO_MANY = "too many were in flight; raise the limit of requests in flight or lower the rate"
 SENT_NOTHING = "the flow failed before it sent anything"

@@ -78,12 +78,12 @@ def test_a_run_whose_witnesses_agree_is_valid_enforced_and_ends_with_0() -> None
 
 def starve(run: Measured) -> None:
     for _ in range(10):
-        run.windows[1].tallies["client-1"].loop_lag.record(0.12)
+        run.windows[1].tallies["client-1"].loop_lag.record(0.06)
 
 
 def be_late(run: Measured) -> None:
     for _ in range(10):
-        run.windows[1].tallies["client-1"].lag.record(0.12)
+        run.windows[1].tallies["client-1"].lag.record(0.06)
 
 
 def burn(run: Measured) -> None:
