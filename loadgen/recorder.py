@@ -1,7 +1,7 @@
 """How many requests ended how, and how long did they take? Counts and histograms that merge without loss and do not grow with the run.
 
 The law of the hot path: to record is to append to a list, which costs some 30 ns. ``fold`` turns what was appended into buckets,
-thousands at a time and in C: the upper half of an IEEE 754 single is a sign, 8 bits of exponent and 7 of mantissa, and so *is* the number
+hundreds at a time and in C: the upper half of an IEEE 754 single is a sign, 8 bits of exponent and 7 of mantissa, and so *is* the number
 of a log-linear bucket. Everything that is merged is an integer or a maximum, so merging is exact, whatever the order.
 """
 
@@ -11,6 +11,7 @@ import struct
 import sys
 from array import array
 from collections import Counter
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from loadgen.outcome import Outcome
@@ -41,17 +42,34 @@ def value_of(bucket: int) -> float:
     return middle
 
 
+class Waiting:
+    """Durations in seconds that were recorded and are in no bucket yet: ``singles``, and ``runs`` of equal ones.
+
+    A run is two items: the duration, and how often it counts. None may be below zero.
+    """
+
+    __slots__ = ("runs", "singles")
+
+    def __init__(self) -> None:
+        self.singles: list[float] = []
+        self.runs: list[float] = []
+
+    @property
+    def count(self) -> int:
+        """How many durations wait."""
+        return len(self.singles) + int(sum(self.runs[1::2]))
+
+
 class Histogram:
     """A sparse log-linear histogram of durations in seconds; at most some 4,100 buckets between 1 µs and 1 h.
 
-    ``waiting`` holds what was recorded and is not folded yet. Who appends to it directly, as the hot path does, appends nothing below zero
-    and must ``fold`` now and then; reading folds.
+    Who appends to ``waiting`` directly, as the hot path does, must ``fold`` now and then; reading folds.
     """
 
     __slots__ = ("_buckets", "_count", "_max_s", "_sum_ns", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: list[float] = []
+        self.waiting = Waiting()
         self._buckets: Counter[int] = Counter()
         self._count = 0
         self._sum_ns = 0
@@ -59,14 +77,10 @@ class Histogram:
 
     def record(self, seconds: float) -> None:
         """Count one duration; one below zero counts as none."""
-        self.waiting.append(max(0.0, seconds))
-        if len(self.waiting) >= FOLD_AT:
+        singles = self.waiting.singles
+        singles.append(max(0.0, seconds))
+        if len(singles) >= FOLD_AT:
             self.fold()
-
-    def record_all(self, durations: list[float]) -> None:
-        """Count many durations, none of them below zero, at once."""
-        self.waiting += durations
-        self.fold()
 
     def record_zeros(self, count: int) -> None:
         """Count durations of no length."""
@@ -76,15 +90,29 @@ class Histogram:
 
     def fold(self) -> None:
         """Turn what waits into buckets."""
-        waiting = self.waiting
-        if not waiting:
-            return
-        self._buckets.update(buckets_of(waiting))
-        self._count += len(waiting)
-        self._sum_ns += round(sum(waiting) * _NANOSECONDS)
-        longest = max(waiting)
-        self._max_s = max(self._max_s, longest)
-        waiting.clear()
+        self.take(self.waiting)
+
+    def take(self, waiting: Waiting) -> int:
+        """Turn what waits there into buckets here, and say how many durations that were."""
+        before = self._count
+        singles, runs = waiting.singles, waiting.runs
+        if singles:
+            self._buckets.update(buckets_of(singles))
+            self._count += len(singles)
+            self._sum_ns += round(sum(singles) * _NANOSECONDS)
+            longest = max(singles)
+            self._max_s = max(self._max_s, longest)
+            singles.clear()
+        if runs:
+            durations, counts = runs[::2], [int(count) for count in runs[1::2]]
+            for bucket, count in zip(buckets_of(durations), counts, strict=True):
+                self._buckets[bucket] += count
+            self._count += sum(counts)
+            self._sum_ns += round(sum(map(mul, durations, counts)) * _NANOSECONDS)
+            longest = max(durations)
+            self._max_s = max(self._max_s, longest)
+            runs.clear()
+        return self._count - before
 
     @property
     def buckets(self) -> Counter[int]:
@@ -95,7 +123,7 @@ class Histogram:
     @property
     def count(self) -> int:
         """How many durations were recorded."""
-        return self._count + len(self.waiting)
+        return self._count + self.waiting.count
 
     @property
     def max_s(self) -> float:
@@ -159,35 +187,36 @@ class Tally:
     def __init__(self) -> None:
         self._latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
         self._statuses: Counter[int] = Counter()
-        self._waiting: dict[tuple[Outcome, int], list[float]] = {}
+        self._waiting: dict[tuple[Outcome, int], Waiting] = {}
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.server_overflow = 0
         self.connect_errors: Counter[str] = Counter()
         self.flow_failures: Counter[str] = Counter()
 
-    def waiting(self, outcome: Outcome, status: int = 0) -> list[float]:
-        """Give the list to which to append the latency of a request that ended so; ``status`` is 0 without a complete response.
+    def waiting(self, outcome: Outcome, status: int = 0) -> Waiting:
+        """Give where the latencies of requests wait that ended so; ``status`` is 0 without a complete response.
 
-        Who appends must ``fold`` now and then, and append nothing below zero.
+        Who appends to it must ``fold`` now and then.
         """
-        return self._waiting.setdefault((outcome, status), [])
+        waiting = self._waiting.get((outcome, status))
+        if waiting is None:
+            waiting = self._waiting[outcome, status] = Waiting()
+        return waiting
 
     def record(self, outcome: Outcome, latency_s: float, status: int = 0) -> None:
         """Count one request that ended."""
-        waiting = self.waiting(outcome, status)
-        waiting.append(max(0.0, latency_s))
-        if len(waiting) >= FOLD_AT:
+        singles = self.waiting(outcome, status).singles
+        singles.append(max(0.0, latency_s))
+        if len(singles) >= FOLD_AT:
             self.fold()
 
     def fold(self) -> None:
         """Bound the memory: turn what was recorded since the last time into buckets."""
         for (outcome, status), waiting in self._waiting.items():
-            if waiting:
-                self._latency[outcome].record_all(waiting)
-                if status:
-                    self._statuses[status] += len(waiting)
-                waiting.clear()
+            ended = self._latency[outcome].take(waiting)
+            if ended and status:
+                self._statuses[status] += ended
         self.lag.fold()
 
     def add(self, other: Tally) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from loadgen.engine.load import ClientLoad
+    from loadgen.recorder import Waiting
 
 CONNECT_PAUSE_S = 0.05
 """A user whose connection was refused waits at least so long: a dead target must not make the hammer spin."""
@@ -49,7 +50,7 @@ class Shot:
     headless: bool = False
 
 
-Known = dict[bytes, "Callable[[float], None]"]
+Known = dict[bytes, "Waiting"]
 _NOTHING: Known = {}
 
 
@@ -108,14 +109,14 @@ class Lane(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Count a known response at once; everything else takes the long way."""
-        record = self.known.get(data)
+        waiting = self.known.get(data)
         self.known = _NOTHING
-        if record is None:
+        if waiting is None:
             self.candidate = b"" if self._received or len(data) > KNOWN_BYTES else data
             self.parse(data)
             return
         now = clock()
-        record(now - self.due)
+        waiting.singles.append(now - self.due)
         self._busy = False
         self._lanes.free(self)
         self._load.follow(now)
@@ -135,7 +136,7 @@ class Lanes:
         """Requests without a lane: when they were due, and when they were to be sent."""
         self._connecting = 0
         self._known: Known = {}
-        self._poller = Poller(load) if load.often_immediate else None
+        self._poller = Poller(load, shot.request) if load.often_immediate else None
         self._dropped = False
         self._watch_deadlines()
 
@@ -172,6 +173,8 @@ class Lanes:
     def recount(self) -> None:
         """Forget the known responses: they count in a tally that has ended, or the next answer is to be seen."""
         self._known.clear()
+        if self._poller is not None:
+            self._poller.recount()
 
     def drop(self) -> None:
         """Drop all lanes and what is on them."""
@@ -187,6 +190,7 @@ class Lanes:
 
     def all_done_since(self, moment: float) -> bool:
         """Tell whether everything that was sent until a moment on ``clock`` has ended."""
+        self._note_times()
         return (not self._waiting or self._waiting[0][1] > moment) and not any(lane.busy and lane.sent_at <= moment for lane in self._lanes)
 
     # Connections.
@@ -240,7 +244,7 @@ class Lanes:
         elif lane.usable and lane.candidate:
             if len(self._known) >= KNOWN_RESPONSES:
                 self._known.clear()
-            self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status).append
+            self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status)
         lane.candidate = b""
         now = clock()
         self._load.ended(lane.due, now, outcome, response)
@@ -274,10 +278,15 @@ class Lanes:
         if self._poller is not None:
             self._poller.forget(lane)
 
+    def _note_times(self) -> None:
+        if self._poller is not None:
+            self._poller.note_times()
+
     # Deadlines.
 
     def _watch_deadlines(self) -> None:
         """End what took too long. All requests have the same time to live, so none ends before the oldest one's deadline."""
+        self._note_times()
         now = clock()
         while self._waiting and self._waiting[0][1] + self._shot.timeout_s <= now:
             self._give_up(Outcome.TIMEOUT)

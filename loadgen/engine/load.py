@@ -245,7 +245,7 @@ class ClientLoad:
     def ended(self, due: float, now: float, outcome: Outcome, response: Response | None = None) -> None:
         """Count a request that ended. The carrier then gives its place back with ``follow``."""
         latency_s = now - due
-        self.tally.waiting(outcome, response.status if response else 0).append(latency_s)
+        self.tally.waiting(outcome, response.status if response else 0).singles.append(latency_s)
         if self._next_answer is not None:
             tell, self._next_answer = self._next_answer, None
             try:
@@ -253,10 +253,10 @@ class ClientLoad:
             except Exception as error:  # noqa: BLE001  # a listener that fails must not cost the load a user; the loop reports it as a bug
                 self._loop.call_exception_handler({"message": "a listener to answers failed", "exception": error})
 
-    def sent_late(self, lags_s: list[float]) -> None:
-        """Count how late requests were sent that a carrier sent by itself."""
-        self.tally.lag.waiting += lags_s
-        self._lagged += len(lags_s)
+    def sent_late(self, lag_s: float, count: int) -> None:
+        """Count how late requests were sent that a carrier sent by itself: so many, none of them later than that."""
+        self.tally.lag.waiting.runs += (lag_s, count)
+        self._lagged += count
 
     def follow(self, now: float, *, pause_s: float = 0.0) -> None:
         """Make due what follows from the end of a request, at the earliest after ``pause_s``."""
@@ -309,7 +309,7 @@ class ClientLoad:
             self._unsent += 1
             self.tally.record(Outcome.UNSENT, 0.0)
             return
-        self.tally.lag.waiting.append(max(0.0, now - due))
+        self.tally.lag.waiting.singles.append(max(0.0, now - due))
         self._lagged += 1
         self.in_flight += 1
         self._carrier.carry(due, now)

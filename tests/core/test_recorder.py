@@ -92,6 +92,21 @@ def test_buckets_follow_one_another_without_a_gap() -> None:
     assert list(buckets_of(middles)) == list(buckets)
 
 
+@given(st.lists(st.tuples(DURATIONS, st.integers(1, 50)), max_size=10), st.booleans())
+def test_a_run_of_equal_durations_counts_as_each_of_them_would(runs: list[tuple[float, int]], fold: bool) -> None:
+    one_by_one, in_runs = Histogram(), Histogram()
+    for duration, count in runs:
+        for _ in range(count):
+            one_by_one.record(duration)
+        in_runs.waiting.runs += (duration, count)
+        assert in_runs.count == one_by_one.count
+        if fold:
+            in_runs.fold()
+            assert in_runs.waiting.runs == []
+    assert state(in_runs) == state(one_by_one)
+    assert in_runs.sum_s == pytest.approx(one_by_one.sum_s, abs=1e-8 * len(runs) + 1e-9, rel=1e-9)
+
+
 def test_memory_is_bounded_whatever_is_recorded() -> None:
     assert bucket_of(HOUR_S) - bucket_of(1e-6) < 4200
     rng = Random(1)
@@ -103,13 +118,13 @@ def test_memory_is_bounded_whatever_is_recorded() -> None:
 
 def test_what_waits_to_be_put_into_buckets_never_grows_beyond_a_bound_and_is_gone_after_a_fold() -> None:
     recorded = Histogram()
-    waiting = recorded.waiting
+    waiting = recorded.waiting.singles
     longest = 0
     for number in range(3 * FOLD_AT + 5):
         recorded.record(number / 1000)
         longest = max(longest, len(waiting))
     assert longest < FOLD_AT
-    assert recorded.waiting is waiting, "the hot path holds on to it"
+    assert recorded.waiting.singles is waiting, "the hot path holds on to it"
     assert len(waiting) == 5
     recorded.fold()
     assert waiting == []
@@ -120,7 +135,7 @@ def test_what_waits_to_be_put_into_buckets_never_grows_beyond_a_bound_and_is_gon
 def test_when_it_is_folded_makes_no_difference(durations: list[float], folds: list[int]) -> None:
     folded = Histogram()
     for number, each in enumerate(durations):
-        folded.waiting.append(each)
+        folded.waiting.singles.append(each)
         if number in folds:
             folded.fold()
     assert folded.count == len(durations)
@@ -142,7 +157,7 @@ def test_when_it_is_folded_makes_no_difference(durations: list[float], folds: li
 )
 def test_whatever_is_read_includes_what_still_waits(read: Callable[[Histogram], float]) -> None:
     recorded = Histogram()
-    recorded.waiting.append(1.0)
+    recorded.waiting.singles.append(1.0)
     assert read(recorded) == 1
 
 
@@ -364,18 +379,18 @@ def test_a_tally_counts_complete_responses_by_their_status() -> None:
 
 def test_a_list_that_the_hot_path_appends_to_goes_on_to_count_after_a_fold() -> None:
     tally = Tally()
-    append = tally.waiting(Outcome.OK, 200).append
+    append = tally.waiting(Outcome.OK, 200).singles.append
     for _ in range(3):
         append(0.5)
         tally.fold()
-        assert tally.waiting(Outcome.OK, 200) == []
+        assert tally.waiting(Outcome.OK, 200).singles == []
     append(0.5)
     assert (tally.outcomes[Outcome.OK], tally.statuses[200], tally.latency[Outcome.OK].sum_s) == (4, 4, 2.0)
 
 
 def test_a_tally_that_nobody_folds_folds_itself() -> None:
     tally = Tally()
-    waiting = tally.waiting(Outcome.OK, 200)
+    waiting = tally.waiting(Outcome.OK, 200).singles
     longest = 0
     for _ in range(2 * FOLD_AT + 1):
         tally.record(Outcome.OK, 0.001, 200)

@@ -432,14 +432,14 @@ async def test_what_a_load_has_seen_is_what_it_has_counted() -> None:
 
 async def test_what_waits_to_be_put_into_buckets_is_put_there_now_and_then_though_nobody_reads_it() -> None:
     async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(2), limit=100) as load:
-        waiting = load.tally.waiting(Outcome.OK, 200)
+        waiting = load.tally.waiting(Outcome.OK, 200).singles
         load.start()
         await load.wait_finished()
         finished = clock()
         while load._fold_due - FOLD_S <= finished:  # noqa: ASYNC110  # the fold after the last answer
             await asyncio.sleep(0.005)
         assert waiting == []
-        assert load.tally.lag.waiting == []
+        assert load.tally.lag.waiting.singles == []
         assert load.tally.latency[Outcome.OK].count == load.tally.lag.count == 100
 
 
