@@ -115,6 +115,7 @@ class ClientLoad:
         self._unsent = 0
         self._due: list[float] = []
         self._start = 0.0
+        self._stop_at = math.inf
         self._alarm = Alarm(self._fire)
         self._alarm_due = math.inf
         self._held = False
@@ -140,9 +141,10 @@ class ClientLoad:
         """Begin to send, and stop after ``for_s`` seconds, if they are given: nobody else has to be awake then."""
         if self._stopped:
             return
-        if for_s is not None:
-            self._stop_timer = self._loop.call_later(for_s, self.stop)
         self._start = self._held_at = clock()
+        if for_s is not None:
+            self._stop_at = self._start + for_s
+            self._stop_in_time()
         self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
         self._set_immediate()
@@ -290,7 +292,7 @@ class ClientLoad:
     def _fire(self) -> None:
         self._alarm_due = math.inf
         now = clock()
-        elapsed = now - self._start
+        elapsed = min(now, self._stop_at) - self._start
         while self._due and self._due[0] <= elapsed:
             due = heapq.heappop(self._due)
             following = self._pacing.after_due(due, self._rng)
@@ -315,6 +317,15 @@ class ClientLoad:
         self._carrier.carry(due, now)
 
     # Now and then.
+
+    def _stop_in_time(self) -> None:
+        left = self._stop_at - clock()
+        if left > 0:
+            self._stop_timer = self._loop.call_later(left, self._stop_in_time)  # uvloop rings up to a millisecond too early
+            return
+        if not self._held:
+            self._fire()  # what was due before the end is sent, however late
+        self.stop()
 
     def _keep_folding(self) -> None:
         now = clock()

@@ -443,6 +443,18 @@ async def test_what_waits_to_be_put_into_buckets_is_put_there_now_and_then_thoug
         assert load.tally.latency[Outcome.OK].count == load.tally.lag.count == 100
 
 
+async def test_a_load_that_is_to_last_so_long_sends_what_is_due_in_that_time_and_not_one_more() -> None:
+    async with serving(ALWAYS_OK) as server, silently_driven(server.address, Open(RateCourse(1000))) as load:
+        await load.prepare()
+        started = clock()
+        load.start(for_s=0.25)
+        while not load._stopped:  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(0.001)
+        assert clock() - started >= 0.25
+        await drained(load)
+        assert load.sent == server.requests == 250
+
+
 async def test_requests_that_an_answer_makes_due_count_as_not_late_if_they_are_sent_at_once() -> None:
     async with serving(ALWAYS_OK) as server, silently_driven(server.address, Closed(1), limit=50) as load:
         load.start()
