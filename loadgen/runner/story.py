@@ -327,7 +327,8 @@ class Story(Generic[C]):
     async def _report_progress(self) -> None:
         while True:
             await anyio.sleep(PROGRESS_S)
-            self._observer.progress(self._progress())
+            if self._open is None or not self._open.ended:  # while a phase is left, the clients begin new tallies one after the other
+                self._observer.progress(self._progress())
 
     def _progress(self) -> Progress:
         phases = self._scenario.phases

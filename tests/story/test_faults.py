@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
+from tests.story.command import AGAIN_IF_STARVED, REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.envoy
+pytestmark = [pytest.mark.envoy, AGAIN_IF_STARVED]
 TUTORIAL = SCENARIOS / "connection-pool.yaml"
 
 
@@ -57,7 +57,8 @@ def test_under_nohup_a_closed_terminal_does_not_end_the_run(loadgen: Loadgen) ->
     process = loadgen.start("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=nohup)
     wait_for_line(process, "--- baseline")
     interrupt(process, signal.SIGHUP)
-    assert finish(process).code == 0
+    ended = finish(process)
+    assert ended.code == 0, ended.stdout
     assert loadgen.report()["validity"]["state"] == "VALID"
 
 
@@ -106,7 +107,8 @@ def test_after_kill_9_no_process_is_left_and_the_next_start_removes_the_folder(l
     finish(process)
     until(lambda: not loadgen.leftovers(), "all children are gone")
     assert len(loadgen.run_folders()) == 1
-    assert loadgen.run_scenario(TUTORIAL, "--clients", "1", "--duration", "1s").code == 0
+    ended = loadgen.run_scenario(TUTORIAL, "--clients", "1", "--duration", "1s")
+    assert ended.code == 0, ended.stdout
     assert not loadgen.run_folders()
 
 
@@ -218,7 +220,7 @@ def test_a_reader_that_goes_away_changes_neither_the_report_nor_the_exit_code(lo
     process.stdout.close()
     process.stdout = None
     ended = finish(process)
-    assert ended.code == 0
+    assert ended.code == 0, loadgen.report()["validity"]
     assert "Traceback" not in ended.stderr
     assert (loadgen.results / "report.json").exists()
 
@@ -230,7 +232,7 @@ def test_a_lost_stderr_costs_neither_the_run_nor_its_report(loadgen: Loadgen) ->
     process.stderr.close()
     process.stderr = None
     ended = finish(process)
-    assert ended.code == 0
+    assert ended.code == 0, ended.stdout
     assert "Enforced: " in ended.stdout
     assert loadgen.report()["verdict"]["state"] == "enforced"
 
@@ -252,14 +254,14 @@ def test_two_runs_of_the_same_second_have_results_of_their_own(loadgen: Loadgen)
 def test_closed_streams_do_not_abort_the_run(loadgen: Loadgen) -> None:
     closing = ("-c", "import os; os.close(0); os.close(1); from loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=closing)
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 0, (ended.stderr, loadgen.report()["validity"])
     assert loadgen.report()["verdict"]["state"] == "enforced"
 
 
 def test_a_result_that_cannot_be_printed_is_said_to_be_in_the_report(loadgen: Loadgen) -> None:
     full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=full)
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 0, (ended.stderr, loadgen.report()["validity"])
     assert "the result cannot be printed" in ended.stderr
     assert "Traceback" not in ended.stderr
 

@@ -8,12 +8,12 @@ import pytest
 
 from loadgen.outcome import Outcome
 from loadgen.report import Report
-from tests.story.command import SCENARIOS, Ended, Loadgen, variant
+from tests.story.command import AGAIN_IF_STARVED, SCENARIOS, Ended, Loadgen, finish, variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.envoy
+pytestmark = [pytest.mark.envoy, AGAIN_IF_STARVED]
 NO_LIMIT = 4294967295
 
 
@@ -181,7 +181,8 @@ def test_two_runs_side_by_side_do_not_meet(loadgen: Loadgen, tmp_path: Path) -> 
     other.temporary.symlink_to(loadgen.temporary)
     first = loadgen.start_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "1s", "--clients", "2")
     second = other.start_scenario(SCENARIOS / "wrong-host.yaml", "--duration", "1s", "--clients", "2")
-    assert [first.communicate()[0] and first.returncode, second.communicate()[0] and second.returncode] == [0, 0]
+    ended = finish(first), finish(second)
+    assert [each.code for each in ended] == [0, 0], [each.stdout for each in ended]
     assert [loadgen.report()["verdict"]["state"], other.report()["verdict"]["state"]] == ["enforced", "not_enforced"]
     assert not loadgen.leftovers()
     assert not loadgen.run_folders()

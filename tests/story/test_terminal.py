@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pexpect
 import pytest
 
-from tests.story.command import PATIENCE_S, REPOSITORY, SCENARIOS, Loadgen
+from tests.story.command import AGAIN_IF_STARVED, PATIENCE_S, REPOSITORY, SCENARIOS, Loadgen
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.envoy
+pytestmark = [pytest.mark.envoy, AGAIN_IF_STARVED]
 ESCAPE = "\x1b["
 
 
@@ -51,7 +51,7 @@ def run_in_terminal(folder: Path, *options: str, columns: int = 100, **environme
 
 def test_a_terminal_shows_a_live_line_colours_and_the_verdict(tmp_path: Path) -> None:
     code, text = run_in_terminal(tmp_path)
-    assert code == 0
+    assert code == 0, text
     assert "\x1b[32m" in text
     assert "━" in text
     assert "[2/3] limited" in text
@@ -60,7 +60,7 @@ def test_a_terminal_shows_a_live_line_colours_and_the_verdict(tmp_path: Path) ->
 
 def test_no_color_takes_the_colours_and_leaves_the_text(tmp_path: Path) -> None:
     code, text = run_in_terminal(tmp_path, NO_COLOR="1")
-    assert code == 0
+    assert code == 0, text
     assert "\x1b[32m" not in text
     assert "\x1b[1;32m" not in text
     assert "Enforced: " in text
@@ -68,7 +68,7 @@ def test_no_color_takes_the_colours_and_leaves_the_text(tmp_path: Path) -> None:
 
 def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
     code, text = run_in_terminal(tmp_path, TERM="dumb")
-    assert code == 0
+    assert code == 0, text
     assert ESCAPE not in text
     assert "--- limited" in text
 
@@ -77,7 +77,7 @@ def test_quiet_prints_the_verdict_and_where_the_report_lies_and_nothing_else(loa
     ended = loadgen.run_scenario(SCENARIOS / "connection-pool.yaml", "--clients", "2", "--duration", "1s", "-q")
     assert ended.stderr == ""
     lines = [line for line in ended.stdout.splitlines() if line]
-    assert len(lines) == 3
+    assert len(lines) == 3, ended.stdout
     assert lines[0].startswith("Enforced: ")
     assert lines[1].startswith("VALID: ")
     assert lines[2] == f"Report: {loadgen.results / 'report.json'}"
