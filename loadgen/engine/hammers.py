@@ -73,7 +73,7 @@ class RemoteLoad:
 
     def __init__(self, name: str, hammer: HammerProcess) -> None:
         self.name = name
-        self.sight = Sight(dict.fromkeys(Outcome, 0), 0, 0, hammer.pid, 0.0)
+        self.sight = Sight(dict.fromkeys(Outcome, 0), 0, 0, 0, hammer.pid, 0.0)
         self.last_tally = Tally()
         self.tell: Callable[[Answer], None] | None = None
         self._hammer = hammer

@@ -50,13 +50,14 @@ def allow_many_files() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a load has seen until a moment: the outcomes in its present tally, and the overflows by the own sidecar since the start.
+    """What a load has seen until a moment: the outcomes in its present tally; the overflows by the own sidecar and what was sent since the start.
 
     ``cpu_s`` is the CPU time in seconds of the process that the load lives in, ``pid``.
     """
 
     outcomes: dict[Outcome, int]
     sidecar_overflow: int
+    sent: int
     in_flight: int
     pid: int
     cpu_s: float
@@ -230,7 +231,7 @@ class ClientLoad:
     @property
     def sight(self) -> Sight:
         """What was seen until now."""
-        return Sight(self.tally.outcomes, self.sidecar_overflow, self.in_flight, os.getpid(), cpu_s())
+        return Sight(self.tally.outcomes, self.sidecar_overflow, self.sent, self.in_flight, os.getpid(), cpu_s())
 
     @property
     def sent(self) -> int:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
     from loadgen.runner.window import Measured, Window
 
-READ_APART = 5
-"""So many requests may arrive between the reading of the service and that of the sidecar, some milliseconds later."""
+LOST_AT_MOST = 5
+"""So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
 
 
 def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environment: parts.Environment, started_at: str) -> parts.Report:
@@ -231,7 +231,7 @@ def _disagreements(window: Window) -> list[str]:
             continue
         if not end.settled:
             found.append(f"{name} and its sidecar could not be brought to agree at the end of phase {window.phase.name}")
-        if abs(arrived - counters.total) > start.in_flight + end.in_flight + READ_APART:
+        if abs(arrived - counters.total) > start.on_the_way + end.on_the_way + LOST_AT_MOST:
             found.append(
                 f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
             )

@@ -42,8 +42,9 @@ class Reading:
 class Edge:
     """One edge of one client's window: when it was found, what was read, and the tally that ended there.
 
-    ``overflow`` is what the client had seen since the start of the load, and ``in_flight`` what it had in flight. ``settled`` is false if
-    client and sidecar could not be brought to agree.
+    ``overflow`` is what the client had seen since the start of the load. ``on_the_way`` were at most so many requests: one that was in flight
+    or sent while the others were read may be in what one of them said, and not in what the other did. ``settled`` is false if client and
+    sidecar could not be brought to agree.
     """
 
     at: float
@@ -51,7 +52,7 @@ class Edge:
     tally: Tally
     overflow: int
     held_s: float = 0.0
-    in_flight: int = 0
+    on_the_way: int = 0
     settled: bool = True
 
 
@@ -107,12 +108,14 @@ async def find_edge(load: Load, read: Callable[[], Awaitable[Reading]], *, offse
             agree = before.sidecar_overflow - offset == reading.counters.overflow
             ended = await load.begin_tally(if_overflow=before.sidecar_overflow) if agree else None
             settled = ended is not None
+            overflow = before.sidecar_overflow
             if ended is None and clock() - started > GIVE_UP_S:
-                before = await load.look()
+                overflow = (await load.look()).sidecar_overflow
                 ended = await load.begin_tally()
             if ended is not None:
                 held_s = clock() - held_at if held_at else 0.0
-                return Edge(clock(), reading, ended, before.sidecar_overflow, held_s, before.in_flight, settled)
+                on_the_way = before.in_flight + (await load.look()).sent - before.sent
+                return Edge(clock(), reading, ended, overflow, held_s, on_the_way, settled)
             if attempt == HOLD_AFTER:
                 load.hold()
                 held_at = clock()

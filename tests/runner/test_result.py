@@ -165,7 +165,7 @@ def test_refused_connections_are_the_target_s_doing_and_spoil_nothing() -> None:
 
 def test_a_few_requests_on_their_way_at_an_edge_are_no_disagreement() -> None:
     run = measured()
-    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK + 6), in_flight=1)
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK + 6), on_the_way=1)
     assert report_of(run).validity.state == "VALID"
 
 

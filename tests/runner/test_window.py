@@ -35,6 +35,7 @@ class Load:
     def __init__(self) -> None:
         self.sidecar_overflow = 0
         self.in_flight = 5
+        self.sent = 100
         self.held = False
         self.holds = 0
         self.tallies = [Tally()]
@@ -49,7 +50,7 @@ class Load:
 
     async def look(self) -> Sight:
         await anyio.lowlevel.checkpoint()
-        return Sight(dict.fromkeys(Outcome, 0), self.sidecar_overflow, self.in_flight, 1, 0.0)
+        return Sight(dict.fromkeys(Outcome, 0), self.sidecar_overflow, self.sent, self.in_flight, 1, 0.0)
 
     async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
         await anyio.lowlevel.checkpoint()
@@ -90,9 +91,20 @@ async def test_witnesses_that_agree_make_an_edge_at_the_first_reading() -> None:
     assert (edge.reading.counters.overflow, edge.held_s, load.holds) == (7, 0.0, 0)
     assert edge.tally is load.tallies[0], "the one that ended there"
     assert edge.overflow == 7
-    assert edge.in_flight == 5
+    assert edge.on_the_way == 5
     assert len(load.tallies) == 2
     assert started <= edge.at <= clock()
+
+
+async def test_a_burst_that_is_sent_while_the_others_are_read_may_be_on_the_way() -> None:
+    load = Load()
+
+    def send_a_burst(_number: int) -> None:
+        load.in_flight += 20
+        load.sent += 20
+
+    edge = await edge_of(load, Sidecar(send_a_burst).read)
+    assert edge.on_the_way == 25
 
 
 async def test_a_reject_that_the_client_has_not_seen_yet_is_waited_for() -> None:

@@ -196,7 +196,8 @@ def test_of_every_burst_exactly_as_many_are_admitted_as_the_limit_allows(loadgen
     assert [client["service"]["peak_in_flight"] for client in limited["clients"]] == [5] * 10
     assert [client["service"]["peak_in_flight"] for client in phase(report, "baseline")["clients"]] == [20] * 10
     for client in limited["clients"]:
-        assert client["outcomes"][Outcome.OK] % 5 == 0, "an admitted burst that began before the phase may end in it, but only whole"
+        ok, rejected = client["outcomes"][Outcome.OK], client["outcomes"][Outcome.OVERFLOW]
+        assert abs(ok - rejected / 3) <= 5, "5 of 20 are admitted and 15 rejected; an edge may part one burst's rejects from its answers"
     assert limited["ledger"]["difference"] == 0
 
 
