@@ -36,9 +36,9 @@ clock = time.perf_counter
 
 
 def cpu_s() -> float:
-    """Give the CPU time of this process so far, user and system, in seconds."""
+    """Give the CPU time that this process has needed so far, user and system, in seconds: what it waited awake is not needed."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime - Alarm.spun_s
 
 
 def allow_many_files() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from loadgen.engine.alarm import Alarm
+from loadgen.engine.alarm import SPIN_S, Alarm
 from loadgen.engine.load import clock
 
 from .scripted_server import PATIENCE_S
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
+NEAR_S = SPIN_S / 2
 
 
 class Bell:
@@ -102,8 +103,9 @@ async def test_setting_it_while_it_rings_makes_it_ring_again() -> None:
     alarm.close()
 
 
-async def test_moving_it_earlier_makes_it_ring_once_at_the_earlier_moment(bell: Bell) -> None:
-    later, earlier = clock() + 0.06, clock() + 0.01
+@pytest.mark.parametrize("in_s", [0.01, NEAR_S, 0.0])
+async def test_moving_it_earlier_makes_it_ring_once_at_the_earlier_moment(bell: Bell, in_s: float) -> None:
+    later, earlier = clock() + 0.06, clock() + in_s
     bell.alarm.set(later)
     bell.alarm.set(earlier)
     assert await bell.ring(1) >= earlier
@@ -111,8 +113,9 @@ async def test_moving_it_earlier_makes_it_ring_once_at_the_earlier_moment(bell: 
     assert len(bell.rings) == 1
 
 
-async def test_moving_it_later_makes_it_ring_once_at_the_later_moment(bell: Bell) -> None:
-    earlier, later = clock() + 0.01, clock() + 0.05
+@pytest.mark.parametrize("in_s", [0.01, NEAR_S, 0.0])
+async def test_moving_it_later_makes_it_ring_once_at_the_later_moment(bell: Bell, in_s: float) -> None:
+    earlier, later = clock() + in_s, clock() + 0.05
     bell.alarm.set(earlier)
     bell.alarm.set(later)
     assert await bell.ring(1) >= later
@@ -125,8 +128,9 @@ async def test_moving_it_when_it_is_already_over_but_has_not_rung_yet(bell: Bell
     assert await bell.ring(1) >= later
 
 
-async def test_it_does_not_ring_after_cancel(bell: Bell) -> None:
-    moment = clock() + 0.01
+@pytest.mark.parametrize("in_s", [0.01, NEAR_S])
+async def test_it_does_not_ring_after_cancel(bell: Bell, in_s: float) -> None:
+    moment = clock() + in_s
     bell.alarm.set(moment)
     bell.alarm.cancel()
     await until(moment)
@@ -190,3 +194,22 @@ async def test_cancelling_a_closed_one_touches_nobody_else_s_descriptor() -> Non
     bell.alarm.cancel()
     assert await other.ring(1) >= moment
     other.alarm.close()
+
+
+async def test_a_near_moment_is_waited_for_awake_and_the_loop_goes_on_meanwhile(bell: Bell) -> None:
+    before, started = Alarm.spun_s, clock()
+    turns = 0
+    for number in range(1, 201):
+        bell.alarm.set(clock() + NEAR_S)
+        while len(bell.rings) < number:
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns > 200
+    assert 0 < Alarm.spun_s - before <= clock() - started
+
+
+async def test_a_distant_moment_is_slept_for(bell: Bell) -> None:
+    before = Alarm.spun_s
+    bell.alarm.set(clock() + 0.05)
+    await bell.ring(1)
+    assert Alarm.spun_s == before
