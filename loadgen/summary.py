@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "loadgen.hit/v1"
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+LAGS = frozenset({"p50", "p99", "max"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +65,25 @@ class Summary:
                 for outcome, histogram in tally.latency.items()
                 if histogram.count and outcome is not Outcome.UNSENT
             },
-            "schedule_lag_s": _lag(tally.lag),
-            "loop_lag_s": _lag(tally.loop_lag),
+            "schedule_lag_s": lags(tally.lag),
+            "loop_lag_s": lags(tally.loop_lag),
             "hammer_cpu_share": round(self.hammer_cpu_share, 3),
         }
 
 
 def latencies(histogram: Histogram) -> dict[str, float]:
     """Give the quantiles, the mean and the longest of a histogram that is not empty."""
-    quantiles = {name: _rounded(histogram.quantile(share)) for name, share in QUANTILES.items()}
-    return {**quantiles, "max": _rounded(histogram.max_s), "mean": _rounded(histogram.sum_s / histogram.count)}
+    return {**quantiles(histogram), "mean": _rounded(histogram.sum_s / histogram.count)}
 
 
-def _lag(histogram: Histogram) -> dict[str, float]:
-    return {
-        "p50": _rounded(histogram.quantile(0.5)),
-        "p99": _rounded(histogram.quantile(0.99)),
-        "max": _rounded(histogram.max_s),
-    }
+def quantiles(histogram: Histogram) -> dict[str, float]:
+    """Give p50, p90, p99 and p999 of a histogram, and the longest."""
+    return {**{name: _rounded(histogram.quantile(share)) for name, share in QUANTILES.items()}, "max": _rounded(histogram.max_s)}
+
+
+def lags(histogram: Histogram) -> dict[str, float]:
+    """Give what is shown of a lag: p50, p99 and the longest."""
+    return {name: value for name, value in quantiles(histogram).items() if name in LAGS}
 
 
 def _rounded(seconds: float) -> float:

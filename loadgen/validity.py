@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 BUSY_CPU_SHARE = 0.9
 LATE_S = 0.05
@@ -34,6 +35,18 @@ class Health:
     loop_lag_p99_s: float
     connect_errors: Mapping[str, int]
     unsent_because: str = TOO_MANY
+
+
+def busiest_share(spans: Iterable[tuple[Mapping[int, float], Mapping[int, float]]], wall_s: float) -> float:
+    """Give the share of one core that the busiest process used over spans of time that lasted ``wall_s`` seconds in all.
+
+    A span is the CPU time in seconds by process id at its start and at its end; a process that is not in the first began later.
+    """
+    used: defaultdict[int, float] = defaultdict(float)
+    for before, after in spans:
+        for pid, spent_s in after.items():
+            used[pid] += spent_s - before.get(pid, spent_s)
+    return max(used.values(), default=0.0) / wall_s if wall_s else 0.0
 
 
 def doubts(health: Health, where: str = "", *, more: str = "offer less load") -> list[str]:

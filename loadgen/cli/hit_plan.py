@@ -63,12 +63,12 @@ def plan_hit(
     """
     if poisson and rate is None:
         raise UsageError("--poisson needs a rate", hint="add for example -r 500/s")
-    target = parse_target(url)
-    address = _resolve(target, allowed_hosts)
     if flow and (method or data is not None):
         raise UsageError("-m and -d say nothing to a flow: it sends what it wants", hint="leave them out")
+    target = parse_target(url)
     if (insecure or cacert) and (target.scheme != "https" or (insecure and cacert)):
         raise UsageError("--insecure or --cacert, one of them, is for https", hint="leave it out, or write https://")
+    address = _resolve(target, allowed_hosts)
     method = (method or ("GET" if data is None else "POST")).upper()
     body = _body(data)
     expected = Expected(expect_status, None if expect_body is None else expect_body.encode())
@@ -83,12 +83,7 @@ def plan_hit(
     most = connections or (CONNECTIONS if rate is None else IN_FLIGHT)
     if limit is None and duration is None:
         duration = DURATION_S
-    count = processes or min(most, limit or most, default_processes(rate or highest_closed_rate_per_s(most, Interval())))
-    if count > min(most, limit or most):
-        raise UsageError(
-            f"{count} processes have nothing to do: there are only {min(most, limit or most)} connections or requests",
-            hint="use fewer --processes",
-        )
+    count = _processes(processes, min(most, limit or most), rate or highest_closed_rate_per_s(most, Interval()))
     specs = [
         LoadSpec(
             name=f"hammer-{number + 1}",
@@ -101,6 +96,17 @@ def plan_hit(
         for number in range(count)
     ]
     return HitPlan(url, _load(most, rate, poisson=poisson), specs, duration, limit, timeout)
+
+
+def _processes(wanted: int | None, at_most: int, rate_per_s: float) -> int:
+    """Give the number of hammer processes: each must have a connection and a request."""
+    if wanted is None:
+        return min(at_most, default_processes(rate_per_s))
+    if wanted > at_most:
+        raise UsageError(
+            f"{wanted} processes have nothing to do: there are only {at_most} connections or requests", hint="use fewer --processes"
+        )
+    return wanted
 
 
 def _http_shot(

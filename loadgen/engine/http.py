@@ -15,12 +15,13 @@ import contextlib
 import importlib.util
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 
 from loadgen.engine.flow import Failures, load_flow
+from loadgen.engine.flow_client import Counted, FlowClient
 from loadgen.engine.http2 import Http2Transport
 from loadgen.engine.lanes import CONNECT_PAUSE_S, CONNECTING_AT_ONCE
 from loadgen.engine.load import clock
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 STOP_S = 1.0
 """How long ``on_stop`` may take."""
-KNOWN_URLS = 256
-_DEFAULT = httpx.USE_CLIENT_DEFAULT
 
 
 # What is sent.
@@ -103,95 +102,12 @@ class HttpShot:
         return context
 
 
-# How a request is counted.
-
-
-class _Counted(httpx.AsyncBaseTransport):
-    """A transport that tells the load how every request on it ended. ``due``: when the next one was, if not when it is sent."""
-
-    def __init__(self, transport: WireTransport | Http2Transport, carrier: HttpCarrier) -> None:
-        self.due: float | None = None
-        self.sent = 0
-        self.last_outcome: Outcome | None = None
-        self._transport = transport
-        self._carrier = carrier
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and count how it ended."""
-        self._carrier.check_host(request.url)
-        self.sent += 1
-        sent_at = clock()
-        due = sent_at if self.due is None else self.due
-        self.due = None
-        try:
-            response = await self._transport.handle_async_request(request)
-        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError):
-            self.sent -= 1  # a mistake in the flow: nothing has left
-            raise
-        except asyncio.CancelledError:
-            self.last_outcome = self._carrier.given_up(due)
-            raise
-        except Exception as error:
-            self.last_outcome = self._carrier.failed(due, error)
-            raise
-        self.last_outcome = self._carrier.answered(due, response)
-        return response
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._transport.aclose()
-
-
-class _FlowClient(httpx.AsyncClient):
-    """httpx's client at half its price: it reads a URL once only, looks for cookies where there are some, and takes the short way.
-
-    The long way of httpx's own is taken whenever something is to happen on it.
-    """
-
-    def __init__(self, transport: _Counted, **options: Any) -> None:
-        super().__init__(transport=transport, **options)
-        self._counted = transport
-        self._urls: dict[str, httpx.URL] = {}
-        self._urls_of = self.base_url
-
-    async def send(
-        self, request: httpx.Request, *, stream: bool = False, auth: Any = _DEFAULT, follow_redirects: Any = _DEFAULT
-    ) -> httpx.Response:
-        """Send a request as httpx does."""
-        hooks = self.event_hooks
-        chosen = auth is not _DEFAULT or follow_redirects is not _DEFAULT or request.url.userinfo
-        if chosen or self.auth or self.follow_redirects or hooks["request"] or hooks["response"] or self.is_closed:
-            return await super().send(request, stream=stream, auth=auth, follow_redirects=follow_redirects)
-        try:
-            response = await self._counted.handle_async_request(request)
-        except httpx.RequestError as error:
-            error.request = request
-            raise
-        response.request = request
-        if b"set-cookie" in response.extensions[HEADER_NAMES]:
-            self.cookies.extract_cookies(response)
-        if response.has_redirect_location:
-            response.next_request = self._build_redirect_request(request, response)
-        return response
-
-    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
-        """Build a request as httpx does."""
-        if isinstance(url, httpx.URL) or options.get("params") is not None or self.params:
-            return super().build_request(method, url, **options)
-        if self._urls_of is not self.base_url or len(self._urls) >= KNOWN_URLS:
-            self._urls.clear()
-            self._urls_of = self.base_url
-        request = super().build_request(method, self._urls.get(url, url), **options)
-        self._urls[url] = request.url
-        return request
-
-
 class _User:
     """One user of the load: it waits for an iteration to be due, does it, and gives its place back."""
 
     __slots__ = ("busy", "carried_at", "client", "counted", "due", "ready", "scope", "transport", "work")
 
-    def __init__(self, transport: WireTransport | Http2Transport, counted: _Counted, client: httpx.AsyncClient | None) -> None:
+    def __init__(self, transport: WireTransport | Http2Transport, counted: Counted, client: httpx.AsyncClient | None) -> None:
         self.transport = transport
         self.counted = counted
         self.client = client
@@ -277,16 +193,16 @@ class HttpCarrier:
     def _new_user(self) -> _User:
         make = Http2Transport if self._shot.http2 else WireTransport
         transport = make(timeout_s=self._shot.timeout_s, max_bytes=self._shot.max_bytes, tls=self._tls)
-        counted = _Counted(transport, self)
+        counted = Counted(transport, self)
         user = _User(transport, counted, self._make_client(counted) if self._flow else None)
         self._users.add(user)
         self._tasks.start_soon(self._serve, user)
         return user
 
-    def _make_client(self, transport: _Counted) -> httpx.AsyncClient:
+    def _make_client(self, transport: Counted) -> httpx.AsyncClient:
         headers = httpx.Headers({"accept-encoding": "identity"})  # to unpack is work that is not to be measured
         headers.update(list(self._shot.headers))
-        return _FlowClient(transport, base_url=self._shot.url, headers=headers, timeout=self._shot.timeout_s, trust_env=False)
+        return FlowClient(transport, base_url=self._shot.url, headers=headers, timeout=self._shot.timeout_s, trust_env=False)
 
     async def _serve(self, user: _User) -> None:
         """Do what becomes due for a user, until it is dropped."""

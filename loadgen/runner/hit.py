@@ -15,7 +15,7 @@ from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.recorder import merged
 from loadgen.summary import Summary
-from loadgen.validity import SENT_NOTHING, TOO_MANY, Health, doubts
+from loadgen.validity import SENT_NOTHING, TOO_MANY, Health, busiest_share, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -79,7 +79,7 @@ class Hit:
             for load in crew.loads.values():
                 load.stop()
             stopped = clock()
-            share = _cpu_share(cpu_before, await self._cpu_s(crew), stopped - self._began) if self._began else 0.0
+            share = busiest_share([(cpu_before, await self._cpu_s(crew))], stopped - self._began) if self._began else 0.0
             ended_by_then = sum(sum(load.sight.outcomes.values()) for load in crew.loads.values())
             await self._drain(crew)
             tally = merged([await load.snapshot() for load in crew.loads.values()])
@@ -170,8 +170,3 @@ class Hit:
         return Summary(
             self._plan.url, self._plan.load, processes, duration_s, ended / duration_s if duration_s else 0.0, tally, share, tuple(reasons)
         )
-
-
-def _cpu_share(before: Mapping[int, float], after: Mapping[int, float], wall_s: float) -> float:
-    """Give the share of one core that the busiest process used."""
-    return max(used - before.get(pid, used) for pid, used in after.items()) / wall_s if wall_s else 0.0

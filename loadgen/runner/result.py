@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from loadgen import report as parts
 from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
-from loadgen.recorder import Histogram, Tally, merged
-from loadgen.validity import Health, doubts
+from loadgen.recorder import Tally, merged
+from loadgen.summary import lags, quantiles
+from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from loadgen.errors import Problem
     from loadgen.expectation import Expectation
@@ -87,8 +87,8 @@ def _phase(window: Window) -> parts.PhasePart:
         rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
         outcomes=_outcomes(total),
         latency_s=_latencies(total),
-        schedule_lag_s=_lag(total.lag),
-        loop_lag_s=_lag(total.loop_lag),
+        schedule_lag_s=parts.Lag(**lags(total.lag)),
+        loop_lag_s=parts.Lag(**lags(total.loop_lag)),
         ledger=_ledger(total, _sum(counters) if len(counters) == len(window.starts) else None),
         service=_service(window.service[0] if window.service else None, sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
@@ -164,23 +164,10 @@ def _outcomes(tally: Tally) -> dict[str, int]:
 
 def _latencies(tally: Tally) -> dict[str, parts.Quantiles]:
     return {
-        outcome.value: _quantiles(histogram)
+        outcome.value: parts.Quantiles(**quantiles(histogram))
         for outcome, histogram in tally.latency.items()
         if histogram.count and outcome is not Outcome.UNSENT
     }
-
-
-def _lag(histogram: Histogram) -> parts.Lag:
-    return parts.Lag(p50=_round(histogram.quantile(0.5)), p99=_round(histogram.quantile(0.99)), max=_round(histogram.max_s))
-
-
-def _quantiles(histogram: Histogram) -> parts.Quantiles:
-    p50, p90, p99, p999 = (_round(histogram.quantile(share)) for share in (0.5, 0.9, 0.99, 0.999))
-    return parts.Quantiles(p50=p50, p90=p90, p99=p99, p999=p999, max=_round(histogram.max_s))
-
-
-def _round(seconds: float) -> float:
-    return round(seconds, 7)
 
 
 def _spread(values: Iterable[float]) -> parts.Spread | None:
@@ -188,15 +175,9 @@ def _spread(values: Iterable[float]) -> parts.Spread | None:
     return parts.Spread(min=min(numbers), p50=statistics.median(numbers), max=max(numbers)) if numbers else None
 
 
-def _cpu_share(windows: Iterable[Window]) -> float:
-    """Give the share of one core that the busiest process of the hammer used."""
-    wall = 0.0
-    used: defaultdict[int, float] = defaultdict(float)
-    for window in windows:
-        wall += window.ended - window.began
-        for pid, after_s in window.cpu_end_s.items():
-            used[pid] += after_s - window.cpu_start_s.get(pid, after_s)
-    return round(max(used.values(), default=0.0) / wall, 3) if wall else 0.0
+def _cpu_share(windows: Sequence[Window]) -> float:
+    spans = [(window.cpu_start_s, window.cpu_end_s) for window in windows]
+    return round(busiest_share(spans, sum(window.ended - window.began for window in windows)), 3)
 
 
 def _doubts(window: Window, phase: parts.PhasePart) -> list[str]:
