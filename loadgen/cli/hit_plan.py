@@ -78,7 +78,17 @@ def plan_hit(
         shot = Shot((address, target.port), request, expected, timeout, max_bytes=NO_CAP_BYTES, headless=method == "HEAD")
     else:
         shot = _http_shot(
-            target, method, headers, body, expected, timeout, http2=http2, verify=cacert or not insecure, flow=flow, hosts=allowed_hosts
+            target,
+            method,
+            headers,
+            body,
+            expected,
+            timeout,
+            http2=http2,
+            verify=cacert or not insecure,
+            flow=flow,
+            hosts=allowed_hosts,
+            address=address,
         )
     most = connections or (CONNECTIONS if rate is None else IN_FLIGHT)
     if limit is None and duration is None:

@@ -47,7 +47,8 @@ class HttpShot:
     """What is sent where, what is expected back, and how long that may take; or the ``flow`` that says so, as ``module:function``.
 
     ``verify``: whether a server's certificate is checked, or the file with the authorities to check it with. A flow may talk to the host of
-    ``url``, to which its relative URLs belong, and to ``hosts``. All of its answers are held against ``expected``.
+    ``url``, to which its relative URLs belong, and to ``hosts``. All of its answers are held against ``expected``. ``address`` is where the
+    host of ``url`` is: a name that was checked must not mean another machine at the next connection. Empty, the name is looked up.
     """
 
     url: str
@@ -61,6 +62,7 @@ class HttpShot:
     verify: bool | str = True
     flow: str = ""
     hosts: tuple[str, ...] = ()
+    address: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -139,6 +141,7 @@ class HttpCarrier:
         self._request = httpx.Request(shot.method, shot.url, headers=list(shot.headers), content=shot.content or None)
         self._tls = shot.tls() if shot.flow or self._url.scheme == "https" else None
         self._hosts = {self._url.host, *(httpx.URL(host=host.strip("[]")).host for host in shot.hosts)}
+        self._addresses = {self._url.raw_host.decode("ascii"): shot.address} if shot.address else {}
         self._users: set[_User] = set()
         self._idle: list[_User] = []
         self._dropped = False
@@ -192,7 +195,7 @@ class HttpCarrier:
 
     def _new_user(self) -> _User:
         make = Http2Transport if self._shot.http2 else WireTransport
-        transport = make(timeout_s=self._shot.timeout_s, max_bytes=self._shot.max_bytes, tls=self._tls)
+        transport = make(timeout_s=self._shot.timeout_s, max_bytes=self._shot.max_bytes, tls=self._tls, addresses=self._addresses)
         counted = Counted(transport, self)
         user = _User(transport, counted, self._make_client(counted) if self._flow else None)
         self._users.add(user)

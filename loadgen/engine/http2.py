@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,6 +22,7 @@ from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Mapping
 
     from loadgen.engine.transport import Origin
 
@@ -33,8 +35,16 @@ class Http2Transport(httpx.AsyncBaseTransport):
     With TLS the server may choose HTTP/1.1 instead; without, it must know that HTTP/2 is coming.
     """
 
-    def __init__(self, *, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_RESPONSE_BYTES, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+        tls: ssl.SSLContext | None = None,
+        addresses: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._timeout_s = timeout_s
+        self._addresses = addresses
         self._max_bytes = max_bytes
         self._tls = tls
         self._idle: dict[Origin, list[_Http2Line]] = defaultdict(list)
@@ -62,7 +72,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         framed = _framed(request)
         idle = self._idle[origin]
         while True:
-            line = idle.pop() if idle else _Http2Line(framed.url.origin, self._tls)
+            line = idle.pop() if idle else _Http2Line(framed.url.origin, self._tls, self._addresses)
             try:
                 response = await self._send(line, framed)
             except httpcore.ConnectionNotAvailable:
@@ -111,8 +121,8 @@ class _Http2Line:
 
     __slots__ = ("_dialer", "connection")
 
-    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None) -> None:
-        self._dialer = _Dialer()
+    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext | None, addresses: Mapping[str, str]) -> None:
+        self._dialer = _Dialer(addresses)
         self.connection = httpcore.AsyncHTTPConnection(
             origin, ssl_context=tls, http1=origin.scheme == b"https", http2=True, network_backend=self._dialer
         )
@@ -127,14 +137,15 @@ class _Http2Line:
 
 
 class _Dialer(httpcore.AnyIOBackend):
-    """Remembers the socket: httpcore forgets it when a request is cancelled while TLS is being agreed on."""
+    """Knows where hosts are, and remembers the socket: httpcore forgets it when a request is cancelled while TLS is being agreed on."""
 
-    def __init__(self) -> None:
+    def __init__(self, addresses: Mapping[str, str]) -> None:
         self.stream: httpcore.AsyncNetworkStream | None = None
+        self._addresses = addresses
 
-    async def connect_tcp(self, *where: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, *port: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         """Open a connection."""
-        self.stream = await super().connect_tcp(*where, **options)
+        self.stream = await super().connect_tcp(self._addresses.get(host, host), *port, **options)
         return self.stream
 
 

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import defaultdict
 from datetime import timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
@@ -26,7 +27,7 @@ from loadgen.engine.wire import MAX_RESPONSE_BYTES, Connection
 from loadgen.outcome import Outcome, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     Headers = Sequence[tuple[bytes, bytes]]
 
@@ -61,11 +62,19 @@ class WireTransport(httpx.AsyncBaseTransport):
 
     ``timeout_s`` bounds a request as a whole, from its connection to the last byte of its answer; a read timeout that httpx gives for the
     request does so, too, if it is shorter. ``max_bytes`` bounds the answer as it comes, and its body once more when it is unpacked.
-    Without ``tls`` an https URL is an unsupported protocol.
+    Without ``tls`` an https URL is an unsupported protocol. ``addresses`` says where hosts are that are not to be looked up.
     """
 
-    def __init__(self, *, timeout_s: float = TIMEOUT_S, max_bytes: int = MAX_RESPONSE_BYTES, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+        tls: ssl.SSLContext | None = None,
+        addresses: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._timeout_s = timeout_s
+        self._addresses = addresses
         self._max_bytes = max_bytes
         self._tls = tls
         self._lines: set[_Line] = set()
@@ -125,7 +134,13 @@ class WireTransport(httpx.AsyncBaseTransport):
             undo.callback(line.connection.abort)
             try:
                 with anyio.fail_after(timeout_s):
-                    await asyncio.get_running_loop().create_connection(lambda: line.connection, origin.host, origin.port, ssl=tls)
+                    await asyncio.get_running_loop().create_connection(
+                        lambda: line.connection,
+                        self._addresses.get(origin.host, origin.host),
+                        origin.port,
+                        ssl=tls,
+                        server_hostname=origin.host if tls else None,
+                    )
             except TimeoutError as error:
                 raise httpx.ConnectTimeout(f"no connection to {origin.host}:{origin.port} within {timeout_s:g} s") from error
             except (OSError, OverflowError, UnicodeError) as error:  # the latter two: no such port, no such name
