@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_its_types_and_the_licence_and_no_tests(whee
 
 
 def test_the_wheel_has_the_command_and_it_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    assert "loadgen = loadgen.cli:main" in metadata(wheel, "entry_points.txt")
+    assert "loadgen = loadgen.__main__:main" in metadata(wheel, "entry_points.txt")
     code = f"import sys; sys.path.insert(0, {str(wheel)!r}); import loadgen; assert '.whl' in loadgen.__file__; from loadgen.cli import main; main(['--version'])"
     ended = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert ended.stdout.startswith("loadgen, version ")

@@ -45,8 +45,7 @@ cli.add_command(policy)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the published code."""
     _open_standard_streams()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script started us with "&": ^C and kill -INT must work all the same
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started us with "&", which ignores it
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what was made is cleaned up, even early on
     sys.exit(exit_code_of(arguments))
 
