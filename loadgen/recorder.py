@@ -45,19 +45,19 @@ def value_of(bucket: int) -> float:
 class Waiting:
     """Durations in seconds that were recorded and are in no bucket yet: ``singles``, and ``runs`` of equal ones.
 
-    A run is two items: the duration, and how often it counts. None may be below zero.
+    A run is a duration, and how often it counts. None may be below zero.
     """
 
     __slots__ = ("runs", "singles")
 
     def __init__(self) -> None:
         self.singles: list[float] = []
-        self.runs: list[float] = []
+        self.runs: list[tuple[float, int]] = []
 
     @property
     def count(self) -> int:
         """How many durations wait."""
-        return len(self.singles) + int(sum(self.runs[1::2]))
+        return len(self.singles) + sum(count for _, count in self.runs)
 
 
 class Histogram:
@@ -104,7 +104,7 @@ class Histogram:
             self._max_s = max(self._max_s, longest)
             singles.clear()
         if runs:
-            durations, counts = runs[::2], [int(count) for count in runs[1::2]]
+            durations, counts = zip(*runs, strict=True)
             for bucket, count in zip(buckets_of(durations), counts, strict=True):
                 self._buckets[bucket] += count
             self._count += sum(counts)
@@ -176,8 +176,8 @@ class Histogram:
 class Tally:
     """What one client (or all, merged) saw in one phase.
 
-    ``latency`` runs from the moment a request was due to its last byte, by outcome; ``lag`` from due to sent; ``loop_lag`` is how late the
-    event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
+    ``latency`` runs from the moment a request was due to its last byte, by outcome; ``lag`` from due to sent, and of requests that are
+    written in one go it is the last one's; ``loop_lag`` is how late the event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
     """

@@ -40,7 +40,7 @@ class Health:
 def busiest_share(spans: Iterable[tuple[Mapping[int, float], Mapping[int, float]]], wall_s: float) -> float:
     """Give the share of one core that the busiest process used over spans of time that lasted ``wall_s`` seconds in all.
 
-    A span is the CPU time in seconds by process id at its start and at its end; a process that is not in the first began later.
+    A span is the CPU time in seconds by process id at its start and at its end; a process that is not in the first is left out.
     """
     used: defaultdict[int, float] = defaultdict(float)
     for before, after in spans:

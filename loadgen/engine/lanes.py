@@ -21,8 +21,6 @@ from loadgen.engine.wire import KEPT_BYTES, MAX_RESPONSE_BYTES, Connection
 from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from anyio.abc import TaskGroup
 
     from loadgen.engine.load import ClientLoad
@@ -61,7 +59,7 @@ class Lane(Connection):
     ``descriptor`` is the socket's while a poller reads the lane, else -1.
     """
 
-    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at", "unwritten")
+    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at")
 
     def __init__(self, lanes: Lanes, load: ClientLoad, shot: Shot) -> None:
         expected = shot.expected.body
@@ -73,7 +71,6 @@ class Lane(Connection):
         self.sent_at = 0.0
         self.known = _NOTHING
         self.descriptor = -1
-        self.unwritten: Callable[[], int] = int
         self._lanes = lanes
         self._load = load
 
@@ -98,9 +95,13 @@ class Lane(Connection):
         """Have the event loop read no more, and give the descriptor to whoever reads instead."""
         assert self._transport is not None, "pause before connection_made"
         self._transport.pause_reading()
-        self.unwritten = self._transport.get_write_buffer_size
         descriptor: int = self._transport.get_extra_info("socket").fileno()
         return descriptor
+
+    def unwritten(self) -> int:
+        """Give how many bytes the event loop still has to write."""
+        assert self._transport is not None, "unwritten before connection_made"
+        return self._transport.get_write_buffer_size()
 
     def resume(self) -> None:
         """Have the event loop read again."""
@@ -136,7 +137,7 @@ class Lanes:
         """Requests without a lane: when they were due, and when they were to be sent."""
         self._connecting = 0
         self._known: Known = {}
-        self._poller = Poller(load, shot.request) if load.often_immediate else None
+        self._poller = Poller(load, shot.request, self._waiting) if load.often_immediate else None
         self._dropped = False
         self._watch_deadlines()
 

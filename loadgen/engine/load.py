@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from loadgen.engine.alarm import Alarm
+from loadgen.engine.alarm import Alarm, spun_s
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.recorder import Tally
 
@@ -38,7 +38,7 @@ clock = time.perf_counter
 def cpu_s() -> float:
     """Give the CPU time that this process has needed so far, user and system, in seconds: what it waited awake is not needed."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime - Alarm.spun_s
+    return usage.ru_utime + usage.ru_stime - spun_s()
 
 
 def allow_many_files() -> None:
@@ -137,15 +137,16 @@ class ClientLoad:
     async def prepare(self) -> None:
         """Open the connections that are needed at the same moment, or soon."""
         await self._carrier.open(min(self._pacing.at_once, self._max_in_flight))
+        await self._alarm.calibrate()
 
     def start(self, *, for_s: float | None = None) -> None:
-        """Begin to send, and stop after ``for_s`` seconds, if they are given: nobody else has to be awake then."""
+        """Begin to send, and stop after ``for_s`` seconds, if they are given: nobody else has to be awake then.
+
+        What is due until then is sent, and nothing that is due later; time in which the load is held counts, too.
+        """
         if self._stopped:
             return
         self._start = self._held_at = clock()
-        if for_s is not None:
-            self._stop_at = self._start + for_s
-            self._stop_in_time()
         self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
         self._set_immediate()
@@ -153,6 +154,9 @@ class ClientLoad:
         self._keep_folding()
         if not self._held:
             self._fire()
+        if for_s is not None:
+            self._stop_at = self._start + for_s
+            self._stop_in_time()
 
     def stop(self) -> None:
         """Send nothing more; what is in flight may still end."""
@@ -221,7 +225,7 @@ class ClientLoad:
         return self.tally
 
     async def wait_finished(self) -> None:
-        """Wait until ``limit`` requests have ended; forever if there is no limit."""
+        """Wait until ``limit`` requests have ended, or the time is over that the load was to last; forever if there is neither."""
         await self._finished.wait()
 
     async def all_done_since(self, moment: float) -> bool:
@@ -258,13 +262,13 @@ class ClientLoad:
 
     def sent_late(self, lag_s: float, count: int) -> None:
         """Count how late requests were sent that a carrier sent by itself: so many, none of them later than that."""
-        self.tally.lag.waiting.runs += (lag_s, count)
+        self.tally.lag.waiting.runs.append((lag_s, count))
         self._lagged += count
 
     def follow(self, now: float, *, pause_s: float = 0.0) -> None:
         """Make due what follows from the end of a request, at the earliest after ``pause_s``."""
         self.in_flight -= 1
-        if self._stopped:
+        if self._stopped or now >= self._stop_at:
             return
         elapsed = now - self._start
         for following in self._pacing.after_done(elapsed, self.in_flight + len(self._due), self._rng):
@@ -282,7 +286,9 @@ class ClientLoad:
         self.immediate = self.often_immediate and not self._held and not self._stopped
 
     def _arm(self) -> None:
-        if not self._held and not self._stopped and self._due and self._due[0] < self._alarm_due:
+        if self._held or self._stopped or not self._due or self._start + self._due[0] > self._stop_at:
+            return
+        if self._due[0] < self._alarm_due:
             self._alarm_due = self._due[0]
             self._alarm.set(self._start + self._alarm_due)
 
@@ -327,6 +333,7 @@ class ClientLoad:
         if not self._held:
             self._fire()  # what was due before the end is sent, however late
         self.stop()
+        self._finished.set()
 
     def _keep_folding(self) -> None:
         now = clock()

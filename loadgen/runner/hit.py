@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from loadgen.recorder import Tally
 
 PROGRESS_S = 0.2
+LATE_END_S = 5.0
+"""The loads end by themselves; one that has not said so by then is stopped."""
 JUDGED_AFTER_S = 1.0
 """A shorter load is mostly start and end: how busy the hammer was in it says nothing."""
 
@@ -79,8 +81,9 @@ class Hit:
             for load in crew.loads.values():
                 load.stop()
             stopped = clock()
-            share = busiest_share([(cpu_before, await self._cpu_s(crew))], stopped - self._began) if self._began else 0.0
-            ended_by_then = sum(sum(load.sight.outcomes.values()) for load in crew.loads.values())
+            cpu_after = await self._cpu_s(crew)
+            share = busiest_share([(cpu_before, cpu_after)], clock() - self._began) if self._began else 0.0
+            ended_by_then = sum(sum(load.sight.outcomes.values()) - load.sight.outcomes[Outcome.UNSENT] for load in crew.loads.values())
             await self._drain(crew)
             tally = merged([await load.snapshot() for load in crew.loads.values()])
             tasks.cancel_scope.cancel()
@@ -101,7 +104,7 @@ class Hit:
         self._began = clock()
         for load in crew.loads.values():
             load.start(for_s=self._plan.duration_s)
-        with anyio.move_on_after(self._plan.duration_s):
+        with anyio.move_on_after(None if self._plan.duration_s is None else self._plan.duration_s + LATE_END_S):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._report, crew)
                 await self._each(crew, lambda load: load.wait_finished())

@@ -8,17 +8,21 @@ the report. If the witnesses do not come together even then, the difference is r
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadgen.engine.load import clock
+from loadgen.errors import HammerError
+from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from loadgen.engine.hammers import Load
+    from loadgen.engine.load import Sight
     from loadgen.ledger import Counters, ServiceCount
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
@@ -28,6 +32,7 @@ HOLD_AFTER = 12
 """So many readings that failed, and the sender is held back."""
 GIVE_UP_S = 1.0
 POLL_S = 0.003
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +118,10 @@ async def find_edge(load: Load, read: Callable[[], Awaitable[Reading]], *, offse
                 overflow = (await load.look()).sidecar_overflow
                 ended = await load.begin_tally()
             if ended is not None:
-                held_s = clock() - held_at if held_at else 0.0
-                on_the_way = before.in_flight + (await load.look()).sent - before.sent
-                return Edge(clock(), reading, ended, overflow, held_s, on_the_way, settled)
+                at = clock()
+                held_s = at - held_at if held_at else 0.0
+                on_the_way = await _on_the_way(load, before, ended)
+                return Edge(at, reading, ended, overflow, held_s, on_the_way, settled)
             if attempt == HOLD_AFTER:
                 load.hold()
                 held_at = clock()
@@ -123,3 +129,14 @@ async def find_edge(load: Load, read: Callable[[], Awaitable[Reading]], *, offse
     finally:
         if held_at:
             load.release()
+
+
+async def _on_the_way(load: Load, before: Sight, ended: Tally) -> int:
+    """Bound what one witness may have counted and the other not: what was in flight or sent meanwhile, and what the client gave up on.
+
+    The tally that ended must not be lost here, whoever is cancelled: without an answer of the load all of its requests are in the bound.
+    """
+    given_up = ended.outcomes[Outcome.TIMEOUT] + ended.outcomes[Outcome.RESET]
+    with anyio.move_on_after(LOOK_S, shield=True), contextlib.suppress(HammerError):
+        return before.in_flight + (await load.look()).sent - before.sent + given_up
+    return before.in_flight + ended.requests

@@ -98,7 +98,7 @@ def test_a_run_of_equal_durations_counts_as_each_of_them_would(runs: list[tuple[
     for duration, count in runs:
         for _ in range(count):
             one_by_one.record(duration)
-        in_runs.waiting.runs += (duration, count)
+        in_runs.waiting.runs.append((duration, count))
         assert in_runs.count == one_by_one.count
         if fold:
             in_runs.fold()
