@@ -21,7 +21,8 @@ LAGS = frozenset({"p50", "p99", "max"})
 class Summary:
     """One load: whom it was sent at, how it was paced, and what came of it.
 
-    ``duration_s`` is how long it was sent, and ``rate_per_s`` what ended in that time; the last answers may have come later.
+    ``duration_s`` is how long it was sent, and ``ended_in_time`` how many of the requests that were sent ended in that time; the last answers
+    may have come later.
     ``hammer_cpu_share`` is the busiest hammer process's share of one core; ``reasons`` say why the figures cannot be trusted.
     """
 
@@ -29,10 +30,15 @@ class Summary:
     load: Mapping[str, object]
     processes: int
     duration_s: float
-    rate_per_s: float
+    ended_in_time: int
     tally: Tally
     hammer_cpu_share: float
     reasons: tuple[str, ...]
+
+    @property
+    def rate_per_s(self) -> float:
+        """What ended in time, per second."""
+        return self.ended_in_time / self.duration_s if self.duration_s else 0.0
 
     @property
     def validity(self) -> str:
@@ -55,6 +61,7 @@ class Summary:
             "validity": {"state": self.validity, "reasons": list(self.reasons)},
             "duration_s": round(self.duration_s, 4),
             "requests": tally.requests,
+            "ended_in_time": self.ended_in_time,
             "rate_per_s": round(self.rate_per_s, 2),
             "outcomes": {outcome.value: count for outcome, count in tally.outcomes.items()},
             "statuses": {str(status): count for status, count in sorted(tally.statuses.items())},

@@ -27,6 +27,8 @@ CONNECTIONS = 50
 IN_FLIGHT = 1000
 """The cap on requests in flight at a rate, unless -c says another."""
 DURATION_S = 10.0
+MAX_BODY_BYTES = 64 << 20
+"""The cap on a request's body."""
 MAX_BYTES = 64 << 20
 """The cap on an answer that httpx reads: it is held in memory as a whole."""
 NO_CAP_BYTES = 1 << 50
@@ -63,13 +65,13 @@ def plan_hit(
     """
     if poisson and rate is None:
         raise UsageError("--poisson needs a rate", hint="add for example -r 500/s")
-    if flow and (method or data is not None):
+    if flow and (method is not None or data is not None):
         raise UsageError("-m and -d say nothing to a flow: it sends what it wants", hint="leave them out")
     target = parse_target(url)
     if (insecure or cacert) and (target.scheme != "https" or (insecure and cacert)):
         raise UsageError("--insecure or --cacert, one of them, is for https", hint="leave it out, or write https://")
     address = _resolve(target, allowed_hosts)
-    method = (method or ("GET" if data is None else "POST")).upper()
+    method = ("GET" if data is None else "POST") if method is None else method.upper()
     body = _body(data)
     expected = Expected(expect_status, None if expect_body is None else expect_body.encode())
     shot: Shot | HttpShot
@@ -91,6 +93,8 @@ def plan_hit(
             address=address,
         )
     most = connections or (CONNECTIONS if rate is None else IN_FLIGHT)
+    if rate is None and limit is not None:
+        most = min(most, limit)  # a user without a request has nothing to do
     if limit is None and duration is None:
         duration = DURATION_S
     count = _processes(processes, min(most, limit or most), rate or highest_closed_rate_per_s(most, Interval()))
@@ -164,6 +168,8 @@ def request_bytes(target: Target, method: str, headers: Sequence[str], body: byt
     if body is not None or method in {"POST", "PUT", "PATCH"}:
         lines["content-length"] = f"Content-Length: {len(body or b'')}"
     own = [_header(text) for text in headers]
+    if sum(name == "host" for name, _ in own) > 1:
+        raise UsageError("-H gives Host more than once", hint="give it once")
     lines = {name: line for name, line in lines.items() if name not in {each for each, _ in own}}
     head = "\r\n".join([f"{method} {target.path} HTTP/1.1", *lines.values(), *(line for _, line in own), "", ""])
     return head.encode("latin-1") + (body or b"")
@@ -185,9 +191,15 @@ def _body(data: str | None) -> bytes | None:
     if data is None or not data.startswith("@"):
         return None if data is None else data.encode()
     try:
-        return Path(data[1:]).read_bytes()
+        with Path(data[1:]).open("rb") as file:
+            body = file.read(MAX_BODY_BYTES + 1)
     except OSError as error:
         raise UsageError(f"-d {printable(data)}: the file cannot be read: {error.strerror}") from error
+    if len(body) > MAX_BODY_BYTES:
+        raise UsageError(
+            f"-d {printable(data)}: the file holds more than {MAX_BODY_BYTES >> 20} MiB", hint="every connection sends it whole"
+        )
+    return body
 
 
 def _resolve(target: Target, allowed_hosts: Sequence[str]) -> str:

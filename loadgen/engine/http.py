@@ -250,6 +250,8 @@ class HttpCarrier:
             await user.counted.handle_async_request(self._request)
         else:
             await self._flow.run(user.client)
+            if not user.counted.sent:
+                self._load.tally.flow_failures["it sent no request"] += 1
 
     async def _start(self, user: _User) -> None:
         if self._flow is not None and self._flow.on_start is not None and user.client is not None:

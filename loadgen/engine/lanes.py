@@ -31,6 +31,8 @@ CONNECT_PAUSE_S = 0.05
 CONNECTING_AT_ONCE = 256
 """More at once would overrun the target's queue of connections to accept (somaxconn), and wait a second for the kernel's next try."""
 DEADLINE_TICK_S = 0.01
+LONG_BYTES = 4096
+"""A request that is not longer is written as a whole, so it cannot be answered before that."""
 KNOWN_RESPONSES = 64
 KNOWN_BYTES = 2048
 """Responses that are remembered: so many, each at most so long. They differ in their date and in Envoy's service time."""
@@ -59,13 +61,14 @@ class Lane(Connection):
     ``descriptor`` is the socket's while a poller reads the lane, else -1.
     """
 
-    __slots__ = ("_lanes", "_load", "candidate", "descriptor", "due", "known", "request", "sent_at")
+    __slots__ = ("_lanes", "_load", "_long", "candidate", "descriptor", "due", "known", "request", "sent_at")
 
     def __init__(self, lanes: Lanes, load: ClientLoad, shot: Shot) -> None:
         expected = shot.expected.body
         super().__init__(lanes, max_bytes=shot.max_bytes, kept_bytes=max(KEPT_BYTES, 2 * len(expected or b"")))
         self.headless = shot.headless
         self.request = shot.request
+        self._long = len(shot.request) > LONG_BYTES
         self.candidate = b""
         self.due = 0.0
         self.sent_at = 0.0
@@ -78,6 +81,11 @@ class Lane(Connection):
     def busy(self) -> bool:
         """Whether a request is on it."""
         return self._busy
+
+    @property
+    def heard(self) -> bool:
+        """Whether something came on it that does not belong to an answer that has ended."""
+        return self._received > 0
 
     @property
     def connected(self) -> bool:
@@ -98,11 +106,6 @@ class Lane(Connection):
         descriptor: int = self._transport.get_extra_info("socket").fileno()
         return descriptor
 
-    def unwritten(self) -> int:
-        """Give how many bytes the event loop still has to write."""
-        assert self._transport is not None, "unwritten before connection_made"
-        return self._transport.get_write_buffer_size()
-
     def resume(self) -> None:
         """Have the event loop read again."""
         assert self._transport is not None, "resume before connection_made"
@@ -112,7 +115,7 @@ class Lane(Connection):
         """Count a known response at once; everything else takes the long way."""
         waiting = self.known.get(data)
         self.known = _NOTHING
-        if waiting is None:
+        if waiting is None or (self._long and self.unwritten()):
             self.candidate = b"" if self._received or len(data) > KNOWN_BYTES else data
             self.parse(data)
             return
@@ -224,8 +227,8 @@ class Lanes:
             if self._poller is not None:
                 self._poller.adopt(lane)
             self.free(lane)
-        elif lane.connected:
-            return Outcome.RESET, ""  # closed, or spoken on, before it could be asked anything
+        elif lane.connected:  # closed, or spoken on, before it could be asked anything
+            return Outcome.PROTOCOL if lane.heard else Outcome.RESET, ""
         return None
 
     def _give_up(self, outcome: Outcome, *, pause_s: float = 0.0) -> None:

@@ -181,16 +181,12 @@ class Poller:
         elif not data:
             lane.eof_received()  # nothing may be sent on it in this round
             self._give_back(lane)  # the loop finds the same end, and does what is to be done
-        elif (waiting := lane.known.get(data)) is None or not self._may_write():
+        elif (waiting := lane.known.get(data)) is None or not self._may_write() or lane.unwritten():
             lane.data_received(data)
         else:
             waiting.singles.append(now - lane.due)
             self._answer, self._runs = data, waiting.runs
-            if lane.unwritten():  # nothing may be written past what the event loop still has to write
-                self._write_rest(descriptor, 0, now)
-                self._load.sent_late(clock() - now, 1)
-            else:
-                self._write_all([(descriptor, 0)], now)
+            self._write_all([(descriptor, 0)], now)
 
     def _give_back(self, lane: Lane) -> None:
         """Let the event loop read a lane again."""

@@ -100,6 +100,10 @@ class Connection(asyncio.Protocol):
         self._busy = True
         self._write(data)
 
+    def unwritten(self) -> int:
+        """Give how many bytes the event loop still has to write."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def abort(self) -> None:
         """Drop the connection without a word to the owner."""
         self._busy = False
@@ -172,7 +176,10 @@ class Connection(asyncio.Protocol):
         if self.headless:
             self._parser = None  # it still waits for a body
         self.usable = self.usable and keep
-        if not self.usable and self._transport is not None:
+        if self._transport is not None and self.unwritten():
+            self.usable = False  # answered before it was asked to the end: the next request would wait for the rest of this one
+            self._transport.abort()
+        elif self._transport is not None and not self.usable:
             self._transport.close()
         self._owner.answered(self, response)
 

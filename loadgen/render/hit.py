@@ -22,6 +22,8 @@ FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 """The steps of the picture in each power of ten."""
 DRAWN_FROM = 10
 """Fewer requests make no distribution."""
+SHOWN_FROM_S = 1.0
+"""How busy the hammer was in a shorter time is mostly its start."""
 BAR_WIDTH = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _NAMES = {"p50": "p50", "p90": "p90", "p99": "p99", "p999": "p99.9"}
@@ -37,7 +39,7 @@ def summary_text(summary: Summary, encoding: str = "utf-8") -> str:
 def _lines(summary: Summary, *, unicode: bool) -> Iterator[str]:
     tally = summary.tally
     yield f"{summary.url}  {_load(summary)}"
-    yield f"{tally.requests:,} requests in {seconds_text(summary.duration_s)}, {summary.rate_per_s:,.0f}/s"
+    yield _counts(summary)
     yield ""
     yield from _outcome_lines(summary)
     shown = Outcome.OK if tally.outcomes[Outcome.OK] else max(tally.outcomes, key=lambda outcome: tally.outcomes[outcome])
@@ -52,6 +54,15 @@ def _lines(summary: Summary, *, unicode: bool) -> Iterator[str]:
         yield f"VALID: {_health(summary)}." + ("" if tally.outcomes[Outcome.OK] else " But no request was ok.")
 
 
+def _counts(summary: Summary) -> str:
+    requests, unsent = summary.tally.requests, summary.tally.outcomes[Outcome.UNSENT]
+    later = requests - unsent - summary.ended_in_time
+    more = [f"{unsent:,} of them not sent"] * (unsent > 0) + [f"{later:,} ended after that"] * (later > 0)
+    return f"{requests:,} request{'' if requests == 1 else 's'} in {seconds_text(summary.duration_s)}, {summary.rate_per_s:,.0f}/s" + (
+        f" ({', '.join(more)})" if more else ""
+    )
+
+
 def _load(summary: Summary) -> str:
     load = summary.load
     users = (
@@ -64,10 +75,8 @@ def _load(summary: Summary) -> str:
 
 def _health(summary: Summary) -> str:
     where = "a core" if summary.processes == 1 else f"a core in the busiest of {summary.processes} processes"
-    return (
-        f"the hammer used {summary.hammer_cpu_share:.0%} of {where}; "
-        f"99% of the requests left within {seconds_text(summary.tally.lag.quantile(0.99))} of when they were due"
-    )
+    used = f"the hammer used {summary.hammer_cpu_share:.0%} of {where}; " if summary.duration_s >= SHOWN_FROM_S else ""
+    return f"{used}99% of the requests left within {seconds_text(summary.tally.lag.quantile(0.99))} of when they were due"
 
 
 def _outcome_lines(summary: Summary) -> Iterator[str]:

@@ -15,7 +15,7 @@ from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.recorder import merged
 from loadgen.summary import Summary
-from loadgen.validity import SENT_NOTHING, TOO_MANY, Health, busiest_share, doubts
+from loadgen.validity import SENT_NOTHING, Health, busiest_share, doubts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROGRESS_S = 0.2
 LATE_END_S = 5.0
 """The loads end by themselves; one that has not said so by then is stopped."""
+TOO_MANY_HIT = "too many were in flight; raise -c or lower the rate"
 JUDGED_AFTER_S = 1.0
 """A shorter load is mostly start and end: how busy the hammer was in it says nothing."""
 
@@ -86,6 +87,8 @@ class Hit:
             ended_by_then = sum(sum(load.sight.outcomes.values()) - load.sight.outcomes[Outcome.UNSENT] for load in crew.loads.values())
             await self._drain(crew)
             tally = merged([await load.snapshot() for load in crew.loads.values()])
+            if self._reasons:
+                await self._note_under_way(crew)
             tasks.cancel_scope.cancel()
         duration = stopped - self._began if self._began else 0.0
         return self._summary(tally, duration, ended_by_then, share, crew.processes)
@@ -96,9 +99,13 @@ class Hit:
             self._draining.deadline = min(self._draining.deadline, anyio.current_time() + self._plan.timeout_s + 1.0)
             await self._each(crew, drain)
         if self._draining.cancelled_caught and not self._reasons:
-            await self._cpu_s(crew)  # which looks once more
-            missing = sum(load.sight.in_flight for load in crew.loads.values())
-            self._reasons.append(f"{missing:,} requests or iterations had not ended {self._plan.timeout_s + 1:g} s after the last was sent")
+            self._reasons.append(f"the last answers had not come {self._plan.timeout_s + 1:g} s after the last request was sent")
+
+    async def _note_under_way(self, crew: Hammers) -> None:
+        await self._cpu_s(crew)  # which looks once more
+        under_way = sum(load.sight.in_flight for load in crew.loads.values())
+        if under_way:
+            self._reasons.append(f"{under_way:,} requests or iterations were under way and are counted nowhere")
 
     async def _send(self, crew: Hammers) -> None:
         self._began = clock()
@@ -165,11 +172,9 @@ class Hit:
             lag_p99_s=tally.lag.quantile(0.99),
             loop_lag_p99_s=tally.loop_lag.quantile(0.99) if duration_s >= JUDGED_AFTER_S else 0.0,
             connect_errors=tally.connect_errors,
-            unsent_because=SENT_NOTHING if tally.flow_failures else TOO_MANY,
+            unsent_because=SENT_NOTHING if tally.flow_failures else TOO_MANY_HIT,
         )
         reasons = [*self._reasons, *doubts(health, more="offer less load, or use more --processes")]
         if not tally.requests:
             reasons.append("no request ended")
-        return Summary(
-            self._plan.url, self._plan.load, processes, duration_s, ended / duration_s if duration_s else 0.0, tally, share, tuple(reasons)
-        )
+        return Summary(self._plan.url, self._plan.load, processes, duration_s, ended, tally, share, tuple(reasons))

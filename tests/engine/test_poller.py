@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
@@ -22,7 +25,7 @@ from .test_lanes import WRONG, parses, pause, reading
 from .test_outcomes import CHUNKED_WITH_ALL, OVERFLOW, SERVER_OVERFLOW, response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
 
 pytestmark = pytest.mark.anyio
 __all__ = ["parses"]
@@ -47,6 +50,29 @@ def ended(load: DrivenLoad, count: int) -> Callable[[], bool]:
 async def silence(visit: Visit) -> None:
     """Say nothing more, and leave the connection open."""
     await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def one_connection() -> Iterator[tuple[tuple[str, int], Callable[[], Coroutine[None, None, None]]]]:
+    """Listen, and accept one connection and no more; give the address, and what answers on that connection."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        listener.setblocking(False)
+
+        async def answer() -> None:
+            loop = asyncio.get_running_loop()
+            taken, _ = await loop.sock_accept(listener)
+            for _ in range(3):  # now nobody else gets into the queue
+                waits = stack.enter_context(socket.socket())
+                waits.setblocking(False)
+                waits.connect_ex(listener.getsockname())
+            with taken:
+                while await loop.sock_recv(taken, 1 << 16):
+                    await loop.sock_sendall(taken, OK)
+
+        yield listener.getsockname(), answer
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -99,11 +125,8 @@ async def test_a_request_that_is_never_answered_has_its_own_time_to_live_and_cos
         await load.prepare()
         load.start()
         await until(lambda: load.total.outcomes[Outcome.TIMEOUT] > 0)
-        late = load.total.latency[Outcome.TIMEOUT]
-        assert late.count == 1
-        assert timeout_s <= late.max_s
-        assert outcomes(load.total).keys() == {Outcome.OK, Outcome.TIMEOUT}
-        assert load.total.latency[Outcome.OK].max_s < timeout_s
+        assert load.total.latency[Outcome.TIMEOUT].max_s >= timeout_s
+        assert load.total.outcomes[Outcome.OK] >= 25, "each of them had the whole time to live"
 
 
 async def test_the_latency_of_each_request_runs_from_the_end_of_the_one_before() -> None:
@@ -171,10 +194,10 @@ async def test_a_lane_that_ends_after_known_answers_ends_one_request_and_is_repl
         await until(ended(load, 20))
         load.stop()
         await until(lambda: not load.in_flight)
-        counted = outcomes(load.total)
-        assert counted.pop(wanted) >= 1
-        assert sum(counted.values()) == load.total.outcomes[Outcome.OK] if wanted is not Outcome.OK else not counted
-        assert load.total.requests - load.total.outcomes[Outcome.OK] == (wanted is not Outcome.OK)
+        total = load.total
+        assert outcomes(total) == {Outcome.OK: total.requests} | (
+            {} if wanted is Outcome.OK else {Outcome.OK: total.requests - 1, wanted: 1}
+        )
         assert (server.connections, server.requests) == (2, load.sent)
 
 
@@ -189,6 +212,61 @@ async def test_a_request_that_does_not_fit_into_the_socket_is_sent_to_the_last_b
         assert outcomes(load.total) == {Outcome.OK: load.total.requests}
         assert all(received == body for received in server.bodies)
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("limit", [None, 12], ids=["poller", "event loop"])
+async def test_a_connection_whose_request_was_answered_before_it_was_read_is_not_used_again(limit: int | None) -> None:
+    body = b"x" * (8 << 20)  # more than the system's buffers hold
+    request = b"POST / HTTP/1.1\r\nhost: user\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    async with serving([receive, send(OK), silence]) as server:
+        with anyio.fail_after(PATIENCE_S):
+            async with silently_driven(server.address, Closed(2), request=request, timeout_s=5.0, limit=limit) as load:
+                await load.prepare()
+                load.start()
+                await until(ended(load, 12))
+                load.stop()
+                await until(lambda: not load.in_flight)
+                assert outcomes(load.total) == {Outcome.OK: load.total.requests}
+                assert server.requests == server.connections == load.sent
+
+
+@pytest.mark.parametrize("limit", [None, 40], ids=["poller", "event loop"])
+async def test_users_that_wait_for_a_connection_get_the_one_that_becomes_free(limit: int | None) -> None:
+    with one_connection() as (address, answer):
+        async with silently_driven(address, Closed(3), timeout_s=0.5, limit=limit) as load, anyio.create_task_group() as tasks:
+            await load.lanes.open(1)
+            tasks.start_soon(answer)
+            load.start()
+            await until(ended(load, 40))
+            await asyncio.sleep(0.6)
+            assert outcomes(load.total) == {Outcome.OK: load.total.requests}
+            load.stop()
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("limit", [None, 1_000_000], ids=["poller", "event loop"])
+async def test_a_connection_that_has_ended_gets_no_request_in_the_round_in_which_another_fails(limit: int | None) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with silently_driven(listener.getsockname(), limit=limit) as load:
+            await load.lanes.open(2)
+            both = [(await loop.sock_accept(listener))[0] for _ in range(2)]
+            load.start()
+            reading = {asyncio.create_task(loop.sock_recv(taken, 1 << 16)): taken for taken in both}
+            (asked,), (silent,) = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+            silent.cancel()
+            await asyncio.wait([silent])
+            for _ in range(3):
+                await loop.sock_sendall(reading[asked], OK)
+                await loop.sock_recv(reading[asked], 1 << 16)
+            reading[silent].close()  # from here on the loop does not run before both have ended
+            reading[asked].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reading[asked].close()
+            taken, _ = await loop.sock_accept(listener)
+            with taken:
+                await loop.sock_recv(taken, 1 << 16)
+                assert outcomes(load.total) == {Outcome.OK: 3, Outcome.RESET: 1}, "the request that was on the connection that was reset"
 
 
 async def test_a_bug_in_one_lane_is_reported_and_costs_the_others_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,5 +285,5 @@ async def test_a_bug_in_one_lane_is_reported_and_costs_the_others_no_answer(monk
         monkeypatch.setattr(Lane, "data_received", fail_once)
         await load.begin_tally()
         await until(ended(load, load.total.requests + 200))
-        assert reported == [reported[0]]
+        assert len(reported) == 1
         assert load.in_flight == 4

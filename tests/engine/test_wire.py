@@ -47,6 +47,9 @@ class Line(asyncio.Transport):
     def pause_reading(self) -> None:
         """Nothing is read."""
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended, "written to after its end"
         self.written += data

@@ -78,6 +78,29 @@ async def test_a_duration_ends_the_load_and_every_request_is_accounted_for() -> 
     assert ended.json["duration_s"] >= 0.5
 
 
+async def test_no_more_connections_are_opened_than_there_are_requests() -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-n", "2", "-c", "50", "--json")
+    assert counted(ended.json) == {"ok": 2}
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-d", "@/dev/zero"), "the file holds more than 64 MiB"),
+        (("-m", ""), "'' is no method"),
+        (("-H", "Host: a", "-H", "host: b"), "-H gives Host more than once"),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_before_anything_is(options: tuple[str, ...], message: str) -> None:
+    async with serving([forever(receive, send(OK))]) as server:
+        ended = await hit(server.address, "-n", "1", *options)
+    assert ended.code == 2
+    assert message in ended.stderr
+    assert server.connections == 0
+
+
 async def test_a_rate_is_kept_whatever_the_answers_do() -> None:
     async with serving([forever(receive, send(OK))]) as server:
         ended = await hit(server.address, "-r", "200", "-n", "100", "--json")
@@ -99,7 +122,7 @@ async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
     assert "  status 200: 10, 503: 10" in lines
     assert "Distribution of ok" in lines
     assert sum(int(line.split()[3].replace(",", "")) for line in lines if line.startswith("  to ")) == 10
-    assert lines[-1].startswith("VALID: the hammer used ")
+    assert lines[-1].startswith("VALID: 99% of the requests left within ")
 
 
 async def test_what_was_expected_decides_what_is_ok() -> None:
