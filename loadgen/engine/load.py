@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from loadgen.engine.alarm import Alarm, spun_s
+from loadgen.errors import RefusedError
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.recorder import Tally
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from loadgen.pacing import Pacing
 
+FEWEST_FILES = 16
 FOLD_S = 0.05
 LAG_SLOT_S = 0.01
 """The event loop's lag is a sample for so long each."""
@@ -42,8 +44,13 @@ def cpu_s() -> float:
 
 
 def allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may: each connection is one."""
+    """Raise this process's limit of open files as far as it may: each connection is one.
+
+    Raises RefusedError if there are not even enough for the event loop.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < FEWEST_FILES:  # -1 is no limit
+        raise RefusedError(f"this process may open {hard} files only, too few to begin with", hint="raise the limit: ulimit -n")
     with contextlib.suppress(ValueError, OSError):  # "unlimited" is not always taken
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
