@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import anyio
 import anyio.abc
 import pytest
 
-from tests.engine.scripted_server import PATIENCE_S, close, forever, receive, send, serving, silence
+from tests.engine.scripted_server import PATIENCE_S, close, forever, receive, send, serving, silence, wait
 
 if TYPE_CHECKING:
     from anyio.abc import Process
@@ -175,8 +177,36 @@ async def test_an_interrupted_load_shows_what_was_measured_until_then(number: si
         with anyio.fail_after(PATIENCE_S):
             report = json.loads(await read_all(process))
             assert await process.wait() == code
-    assert report["validity"] == {"state": "INVALID", "reasons": [f"interrupted by {number.name}"]}
+    first, *others = report["validity"]["reasons"]
+    assert (report["validity"]["state"], first) == ("INVALID", f"interrupted by {number.name}")
+    assert all("were under way" in other for other in others), "what had not ended just then"
     assert report["outcomes"]["ok"] > 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_requests_that_had_not_ended_when_a_load_is_interrupted_are_said_to_be_counted_nowhere(processes: str) -> None:
+    async with serving([receive, silence]) as server:
+        process = await started(f"http://127.0.0.1:{server.address[1]}/", "-z", "60s", "-c", "3", "--processes", processes, "--json")
+        await server.until(lambda: server.requests == 3)
+        process.send_signal(signal.SIGINT)
+        with anyio.fail_after(PATIENCE_S):
+            report = json.loads(await read_all(process))
+            await process.wait()
+    assert "3 requests or iterations were under way and are counted nowhere" in report["validity"]["reasons"]
+    assert report["requests"] == 0
+
+
+async def test_the_rate_is_of_what_ended_in_time_and_what_did_not_is_shown() -> None:
+    gate = asyncio.Event()
+    async with serving([receive, wait(gate), send(OK)]) as server:
+        process = await started(f"http://127.0.0.1:{server.address[1]}/", "-z", "500ms", "-c", "3")
+        await server.until(lambda: server.requests == 3)
+        await asyncio.sleep(1.5)
+        gate.set()
+        with anyio.fail_after(PATIENCE_S):
+            lines = (await read_all(process)).splitlines()
+            await process.wait()
+    assert re.fullmatch(r"3 requests in \d+(\.\d+)? m?s, 0/s \(3 ended after that\)", lines[1])
 
 
 async def test_a_hammer_process_that_dies_makes_the_load_invalid() -> None:

@@ -52,6 +52,15 @@ def test_without_options_fifty_users_send_for_ten_seconds() -> None:
     assert spec.shot.expected == Expected(None, None)
 
 
+@pytest.mark.parametrize("options", [{"http2": True}, {"flow": "tests.hit.test_plan:nothing"}], ids=["http2", "flow"])
+def test_the_address_that_was_checked_is_the_one_that_httpx_goes_to(options: dict[str, Any]) -> None:
+    assert plan("http://localhost:8080/", **options).specs[0].shot.address in {"127.0.0.1", "::1"}
+
+
+async def nothing(_client: Any) -> None:
+    """A flow."""
+
+
 def test_a_number_of_requests_alone_sets_no_end_in_time() -> None:
     made = plan(limit=7)
     assert (made.duration_s, made.limit, made.specs[0].limit) == (None, 7, 7)

@@ -12,7 +12,7 @@ import pytest
 from loadgen.engine.hammers import Load as RealLoad
 from loadgen.engine.hammers import RemoteLoad
 from loadgen.engine.load import ClientLoad, Sight, clock
-from loadgen.errors import MeshError
+from loadgen.errors import HammerError, MeshError
 from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally
@@ -40,6 +40,7 @@ class Load:
         self.holds = 0
         self.tallies = [Tally()]
         self.before_begin: Callable[[], None] = lambda: None
+        self.silent = False
 
     def hold(self) -> None:
         self.held = True
@@ -50,6 +51,8 @@ class Load:
 
     async def look(self) -> Sight:
         await anyio.lowlevel.checkpoint()
+        if self.silent:
+            raise HammerError("a hammer process says nothing")
         return Sight(dict.fromkeys(Outcome, 0), self.sidecar_overflow, self.sent, self.in_flight, 1, 0.0)
 
     async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
@@ -229,6 +232,26 @@ async def test_a_cancelled_search_leaves_no_load_held() -> None:
     assert scope.cancelled_caught
     assert not load.held
     assert len(load.tallies) == 1
+
+
+async def test_a_search_that_is_cancelled_when_the_tally_has_ended_still_gives_its_edge() -> None:
+    load, sidecar = Load(), Sidecar()
+    with anyio.CancelScope() as scope:
+        load.before_begin = scope.cancel
+        edge = await edge_of(load, sidecar.read)
+    assert edge.tally is load.tallies[0], "its requests are in no other tally"
+
+
+async def test_a_load_that_says_no_more_when_its_tally_has_ended_still_gives_its_edge() -> None:
+    load, sidecar = Load(), Sidecar()
+
+    def fall_silent() -> None:
+        load.silent = True
+
+    load.before_begin = fall_silent
+    edge = await edge_of(load, sidecar.read)
+    assert edge.tally is load.tallies[0]
+    assert edge.on_the_way == 5 + edge.tally.requests
 
 
 async def test_a_reject_that_comes_between_the_reading_and_the_new_tally_makes_no_edge() -> None:
