@@ -59,7 +59,7 @@ async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
 def _describe(plan: Plan, scenario: Path, mesh: LocalMesh) -> None:
     for client in mesh.clients:
         click.echo(
-            f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin[0]}:{client.admin[1]}/)"
+            f"{client.name:<10} http://{client.address[0]}:{client.address[1]}/   (sidecar admin http://{client.admin.address[0]}:{client.admin.address[1]}/)"
         )
     click.echo(
         f"{'user':<10} http://127.0.0.1:{mesh.ports[0]}/   (the service itself, no sidecar; its count http://127.0.0.1:{mesh.ports[1]}/count)"

@@ -16,6 +16,7 @@ from loadgen.mesh.children import Children
 from loadgen.mesh.run_folder import run_folder, write_atomically
 from loadgen.policy.state import with_digest
 from loadgen.policy.translation import cluster_name, clusters
+from loadgen.sidecar import sidecar_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,11 +32,6 @@ ADMIN_FILE = "admin"
 """Where Envoy writes the address of its admin interface."""
 LOG_FILE = "envoy.log"
 SERVICE_NAME = "the user service"
-
-
-def sidecar_name(client: str) -> str:
-    """Give the name that people know a client's sidecar by."""
-    return f"{client}'s sidecar"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,15 @@
-"""What does Envoy have to be told to be a client's sidecar, and what do its admin pages say? Texts in, values out; no process, no I/O.
+"""What does Envoy have to be told to be a client's sidecar? Values in, texts out; no process, no I/O.
 
-Facts measured on Envoy 1.40: a cluster that comes by CDS needs ``validate_clusters: false`` in a static route; ``/stats`` names a cluster
-by its ``alt_stat_name``, with Istio's trailing semicolon; ``config_dump`` shows the limits that are in force on the main thread, the
-workers follow in well under a millisecond; ``/clusters`` shows the live thresholds.
+A fact measured on Envoy 1.40: a cluster that comes by CDS needs ``validate_clusters: false`` in a static route.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-from loadgen.ledger import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
 _TYPE = "type.googleapis.com/envoy."
@@ -108,86 +102,3 @@ def _listener(cluster: str) -> dict[str, Any]:
         "address": _loopback(),
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
-
-
-_COUNTER_NAMES = {
-    "upstream_rq_pending_overflow": "pending_overflow",
-    "upstream_rq_active_overflow": "active_overflow",
-    "upstream_cx_overflow": "cx_overflow",
-    "upstream_rq_total": "total",
-}
-
-
-def counters_path(cluster: str) -> str:
-    """Give the admin path of the counters of one cluster."""
-    pattern = r"^cluster\.{cluster};?\.({names})$".format(cluster=re.escape(cluster), names="|".join(_COUNTER_NAMES))
-    return f"/stats?filter={quote(pattern)}"
-
-
-def read_counters(page: bytes) -> Counters:
-    """Read the page that ``counters_path`` names."""
-    values: dict[str, int] = {}
-    for line in page.decode("utf-8", "replace").splitlines():
-        name, _, value = line.rpartition(": ")
-        field = _COUNTER_NAMES.get(name.rpartition(".")[2])
-        if field and value.isdigit():
-            values[field] = int(value)
-    return Counters(**values)
-
-
-def config_path(cluster: str) -> str:
-    """Give the admin path of the configuration of one cluster that is in force."""
-    return f"/config_dump?resource=dynamic_active_clusters&name_regex={quote(f'^{re.escape(cluster)}$')}"
-
-
-def read_config(page: bytes) -> dict[str, Any] | None:
-    """Read the page that ``config_path`` names: the cluster, or None if the sidecar has none of that name."""
-    configs: Sequence[Any] = json.loads(page).get("configs", [])
-    return configs[0]["cluster"] if configs else None
-
-
-THRESHOLDS_PATH = "/clusters"
-
-
-def read_thresholds(page: bytes, cluster: str) -> dict[str, int]:
-    """Read the live thresholds of one cluster from the admin page ``/clusters``.
-
-    Raises LookupError if the page does not show all four.
-    """
-    prefix = f"{cluster}::default_priority::"
-    lines = [line.removeprefix(prefix) for line in page.decode("utf-8", "replace").splitlines() if line.startswith(prefix)]
-    found = {name: value for name, _, value in (line.partition("::") for line in lines)}
-    return {name: int(found[name]) for name in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
-
-
-REJECTED_PATH = "/stats?filter=" + quote(r"^cluster_manager\.cds\.update_(rejected|failure)$")
-
-
-def read_rejected(page: bytes) -> int:
-    """Read how many configurations the sidecar has refused since its start."""
-    return sum(int(line.rpartition(": ")[2]) for line in page.decode().splitlines() if ": " in line)
-
-
-LISTENERS_PATH = "/listeners?format=json"
-READY_PATH = "/ready"
-LIVE = b"LIVE\n"
-
-
-def read_address(page: bytes) -> tuple[str, int]:
-    """Read the listener's address from the admin page ``/listeners?format=json``.
-
-    Raises LookupError while the listener is not up yet.
-    """
-    for listener in json.loads(page).get("listener_statuses", []):
-        address = listener["local_address"]["socket_address"]
-        return address["address"], address["port_value"]
-    raise LookupError("the listener is not up yet")
-
-
-VERSION_PATH = "/server_info"
-
-
-def read_version(page: bytes) -> str:
-    """Read Envoy's version, such as ``1.40.0``, from the admin page ``/server_info``; it stands between two slashes after the commit."""
-    parts = str(json.loads(page).get("version", "")).split("/")
-    return parts[1] if len(parts) > 1 else "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,11 +15,11 @@ from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
 from loadgen.ledger import Counters, ServiceCount
-from loadgen.mesh import envoy
-from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules, sidecar_name
+from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules
 from loadgen.mesh.children import tail
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name
+from loadgen.sidecar import LISTENERS_PATH, Admin, read_address, sidecar_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,26 +38,12 @@ WATCH_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """One client's Envoy, running: where the client sends to, and where its admin interface listens."""
+    """One client's Envoy, running: where the client sends to, its admin interface, and the folder of its configuration."""
 
     name: str
     address: tuple[str, int]
-    admin: tuple[str, int]
+    admin: Admin
     folder: Path
-
-    async def ask(self, path: str, read: Callable[[bytes], T]) -> T:
-        """Fetch an admin page and read it.
-
-        Raises MeshError if there is no answer, or one that cannot be understood.
-        """
-        try:
-            page = await fetch(*self.admin, path)
-        except MeshError as error:
-            raise MeshError(f"{sidecar_name(self.name)} does not answer: {error.message}") from error
-        try:
-            return read(page)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise MeshError(f"the answer of {self.name}'s sidecar to {path} cannot be understood: {error!r}") from error
 
 
 class LocalMesh:
@@ -92,7 +78,7 @@ class LocalMesh:
 
     async def _remember_refusals(self, sidecar: Sidecar) -> None:
         with contextlib.suppress(MeshError):  # whoever asks for its state will hear of it
-            self._refusals[sidecar.name] = await sidecar.ask(envoy.REJECTED_PATH, envoy.read_rejected)
+            self._refusals[sidecar.name] = await sidecar.admin.rejected()
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that these rules must lead to in every sidecar."""
@@ -103,20 +89,18 @@ class LocalMesh:
 
         Raises MeshError if the sidecar has refused what was put last.
         """
-        if await client.ask(envoy.REJECTED_PATH, envoy.read_rejected) > self._refusals.get(client.name, 0):
+        if await client.admin.rejected() > self._refusals.get(client.name, 0):
             said = tail(client.folder / LOG_FILE)
             hint = "the rule asks for something that this Envoy does not accept; its log says what"
             raise MeshError(f"{client.name}'s sidecar rejected the configuration; the last lines of its log:\n{said}", hint=hint)
-        config = await client.ask(envoy.config_path(self._cluster), envoy.read_config)
-        if config is None:
+        state = await client.admin.state()
+        if state is None:
             raise MeshError(f"{client.name}'s sidecar has no cluster {self._cluster}: somebody else wrote its configuration")
-        state = SidecarState.of_cluster(config)
-        live = await client.ask(envoy.THRESHOLDS_PATH, lambda page: envoy.read_thresholds(page, self._cluster))
-        return replace(state, limits=replace(state.limits, **live))
+        return state
 
     async def counters(self, client: Sidecar) -> Counters:
         """Read one sidecar's counters of the target's cluster."""
-        return await client.ask(envoy.counters_path(self._cluster), envoy.read_counters)
+        return await client.admin.counters()
 
     async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
         """Read what the service has counted: in all, and per client. With ``restart_peak`` the peaks begin anew."""
@@ -151,8 +135,8 @@ async def ready(booting: Booting) -> LocalMesh:
 
     Raises MeshError if one does not come up.
     """
-    sidecars = [await _until_up(booting, sidecar_name(name), partial(_look_at, name, booting.folder_of(name))) for name in booting.clients]
-    version = await sidecars[0].ask(envoy.VERSION_PATH, envoy.read_version)
+    sidecars = [await _until_up(booting, sidecar_name(name), partial(_look_at, booting, name)) for name in booting.clients]
+    version = await sidecars[0].admin.version()
     mesh = LocalMesh(booting.spec, booting.folder, sidecars, booting.ports, booting.children, version)
     await _until_up(booting, SERVICE_NAME, mesh.count)
     return mesh
@@ -172,10 +156,12 @@ async def _until_up(booting: Booting, what: str, look: Callable[[], Awaitable[T]
         raise MeshError(f"{what} was not ready within {BOOT_S:.0f} s", hint="the machine may be overloaded; try fewer clients") from error
 
 
-async def _look_at(name: str, own: Path) -> Sidecar:
+async def _look_at(booting: Booting, name: str) -> Sidecar:
     """Give the sidecar if it is live; raises one of several errors if it is not yet."""
+    own = booting.folder_of(name)
     host, _, port = (own / ADMIN_FILE).read_text(encoding="ascii").rpartition(":")
-    sidecar = Sidecar(name, envoy.read_address(await fetch(host, int(port), envoy.LISTENERS_PATH)), (host, int(port)), own)
-    if await sidecar.ask(envoy.READY_PATH, bytes) != envoy.LIVE:
+    admin = Admin(name, (host, int(port)), cluster_name(booting.spec.service, booting.spec.port))
+    sidecar = Sidecar(name, await admin.ask(LISTENERS_PATH, read_address), admin, own)
+    if not await admin.is_live():
         raise LookupError("not live yet")
     return sidecar

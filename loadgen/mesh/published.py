@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from loadgen.mesh.boot import LocalSpec
 from loadgen.mesh.children import Children
@@ -14,6 +15,7 @@ from loadgen.mesh.local import LocalMesh, Sidecar
 from loadgen.mesh.run_folder import live_folders, write_atomically
 from loadgen.pacing import Interval
 from loadgen.policy.selection import Service, Workload
+from loadgen.sidecar import Admin
 
 _FILE = "mesh.json"
 
@@ -52,9 +54,17 @@ def published() -> list[Published]:
                 "client": Workload(**spec["client"]),
                 "service_time": Interval(**spec["service_time"]),
             }
-            sidecars = [
-                Sidecar(each["name"], tuple(each["address"]), tuple(each["admin"]), Path(each["folder"])) for each in values["sidecars"]
-            ]
+            sidecars = [_sidecar(each) for each in values["sidecars"]]
             mesh = LocalMesh(LocalSpec(**spec), folder, sidecars, tuple(values["ports"]), Children(), values["envoy_version"])
             found.append(Published(values["pid"], values["scenario"], mesh))
     return found
+
+
+def _sidecar(values: dict[str, Any]) -> Sidecar:
+    admin = values["admin"]
+    return Sidecar(
+        values["name"],
+        tuple(values["address"]),
+        Admin(admin["client"], tuple(admin["address"]), admin["cluster"]),
+        Path(values["folder"]),
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
+from loadgen.engine.edge import Edge, Reading, find_edge
 from loadgen.engine.hammers import Hammers, default_processes, drain, hammers
 from loadgen.engine.lanes import Shot
 from loadgen.engine.load import clock, cpu_s
@@ -20,7 +21,7 @@ from loadgen.errors import LoadgenError
 from loadgen.outcome import Answer, Expected, Outcome
 from loadgen.progress import Progress
 from loadgen.runner.convergence import CONVERGE_S, POLL_S, Named, Sidecars, converge, for_each
-from loadgen.runner.window import Edge, Measured, Reading, Window, find_edge
+from loadgen.runner.window import Measured, Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence

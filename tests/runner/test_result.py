@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.cli.run import exit_code
+from loadgen.engine.edge import Edge, Reading
 from loadgen.inputs import Plan, load_plan
 from loadgen.ledger import Counters, ServiceCount
 from loadgen.outcome import Outcome
@@ -16,7 +17,7 @@ from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 from loadgen.report import Environment, Report
 from loadgen.runner.result import make_report
-from loadgen.runner.window import Edge, Measured, Reading, Window
+from loadgen.runner.window import Measured, Window
 from tests.story.command import SCENARIOS
 
 if TYPE_CHECKING:

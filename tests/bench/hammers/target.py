@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import MeshError
 from loadgen.mesh.boot import envoy_binary
-from loadgen.mesh.envoy import LISTENERS_PATH, read_address
+from loadgen.sidecar import LISTENERS_PATH, read_address
 from tests.bench.hammers import arrivals
 from tests.bench.hammers.cost import Counts
 

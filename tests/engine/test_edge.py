@@ -9,6 +9,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from loadgen.engine import edge as edges
+from loadgen.engine.edge import HOLD_AFTER, Reading, find_edge
 from loadgen.engine.hammers import Load as RealLoad
 from loadgen.engine.hammers import RemoteLoad
 from loadgen.engine.load import ClientLoad, Sight, clock
@@ -16,8 +18,6 @@ from loadgen.errors import HammerError, MeshError
 from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally
-from loadgen.runner import window
-from loadgen.runner.window import HOLD_AFTER, Reading, find_edge
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +80,7 @@ class Sidecar:
         return Reading(counters)
 
 
-async def edge_of(load: Load, read: Callable[[], Awaitable[Reading]]) -> window.Edge:
+async def edge_of(load: Load, read: Callable[[], Awaitable[Reading]]) -> edges.Edge:
     with anyio.fail_after(20):
         return await find_edge(load, read)  # type: ignore[arg-type]  # the few members that find_edge uses
 
@@ -177,7 +177,7 @@ async def test_the_new_tally_begins_while_the_sender_is_still_held() -> None:
 
 
 async def test_witnesses_that_never_agree_are_given_up_with_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "GIVE_UP_S", 0.1)
+    monkeypatch.setattr(edges, "GIVE_UP_S", 0.1)
     load, sidecar = Load(), Sidecar()
     sidecar.overflow = 3
     edge = await edge_of(load, sidecar.read)
@@ -274,7 +274,7 @@ async def test_a_reject_that_comes_between_the_reading_and_the_new_tally_makes_n
 
 
 async def test_an_edge_that_is_given_up_says_what_the_client_had_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "GIVE_UP_S", 0.05)
+    monkeypatch.setattr(edges, "GIVE_UP_S", 0.05)
     load, sidecar = Load(), Sidecar()
     load.sidecar_overflow, sidecar.overflow = 9, 3
     edge = await edge_of(load, sidecar.read)
