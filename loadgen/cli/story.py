@@ -16,6 +16,7 @@ from loadgen import __version__
 from loadgen.cli.signals import Interruption, attended
 from loadgen.mesh.local import ready
 from loadgen.render.screen import Screen
+from loadgen.runner.crew import LocalCrew
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: boo
 async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
-    story: Story[Sidecar] = Story(plan, mesh, screen, processes=processes)
+    crew = LocalCrew(plan.scenario, mesh.clients, processes)
+    story: Story[Sidecar] = Story(plan, mesh, screen, crew)
     interruption.on_first = story.stop
     interruption.say = screen.say
 
@@ -48,14 +50,14 @@ async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Scre
 
     interruption.on_second = leave
     ready_s = since_process_start()
-    screen.ready(len(mesh.clients), ready_s, story.processes)
+    screen.ready(len(mesh.clients), ready_s, crew.processes)
     gc.freeze()
     gc.enable()
     measured = await story.run()
 
     from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
-    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s, story.processes), started_at)
+    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s, crew.processes), started_at)
 
 
 def since_process_start() -> float:

@@ -35,10 +35,13 @@ LOOK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the other two witnesses said of one client: its sidecar's counters, and the requests of it that had reached the service."""
+    """What the other two witnesses said of one client: its sidecar's counters, and the requests of it that had reached the service.
+
+    ``arrived`` is None of a service that does not count.
+    """
 
     counters: Counters
-    arrived: int = 0
+    arrived: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from loadgen.engine.edge import Edge, Reading, find_edge
 from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from loadgen.engine.hammers import Load
     from loadgen.mesh.boot import Booting, LocalSpec
     from loadgen.mesh.children import Children
     from loadgen.policy.rule import Rule
@@ -33,6 +35,7 @@ T = TypeVar("T")
 BOOT_S = 15.0
 """Ten sidecars are ready in well under a second; a machine that needs longer than this is not fit for a measurement."""
 POLL_S = 0.004
+REACH_POLL_S = 0.005
 WATCH_S = 0.05
 
 
@@ -97,6 +100,21 @@ class LocalMesh:
         if state is None:
             raise MeshError(f"{client.name}'s sidecar has no cluster {self._cluster}: somebody else wrote its configuration")
         return state
+
+    async def reach(self, client: Sidecar, wanted: SidecarState) -> None:
+        """Wait until one sidecar shows a state."""
+        while await self.state(client) != wanted:  # noqa: ASYNC110  # a sidecar tells nobody: it has to be asked
+            await anyio.sleep(REACH_POLL_S)
+
+    async def edge(self, client: Sidecar, load: Load, *, offset: int) -> Edge:
+        """Find an edge of one client's window."""
+
+        async def read() -> Reading:
+            _, clients = await self.count()
+            arrived = clients[client.name].requests if client.name in clients else 0
+            return Reading(await self.counters(client), arrived)
+
+        return await find_edge(load, read, offset=offset)
 
     async def counters(self, client: Sidecar) -> Counters:
         """Read one sidecar's counters of the target's cluster."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
 
 CONVERGE_S = 10.0
-POLL_S = 0.005
 
 
 class Named(Protocol):
@@ -44,6 +43,9 @@ class Sidecars(Protocol[C]):
     async def state(self, client: C) -> SidecarState:
         """Give the state of one sidecar."""
 
+    async def reach(self, client: C, wanted: SidecarState) -> None:
+        """Wait until one sidecar shows a state."""
+
 
 async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = ()) -> dict[str, float]:
     """Wait until every sidecar shows what the rules lead to; give the moment (on ``clock``) at which each of them did.
@@ -55,8 +57,7 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collect
     reached: dict[str, float] = {}
 
     async def wait(client: C) -> None:
-        while await mesh.state(client) != wanted:  # noqa: ASYNC110  # a sidecar tells nobody: it has to be asked
-            await anyio.sleep(POLL_S)
+        await mesh.reach(client, wanted)
         reached[client.name] = clock()
 
     try:

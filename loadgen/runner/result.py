@@ -122,8 +122,8 @@ def _duration_s(window: Window) -> float:
 
 
 def _arrived(window: Window, name: str) -> int | None:
-    end = window.ends.get(name)
-    return None if end is None else end.reading.arrived - window.starts[name].reading.arrived
+    end, before = window.ends.get(name), window.starts[name].reading.arrived
+    return None if end is None or end.reading.arrived is None or before is None else end.reading.arrived - before
 
 
 def _counters(window: Window, name: str) -> Counters | None:

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import anyio
 
-from loadgen.engine.edge import Edge, Reading, find_edge
-from loadgen.engine.hammers import Hammers, default_processes, drain, hammers
-from loadgen.engine.lanes import Shot
+from loadgen.engine.hammers import Hammers, drain
 from loadgen.engine.load import clock, cpu_s
-from loadgen.engine.spec import LoadSpec
 from loadgen.errors import LoadgenError
-from loadgen.outcome import Answer, Expected, Outcome
+from loadgen.outcome import Answer, Outcome
 from loadgen.progress import Progress
-from loadgen.runner.convergence import CONVERGE_S, POLL_S, Named, Sidecars, converge, for_each
+from loadgen.runner.convergence import CONVERGE_S, Named, Sidecars, converge, for_each
 from loadgen.runner.window import Measured, Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from anyio.abc import TaskGroup
+
+    from loadgen.engine.edge import Edge
+    from loadgen.engine.hammers import Load
     from loadgen.errors import MeshError
     from loadgen.inputs import Plan
     from loadgen.ledger import Counters, ServiceCount
@@ -34,19 +36,12 @@ if TYPE_CHECKING:
 
 HURRY_S = 2.0
 """How long stopping, restoring and the last readings may take together when a run ends early; ^C must be answered within 3 s."""
+FOLLOW_S = 0.005
 SAMPLE_S = 0.1
 PROGRESS_S = 0.2
 
 
-class MeshClient(Named, Protocol):
-    """A client of the mesh: its name, and where its requests go."""
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port to send to."""
-
-
-C = TypeVar("C", bound=MeshClient)
+C = TypeVar("C", bound=Named)
 T = TypeVar("T")
 
 
@@ -59,8 +54,11 @@ class Mesh(Sidecars[C], Protocol[C]):
     async def counters(self, client: C) -> Counters:
         """Read one sidecar's counters."""
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
-        """Read the service's count, in all and per client."""
+    async def edge(self, client: C, load: Load, *, offset: int) -> Edge:
+        """Find an edge of one client's window; ``offset`` as for ``find_edge``."""
+
+    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
+        """Read the service's count, in all and per client; None of a service that does not count."""
 
     def deaths(self) -> Sequence[MeshError]:
         """Say which parts of the mesh died, and how."""
@@ -86,9 +84,11 @@ class Observer(Protocol):
 
 
 class Story(Generic[C]):
-    """One run. ``run`` may be stopped from outside with ``stop``."""
+    """One run. ``crew`` gives the loads of the mesh's clients, wherever they live. ``run`` may be stopped from outside with ``stop``."""
 
-    def __init__(self, plan: Plan, mesh: Mesh[C], observer: Observer, *, processes: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, mesh: Mesh[C], observer: Observer, crew: Callable[[TaskGroup], AbstractAsyncContextManager[Hammers]]
+    ) -> None:
         self._plan = plan
         self._scenario = plan.scenario
         self._mesh = mesh
@@ -96,7 +96,7 @@ class Story(Generic[C]):
         self._scope = anyio.CancelScope()
         self._ending = anyio.CancelScope()
         self._measured = Measured()
-        self.processes = min(processes or default_processes(plan.scenario.load.highest_rate_per_s * len(mesh.clients)), len(mesh.clients))
+        self._crew = crew
         self._hammers = Hammers({}, [])
         self._open: Window | None = None
         self._touched = False
@@ -113,8 +113,7 @@ class Story(Generic[C]):
     async def run(self) -> Measured:
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
         started = clock()
-        specs = [self._spec(client, number) for number, client in enumerate(self._mesh.clients)]
-        async with anyio.create_task_group() as tasks, hammers(specs, tasks, self.processes) as self._hammers:
+        async with anyio.create_task_group() as tasks, self._crew(tasks) as self._hammers:
             for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress):
                 tasks.start_soon(job)
             try:
@@ -130,14 +129,6 @@ class Story(Generic[C]):
                 tasks.cancel_scope.cancel()
         self._measured.ended_s = clock() - started
         return self._measured
-
-    def _spec(self, client: C, number: int) -> LoadSpec:
-        target, load = self._scenario.target, self._scenario.load
-        name, namespace = target.service
-        head = f"GET {target.path} HTTP/1.1\r\nhost: {name}.{namespace}:{target.port}\r\nuser-agent: loadgen\r\nx-loadgen-client: {client.name}\r\n\r\n"
-        expected = Expected(target.expect.status, target.expect.body.encode())
-        shot = Shot(client.address, head.encode("ascii"), expected, load.timeout)
-        return LoadSpec(client.name, shot, load.pacing, f"{self._scenario.seed}-{number}", load.max_in_flight)
 
     # The story.
 
@@ -162,8 +153,8 @@ class Story(Generic[C]):
         drain = await self._each(self._drain)
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
-        total, clients = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, _strangers(total, clients), self._cpu_s(), clock())
+        strangers = _strangers(await self._mesh.count(restart_peak=True))
+        self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -213,17 +204,12 @@ class Story(Generic[C]):
     async def _drain(self, client: C) -> float:
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
         started = clock()
-        await anyio.sleep(POLL_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
+        await anyio.sleep(FOLLOW_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
         await drain(self._hammers.loads[client.name])
         return clock() - started
 
     async def _edge(self, client: C) -> Edge:
-        async def read() -> Reading:
-            _, clients = await self._mesh.count()
-            arrived = clients[client.name].requests if client.name in clients else 0
-            return Reading(await self._mesh.counters(client), arrived)
-
-        edge = await find_edge(self._hammers.loads[client.name], read, offset=self._offsets.get(client.name, 0))
+        edge = await self._mesh.edge(client, self._hammers.loads[client.name], offset=self._offsets.get(client.name, 0))
         self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
         return edge
 
@@ -356,8 +342,11 @@ class Story(Generic[C]):
         )
 
 
-def _strangers(total: ServiceCount, clients: Mapping[str, ServiceCount]) -> int:
+def _strangers(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None) -> int:
     """Give how many requests reached the service under no client's name."""
+    if counted is None:
+        return 0
+    total, clients = counted
     return total.requests - sum(count.requests for name, count in clients.items() if name)
 
 

@@ -54,6 +54,10 @@ class Sidecars:
             raise MeshError(f"{client.name}'s sidecar rejected the configuration")
         return WANTED if self.asked[client.name] >= self._from[client.name] else BEFORE
 
+    async def reach(self, client: Client, wanted: SidecarState) -> None:
+        while await self.state(client) != wanted:  # noqa: ASYNC110  # as a real one, it tells nobody
+            await anyio.sleep(0.001)
+
 
 NEVER = 1 << 60
 
