@@ -36,13 +36,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ClientEvidence:
-    """What one client showed while the policy was applied. ``admitted`` is the most that the service saw of it at a time."""
+    """What one client showed while the policy was applied.
+
+    ``admitted`` is the most that the service saw of it at a time, None of a service that does not count.
+    """
 
     name: str
     requests: int
     ledger: Ledger
     counters: Counters
-    admitted: int
+    admitted: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Evidence:
     limits: dict[str, int]
     workers: int
     clients: Sequence[ClientEvidence]
-    service_peak: int
+    service_peak: int | None
     recovered: bool | None
     files: Sequence[str] = ()
     missing: Sequence[str] = ()
@@ -89,7 +92,7 @@ def judge(evidence: Evidence) -> Verdict:
             State.INCONCLUSIVE,
             f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
         )
-    unseen = [client.name for client in evidence.clients if not client.admitted]
+    unseen = [client.name for client in evidence.clients if client.admitted == 0]
     if unseen:
         return Verdict(
             State.INCONCLUSIVE,
@@ -127,10 +130,10 @@ def _no_limit(evidence: Evidence) -> str:
 
 
 def _without_overflow(evidence: Evidence) -> Verdict:
-    admitted = max(client.admitted for client in evidence.clients)
+    admitted = _admitted(evidence)
     limit = evidence.limits.get(MAX_REQUESTS)
     requests = _requests(evidence)
-    if limit is not None and admitted > limit + evidence.workers - 1:
+    if limit is not None and admitted is not None and admitted > limit + evidence.workers - 1:
         return Verdict(
             State.NOT_ENFORCED,
             f"Not enforced: {MAX_REQUESTS} is {limit}, but up to {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
@@ -142,18 +145,19 @@ def _without_overflow(evidence: Evidence) -> Verdict:
             f"Inconclusive: {names} of rule {evidence.rule} {_are(evidence.limits)} in force, but that rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
         )
     rejecting = [f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}]
+    most = "" if admitted is None else f", with at most {admitted} of a client admitted at a time"
     queue = ", and enough warm connections need no queue" if limit is None else ""
     return Verdict(
         State.INCONCLUSIVE,
-        f"Inconclusive: {_listing(rejecting)} of rule {evidence.rule} {_are(rejecting)} in force, but the load never went beyond: none of {requests:,} requests overflowed, with at most {admitted} of a client admitted at a time{queue}. Offer more users or a higher rate.",
+        f"Inconclusive: {_listing(rejecting)} of rule {evidence.rule} {_are(rejecting)} in force, but the load never went beyond: none of {requests:,} requests overflowed{most}{queue}. Offer more users or a higher rate.",
     )
 
 
 def _with_overflow(evidence: Evidence) -> Verdict:
-    admitted = max(client.admitted for client in evidence.clients)
+    admitted = _admitted(evidence)
     limit = evidence.limits.get(MAX_REQUESTS)
     state = State.ENFORCED
-    if limit is not None and admitted > limit:
+    if limit is not None and admitted is not None and admitted > limit:
         state = State.OVERSHOOT if admitted <= limit + evidence.workers - 1 else State.NOT_ENFORCED
     return Verdict(state, f"{_HEADINGS[state]}: {_who_fired(evidence)}; {_what_was_admitted(evidence, admitted)}; {_aftermath(evidence)}.")
 
@@ -175,7 +179,16 @@ def _who_fired(evidence: Evidence) -> str:
     return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {_clients(evidence)}, each at its own sidecar"
 
 
-def _what_was_admitted(evidence: Evidence, admitted: int) -> str:
+def _admitted(evidence: Evidence) -> int | None:
+    """Give the most that the service saw of one client at a time; None if it does not count."""
+    return max((client.admitted for client in evidence.clients if client.admitted is not None), default=None)
+
+
+def _what_was_admitted(evidence: Evidence, admitted: int | None) -> str:
+    if admitted is None:
+        return (
+            "clients and sidecars agree to the request, but this service does not count, so nothing shows how many were admitted at a time"
+        )
     limit = evidence.limits.get(MAX_REQUESTS)
     clients = len(evidence.clients)
     if limit is not None and admitted > limit:

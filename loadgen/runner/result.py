@@ -240,7 +240,7 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in whole],
         missing=[name for window in begun[:1] for name in window.starts if name not in whole],
-        service_peak=max((window.service[0].peak_in_flight for window in applied if window.service), default=0),
+        service_peak=max((window.service[0].peak_in_flight for window in applied if window.service), default=None),
         recovered=_recovered(measured),
         other_failures=others,
         files=[rule.key for rule in plan.rules],
@@ -265,7 +265,7 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     """Take all phases with the policy applied together."""
     counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
     tally = merged(window.tallies[name] for window in windows)
-    admitted = max((window.service[1].get(name, ServiceCount()).peak_in_flight for window in windows if window.service), default=0)
+    admitted = max((window.service[1].get(name, ServiceCount()).peak_in_flight for window in windows if window.service), default=None)
     return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, admitted)
 
 

@@ -13,7 +13,7 @@ from loadgen.ledger import Counters, Ledger
 from loadgen.verdict import ClientEvidence, Evidence, State, judge
 
 
-def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, admitted: int = 5, **other: Any) -> ClientEvidence:
+def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, admitted: int | None = 5, **other: Any) -> ClientEvidence:
     """Give one client's evidence; its sidecar agrees, and http2MaxRequests fired, unless ``other`` says otherwise."""
     proxy = other.pop("proxy", overflow)
     counters = other.pop("counters", Counters(active_overflow=overflow))
@@ -250,7 +250,7 @@ def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
     if verdict.state is INCONCLUSIVE:
         return
     assert not any(each.ledger.difference for each in clients)
-    most, limit = max(each.admitted for each in clients), limits.get("http2MaxRequests")
+    most, limit = max(each.admitted or 0 for each in clients), limits.get("http2MaxRequests")
     if verdict.state is ENFORCED:
         assert any(each.ledger.client for each in clients)
         assert limit is None or most <= limit
@@ -260,6 +260,16 @@ def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
     elif limits:
         assert limit is not None
         assert most >= limit + workers
+
+
+def test_of_a_service_that_does_not_count_nothing_is_said_about_what_was_admitted() -> None:
+    verdict = judge(evidence(client(overflow=40, admitted=None), service_peak=None))
+    assert verdict.state is ENFORCED
+    assert "40 of 100 requests" in verdict.sentence
+    assert "so nothing shows how many were admitted at a time" in verdict.sentence
+    idle = judge(evidence(client(admitted=None), service_peak=None))
+    assert idle.state is INCONCLUSIVE
+    assert "none of 100 requests overflowed. Offer more users" in idle.sentence
 
 
 def test_counters_are_compared_between_two_readings_and_added_up() -> None:
