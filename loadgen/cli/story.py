@@ -20,6 +20,7 @@ from loadgen.runner.crew import LocalCrew
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
+    from loadgen.engine.hammers import Load
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import LocalMesh, Sidecar
@@ -40,7 +41,7 @@ async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Scre
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
     crew = LocalCrew(plan.scenario, mesh.clients, processes)
-    story: Story[Sidecar] = Story(plan, mesh, screen, crew)
+    story: Story[Sidecar, Load] = Story(plan, mesh, screen, crew)
     interruption.on_first = story.stop
     interruption.say = screen.say
 

@@ -61,7 +61,13 @@ class Load(Protocol):
     async def all_done_since(self, moment: float) -> bool: ...
 
 
-async def drain(load: Load) -> None:
+class Done(Protocol):
+    """Whatever knows which of its requests have ended."""
+
+    async def all_done_since(self, moment: float) -> bool: ...
+
+
+async def drain(load: Done) -> None:
     """Wait until everything that the load has sent until now has ended."""
     sent_until = clock()
     while not await load.all_done_since(sent_until):  # noqa: ASYNC110  # the hot path signals nothing: it would cost every request

@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 
-from loadgen.engine.hammers import Hammers, drain
+from loadgen.engine.hammers import drain
 from loadgen.engine.load import clock, cpu_s
 from loadgen.errors import LoadgenError
-from loadgen.outcome import Answer, Outcome
+from loadgen.outcome import Outcome
 from loadgen.progress import Progress
-from loadgen.runner.convergence import CONVERGE_S, Named, Sidecars, converge, for_each
+from loadgen.runner.convergence import CONVERGE_S, converge, for_each
+from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup
 
     from loadgen.engine.edge import Edge
-    from loadgen.engine.hammers import Load
-    from loadgen.errors import MeshError
     from loadgen.inputs import Plan
-    from loadgen.ledger import Counters, ServiceCount
+    from loadgen.ledger import ServiceCount
     from loadgen.policy.rule import Rule
+    from loadgen.runner.needs import Loads, Mesh, Observer
     from loadgen.scenario import Phase
 
 HURRY_S = 2.0
@@ -41,53 +41,14 @@ SAMPLE_S = 0.1
 PROGRESS_S = 0.2
 
 
-C = TypeVar("C", bound=Named)
 T = TypeVar("T")
 
 
-class Mesh(Sidecars[C], Protocol[C]):
-    """What a run needs of a mesh, local or in a cluster, beside what convergence needs."""
-
-    async def put(self, rules: Sequence[Rule]) -> Mapping[str, float]:
-        """Make these rules the policy; none removes it. Gives the moment (on ``clock``) at which that was done for each client."""
-
-    async def counters(self, client: C) -> Counters:
-        """Read one sidecar's counters."""
-
-    async def edge(self, client: C, load: Load, *, offset: int) -> Edge:
-        """Find an edge of one client's window; ``offset`` as for ``find_edge``."""
-
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
-        """Read the service's count, in all and per client; None of a service that does not count."""
-
-    def deaths(self) -> Sequence[MeshError]:
-        """Say which parts of the mesh died, and how."""
-
-    def gone(self) -> Collection[str]:
-        """Name the clients whose sidecar died."""
-
-    async def watch(self) -> MeshError:
-        """Wait until a part of the mesh dies."""
-
-
-class Observer(Protocol):
-    """Who watches a run. Nothing that it does may block."""
-
-    def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
-        """A phase begins to count. ``rule`` is what the sidecars say is in force; ``convergence_s`` is empty if nothing was toggled."""
-
-    def answer(self, answer: Answer) -> None:
-        """One of the answers, now and then."""
-
-    def progress(self, progress: Progress) -> None:
-        """Several times a second."""
-
-
-class Story(Generic[C]):
+class Story(Generic[C, L]):
     """One run. ``crew`` gives the loads of the mesh's clients, wherever they live. ``run`` may be stopped from outside with ``stop``."""
 
     def __init__(
-        self, plan: Plan, mesh: Mesh[C], observer: Observer, crew: Callable[[TaskGroup], AbstractAsyncContextManager[Hammers]]
+        self, plan: Plan, mesh: Mesh[C, L], observer: Observer, crew: Callable[[TaskGroup], AbstractAsyncContextManager[Loads[L]]]
     ) -> None:
         self._plan = plan
         self._scenario = plan.scenario
@@ -97,7 +58,7 @@ class Story(Generic[C]):
         self._ending = anyio.CancelScope()
         self._measured = Measured()
         self._crew = crew
-        self._hammers = Hammers({}, [])
+        self._hammers: Loads[L]
         self._open: Window | None = None
         self._touched = False
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
