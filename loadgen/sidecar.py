@@ -51,7 +51,11 @@ class Admin:
 
     async def version(self) -> str:
         """Give Envoy's version."""
-        return await self.ask(VERSION_PATH, read_version)
+        return await self.ask(SERVER_PATH, read_version)
+
+    async def workers(self) -> int:
+        """Give the number of Envoy's worker threads."""
+        return await self.ask(SERVER_PATH, read_workers)
 
     async def rejected(self) -> int:
         """Give how many configurations the sidecar has refused since its start."""
@@ -150,10 +154,18 @@ def read_address(page: bytes) -> tuple[str, int]:
     raise LookupError("the listener is not up yet")
 
 
-VERSION_PATH = "/server_info"
+SERVER_PATH = "/server_info"
 
 
 def read_version(page: bytes) -> str:
     """Read Envoy's version, such as ``1.40.0``, from the admin page ``/server_info``; it stands between two slashes after the commit."""
     parts = str(json.loads(page).get("version", "")).split("/")
     return parts[1] if len(parts) > 1 else "unknown"
+
+
+def read_workers(page: bytes) -> int:
+    """Read the number of worker threads from the admin page ``/server_info``.
+
+    Raises LookupError if it is not there.
+    """
+    return int(json.loads(page)["command_line_options"]["concurrency"])

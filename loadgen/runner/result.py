@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
 from loadgen.expectation import RUN
@@ -28,7 +28,14 @@ LOST_AT_MOST = 5
 """So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
 
 
-def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environment: parts.Environment, started_at: str) -> parts.Report:
+def make_report(
+    plan: Plan,
+    measured: Measured,
+    wanted: SidecarState,
+    environment: parts.Environment,
+    started_at: str,
+    mesh: Literal["local", "cluster"] = "local",
+) -> parts.Report:
     """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar."""
     phases = [_phase(window) for window in measured.windows]
     verdict = judge(_evidence(plan, measured, wanted))
@@ -40,7 +47,7 @@ def make_report(plan: Plan, measured: Measured, wanted: SidecarState, environmen
     reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
     return parts.Report(
         scenario=_scenario(plan, wanted),
-        mesh="local",
+        mesh=mesh,
         started_at=started_at,
         duration_s=round(measured.ended_s, 3),
         environment=environment.model_copy(update={"hammer_cpu_share": _cpu_share(measured.windows)}),
@@ -216,7 +223,7 @@ def _disagreements(window: Window) -> list[str]:
             found.append(
                 f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
             )
-    if window.service is not None:
+    if window.service is not None and all(edge.reading.arrived is not None for edge in window.starts.values()):
         total, clients = window.service
         strangers = total.requests - sum(count.requests for name, count in clients.items() if name) - window.strangers
         if strangers:

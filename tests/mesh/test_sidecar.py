@@ -138,3 +138,9 @@ def test_a_listener_that_is_not_up_yet_is_a_lookup_error(page: object) -> None:
 )
 def test_the_version_is_read_or_unknown(page: object, wanted: str) -> None:
     assert sidecar.read_version(json.dumps(page).encode()) == wanted
+
+
+def test_the_number_of_workers_is_read() -> None:
+    assert sidecar.read_workers(json.dumps({"command_line_options": {"concurrency": 2}}).encode()) == 2
+    with pytest.raises(LookupError):
+        sidecar.read_workers(b"{}")
