@@ -50,6 +50,10 @@ lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
 		--custom-compile-command "make lock" --extra local --group build pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements/dev.txt
+	for group in build pod; do \
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
+			--custom-compile-command "make lock" --constraint requirements/dev.txt --group pyproject.toml:$$group -o requirements/$$group.txt || exit; \
+	done
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

@@ -65,6 +65,10 @@ class Admin:
         """Read the counters of the target's cluster."""
         return await self.ask(counters_path(self.cluster), read_counters)
 
+    async def keeps_counters(self) -> bool:
+        """Tell whether the sidecar keeps the counters of the target's cluster: by Istio's default it does not."""
+        return await self.ask(counters_path(self.cluster), lambda page: b"upstream_rq_total:" in page)
+
     async def state(self) -> SidecarState | None:
         """Give what is in force: the cluster's configuration, and the live thresholds from ``/clusters``. None without such a cluster."""
         config = await self.ask(config_path(self.cluster), read_config)

@@ -14,7 +14,11 @@ import click
 
 from loadgen import __version__
 from loadgen.cli.hit import hit
+from loadgen.cli.manifests import manifests
 from loadgen.cli.mesh import policy, up
+from loadgen.cli.plan import plan
+from loadgen.cli.pod import pod
+from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
 from loadgen.errors import ExitCode, InputError, LoadgenError
 
@@ -37,9 +41,14 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(plan)
 cli.add_command(hit)
 cli.add_command(up)
 cli.add_command(policy)
+cli.add_command(manifests)
+cli.add_command(pod)
+cli.add_command(restore)
+cli.add_command(guard)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,11 +1,15 @@
-"""Option types that several commands share."""
+"""Options and their types that several commands share."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Quantity(click.ParamType[float]):
@@ -26,3 +30,36 @@ class Quantity(click.ParamType[float]):
 DURATION = Quantity("duration", "positive_duration_s")
 RATE = Quantity("rate", "rate_per_s")
 HIT_RATE = Quantity("rate", "plain_rate_per_s")
+
+
+_ACCESS = (
+    click.option("--kubeconfig", type=click.Path(path_type=Path), help="Cluster: the kubeconfig.  [default: as kubectl]"),
+    click.option("--context", help="Cluster: the context of the kubeconfig.  [default: the current one]"),
+)
+_TOGGLE = (
+    click.option(
+        "--toggle",
+        type=click.Choice(["auto", "own", "patch", "overlay"]),
+        default="auto",
+        show_default=True,
+        help="Cluster: create our own rule, patch the one that is there, or lay one of ours over it.",
+    ),
+    click.option("--allow-managed", is_flag=True, help="Cluster: patch a rule even if Argo CD, Flux or Helm manages it."),
+)
+CLUSTER_NAMES = ("kubeconfig", "context", "toggle", "allow_managed")
+
+
+def access_options(command: Any) -> Any:
+    """Add what it takes to find a cluster."""
+    return _add(_ACCESS, command)
+
+
+def cluster_options(command: Any) -> Any:
+    """Add what ``--mesh cluster`` needs to know; ``CLUSTER_NAMES`` are their names."""
+    return _add((*_ACCESS, *_TOGGLE), command)
+
+
+def _add(options: Sequence[Any], command: Any) -> Any:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, RATE
+from loadgen.cli.options import CLUSTER_NAMES, DURATION, RATE, cluster_options
 from loadgen.errors import ExitCode, LoadgenError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from loadgen.inputs import Plan
     from loadgen.report import Report
     from loadgen.results import ResultFolder
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Run a scenario to a verdict.")
 @click.argument("scenario", type=click.Path(path_type=Path))
-@click.option("--mesh", type=click.Choice(["local"]), default="local", expose_value=False, help="Where the sidecars are: real Envoys here.")
+@click.option(
+    "--mesh",
+    type=click.Choice(["local", "cluster"]),
+    default="local",
+    show_default=True,
+    help="Where the sidecars are: real Envoys here, or the load pods' in a cluster.",
+)
+@cluster_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
 @click.option("--duration", type=DURATION, help="Length of every phase, such as 5s, in the place of the scenario's.")
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **overrides: Any) -> int:
+def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **options: Any) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
     The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
@@ -47,8 +56,11 @@ def run(scenario: Path, out: Path | None, processes: int | None, quiet: bool, ve
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
-    plan = overridden(load_plan(scenario), {name: value for name, value in overrides.items() if value is not None})
+    cluster = {name: options.pop(name) for name in CLUSTER_NAMES}
+    plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if mesh == "cluster":
+        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), quiet=quiet, verbose=verbose)
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
@@ -56,13 +68,23 @@ def run(scenario: Path, out: Path | None, processes: int | None, quiet: bool, ve
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
         report, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
-        if report is None:
-            click.echo("interrupted before the first request; nothing was measured", err=True)
-            return interrupted
         return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
 
 
-def _finish(report: Report, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *, quiet: bool, verbose: bool) -> int:
+    from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
+
+    if not quiet:
+        warn(plan)
+    with results as folder:
+        report, interrupted = run_cluster(plan, options, quiet=quiet)
+        return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
+
+
+def _finish(report: Report | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+    if report is None:
+        click.echo("interrupted before the first request; nothing was measured", err=True)
+        return interrupted
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from loadgen.engine.hammers import Load
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
-    from loadgen.mesh.local import LocalMesh, Sidecar
+    from loadgen.mesh.local import Sidecar
     from loadgen.report import Environment, Report
 
 
@@ -58,7 +58,7 @@ async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Scre
 
     from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
-    return make_report(plan, measured, mesh.wanted(plan.rules), _environment(mesh, ready_s, crew.processes), started_at)
+    return make_report(plan, measured, mesh.wanted(plan.rules), environment(mesh.envoy_version, ready_s, crew.processes), started_at)
 
 
 def since_process_start() -> float:
@@ -67,7 +67,8 @@ def since_process_start() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _environment(mesh: LocalMesh, ready_s: float, processes: int) -> Environment:
+def environment(envoy: str, ready_s: float, processes: int) -> Environment:
+    """Say where a run is made, for its report."""
     from loadgen.report import Environment  # noqa: PLC0415  # as above
 
     return Environment(
@@ -75,7 +76,7 @@ def _environment(mesh: LocalMesh, ready_s: float, processes: int) -> Environment
         python=platform.python_version(),
         platform=platform.platform(),
         cpus=len(os.sched_getaffinity(0)),
-        envoy=mesh.envoy_version,
+        envoy=envoy,
         processes=processes,
         hammer_cpu_share=0,
         ready_s=round(ready_s, 3),

@@ -1,7 +1,8 @@
 """The ``user`` service: answers the name after a service time, and counts what it really saw in flight.
 
-Runs as its own process on two listening sockets that it inherits: the service, and a control port with ``GET /count`` and
-``POST /count`` (which also starts the peak anew). One more witness, so it shares no code with the load's side of the story.
+Runs as its own process on two listening sockets: the service, and a control port with ``GET /count`` and ``POST /count`` (which also
+starts the peak anew). On a laptop it inherits them, in a container it is told the ports. One more witness, so it shares no code with the
+load's side of the story.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -22,6 +25,7 @@ MAX_CLIENTS = 1000
 """The client's name comes in a header, so it is not to be trusted: further names are counted together as 'other'."""
 MAX_NAME_CHARACTERS = 63
 CLIENT_HEADER = b"x-loadgen-client"
+BACKLOG = 4096
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
 """How a client begins that knows that the server speaks HTTP/2 (RFC 9113, section 3.4)."""
 
@@ -194,29 +198,61 @@ async def serve(service: Service, listening: socket.socket, control: socket.sock
     loop = asyncio.get_running_loop()
     asked = await loop.create_server(lambda: _ControlConnection(service), sock=control)
     try:
-        server = await loop.create_server(lambda: _ServiceConnection(service), sock=listening, backlog=4096)
+        server = await loop.create_server(lambda: _ServiceConnection(service), sock=listening, backlog=BACKLOG)
         await server.serve_forever()
     finally:
         asked.close()
 
 
-def main() -> None:
-    """Run the service on inherited sockets; SIGTERM ends it at once."""
-    parser = argparse.ArgumentParser(description="the user service of the local mesh")
-    parser.add_argument("--service-fd", type=int, required=True)
-    parser.add_argument("--control-fd", type=int, required=True)
+async def _serve_until_told(service: Service, listening: socket.socket, control: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then end at once: what is being served is dropped."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    serving = asyncio.create_task(serve(service, listening, control))
+    waiting = asyncio.create_task(told.wait())
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        await serving  # raises what ended it
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="the user service")
+    parser.add_argument("--service-fd", type=int, help="inherited listening socket of the service, in the place of --port")
+    parser.add_argument("--control-fd", type=int, help="inherited listening socket of the control port, in the place of --control-port")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at, such as 0.0.0.0")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--control-port", type=int)
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--body", required=True)
     parser.add_argument("--service-time-s", type=float, required=True)
     parser.add_argument("--exponential", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if (options.service_fd is None) == (options.port is None) or (options.control_fd is None) == (options.control_port is None):
+        parser.error("give either --port and --control-port, or --service-fd and --control-fd")
+    return options
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
+    except OSError as error:
+        sys.exit(f"port {port} of {host} cannot be listened at: {error}")
+
+
+def main() -> None:
+    """Run the service on the sockets that it inherits or makes; SIGTERM ends it at once, with exit code 0."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # also as process 1, which the system ends by no signal that it does not handle
+    options = _options()
     import uvloop  # noqa: PLC0415  # only the process that serves pays for it
 
     service = Service(
         options.body.encode(), options.service_time_s, exponential=options.exponential, seed=options.seed, status=options.status
     )
-    uvloop.run(serve(service, socket.socket(fileno=options.service_fd), socket.socket(fileno=options.control_fd)))
+    listening = _listen(options.host, options.port) if options.service_fd is None else socket.socket(fileno=options.service_fd)
+    control = _listen(options.host, options.control_port) if options.control_fd is None else socket.socket(fileno=options.control_fd)
+    uvloop.run(_serve_until_told(service, listening, control))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,186 @@
+"""``loadgen manifests``: which objects does a cluster need for a run? One YAML stream, for ``kubectl apply -f -``.
+
+The objects are those that ``kubectl apply -k`` makes of the same files; what differs is what the options say, and a Secret.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from loadgen import __version__
+from loadgen.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from importlib.resources.abc import Traversable
+
+Object = dict[str, Any]
+
+NAMESPACE, TARGET_NAMESPACE, TARGET = "test", "base", "http://user.base:7000/"
+"""What the files say."""
+EXAMPLE_HOST = "user.base.svc.cluster.local"
+SECRET_BYTES = 32
+SECRET_CHARACTERS = 16, 1024
+MAX_REPLICAS = 200
+_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?P<service>{_NAME})\.(?P<namespace>{_NAME})(\.svc(\.cluster\.local)?)?")
+_REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_IMAGE = re.compile(r"[a-zA-Z0-9][!-~]{0,510}")
+
+
+@click.command(short_help="Print what a cluster needs, for kubectl apply.")
+@click.option("--namespace", default=NAMESPACE, show_default=True, help="The clients' namespace.")
+@click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), default=10, show_default=True, help="Number of clients.")
+@click.option("--image", default=f"loadgen:{__version__}", show_default=True, help="The image that all pods run.")
+@click.option("--target", default=TARGET, show_default=True, metavar="URL", help="The service of the mesh that the clients load.")
+@click.option("--region", default="local", show_default=True, help="What the clients' REGION says.")
+@click.option(
+    "--user-service/--no-user-service", default=None, help="With the service user.base as an example.  [default: if it is the target]"
+)
+@click.option("--toggle-in-base", is_flag=True, help="Let the runner change rules in the target's namespace, as the tutorial does.")
+@click.option(
+    "--secret-from",
+    type=click.File(encoding="utf-8"),
+    help="A file (or -) with the clients' and the runner's secret.  [default: a new one]",
+)
+def manifests(secret_from: TextIO | None, **options: Any) -> int:
+    """Print the objects that a cluster needs for runs: the clients, an example service, and the rights of the runner and its guard.
+
+    A new secret is made each time; --secret-from keeps the one that there is.
+
+    \b
+    loadgen manifests | kubectl apply -f -
+    loadgen manifests --target http://orders.shop:8080/ --replicas 3 --secret-from control.secret > loadgen.yaml
+    """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
+    import yaml  # noqa: PLC0415  # --help must not pay for it
+
+    found = cluster_objects(secret=_secret(secret_from), **options)
+    click.echo(yaml.safe_dump_all(found, explicit_start=True, sort_keys=False, width=160), nl=False)
+    return ExitCode.OK
+
+
+def cluster_objects(
+    *, namespace: str, replicas: int, image: str, target: str, region: str, user_service: bool | None, toggle_in_base: bool, secret: str
+) -> list[Object]:
+    """Give the objects in the order in which they are to be made.
+
+    Raises UsageError if something cannot be a part of an object, or if the parts do not fit together.
+    """
+    host, its_namespace = _service_of(target)
+    example = host == EXAMPLE_HOST
+    with_service = example if user_service is None else user_service
+    _check("--namespace", namespace, re.compile(_NAME), "lower-case letters, digits and '-', such as test")
+    _check("--region", region, _REGION, "letters, digits, '.', '_' and '-', such as eu-west-1")
+    _check("--image", image, _IMAGE, f"the name of an image, such as loadgen:{__version__}")
+    if with_service and not example:
+        raise UsageError(f"the example service is {TARGET}, the target is {target}", hint="leave out --user-service, or --target")
+    if with_service and namespace == TARGET_NAMESPACE:
+        raise UsageError(f"--namespace {namespace} is the example service's own", hint="choose another one, or add --no-user-service")
+    parts = ["clients", *(["user"] if with_service else []), "runner", *(["toggle-in-base"] if toggle_in_base else [])]
+    found = [each for part in parts for each in _load(part)]
+    names = _names(EXAMPLE_HOST, host)
+    for each in found:
+        _move(each, {NAMESPACE: namespace, TARGET_NAMESPACE: its_namespace})
+        for rule in each.get("rules", ()):
+            if "resourceNames" in rule:
+                rule["resourceNames"] = [names.get(name, name) for name in rule["resourceNames"]]
+        if each["kind"] == "Deployment":
+            _set_image(each, image)
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == "client":
+            each["spec"]["replicas"] = replicas
+            _set_environment(each, {"REGION": region, "LOADGEN_TARGET": target})
+    made = next(index for index, each in enumerate(found) if each["kind"] == "Deployment")
+    return [*found[:made], _control_secret(namespace, secret), *found[made:]]
+
+
+def _service_of(target: str) -> tuple[str, str]:
+    """Give the full name of the target's service, and its namespace."""
+    from loadgen.target import parse_target  # noqa: PLC0415
+
+    parsed = parse_target(target)
+    found = _HOST.fullmatch(parsed.host)
+    if parsed.scheme != "http" or not found:
+        raise UsageError(
+            f"--target {target} is no service of the mesh",
+            hint=f"write http://SERVICE.NAMESPACE:PORT/, such as {TARGET}; the sidecars add TLS",
+        )
+    return f"{found['service']}.{found['namespace']}.svc.cluster.local", found["namespace"]
+
+
+def _check(option: str, value: str, pattern: re.Pattern[str], allowed: str) -> None:
+    if not pattern.fullmatch(value):
+        raise UsageError(f"{option} {value!r} is not possible", hint=allowed)
+
+
+def _secret(file: TextIO | None) -> str:
+    import secrets  # noqa: PLC0415
+
+    if file is None:
+        return secrets.token_urlsafe(SECRET_BYTES)
+    least, most = SECRET_CHARACTERS
+    try:
+        secret = file.read(most + 2).strip()
+    except UnicodeDecodeError:
+        secret = ""
+    if not re.fullmatch(rf"[!-~]{{{least},{most}}}", secret):
+        raise UsageError(
+            f"the secret in {file.name} is not one line of {least} to {most} printable characters without blanks",
+            hint=f"make one: head -c {SECRET_BYTES} /dev/urandom | base64",
+        )
+    return secret
+
+
+def _load(part: str) -> Iterator[Object]:
+    """Give the objects of a kustomization; ours only list resources, so nothing else has to be understood."""
+    from importlib.resources import files  # noqa: PLC0415
+
+    import yaml  # noqa: PLC0415
+
+    def read(folder: Traversable) -> Iterator[Object]:
+        for name in yaml.safe_load(folder.joinpath("kustomization.yaml").read_text(encoding="utf-8"))["resources"]:
+            yield from yaml.safe_load_all(folder.joinpath(name).read_text(encoding="utf-8"))
+
+    return read(files("loadgen").joinpath("manifests", part))
+
+
+def _names(before: str, after: str) -> dict[str, str]:
+    """Give the names of what a run makes for one host, by those for another."""
+    from loadgen.cluster import marks  # noqa: PLC0415
+
+    namers = (marks.lease_name, marks.overlay_name, marks.journal_name, marks.guard_name)
+    return {name(before): name(after) for name in namers}
+
+
+def _move(thing: Object, namespaces: Mapping[str, str]) -> None:
+    """Put an object, and the accounts that it names, into the namespaces that were asked for."""
+    for place in (thing["metadata"], *thing.get("subjects", ())):
+        if "namespace" in place:
+            place["namespace"] = namespaces.get(place["namespace"], place["namespace"])
+    if thing["kind"] == "Namespace":
+        thing["metadata"]["name"] = namespaces.get(thing["metadata"]["name"], thing["metadata"]["name"])
+
+
+def _containers(deployment: Object) -> Iterable[Object]:
+    containers: list[Object] = deployment["spec"]["template"]["spec"]["containers"]
+    return containers
+
+
+def _set_image(deployment: Object, image: str) -> None:
+    for container in _containers(deployment):
+        container["image"] = image
+
+
+def _set_environment(deployment: Object, values: Mapping[str, str]) -> None:
+    for container in _containers(deployment):
+        for variable in container["env"]:
+            if variable["name"] in values:
+                variable["value"] = values[variable["name"]]
+
+
+def _control_secret(namespace: str, secret: str) -> Object:
+    labels = {"app.kubernetes.io/name": "loadgen", "app.kubernetes.io/component": "client", "app.kubernetes.io/part-of": "loadgen"}
+    metadata = {"name": "loadgen-control", "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": {"secret": secret}}

@@ -1,0 +1,63 @@
+"""``loadgen plan SCENARIO``: what a run would find and change, without a load and without changing anything."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadgen.cli.options import cluster_options
+from loadgen.errors import ExitCode
+
+if TYPE_CHECKING:
+    from loadgen.inputs import Plan
+    from loadgen.preview import Preview
+
+
+@click.command(short_help="Show what a run would find and change.")
+@click.argument("scenario", type=click.Path(path_type=Path))
+@click.option("--mesh", type=click.Choice(["local", "cluster"]), default="local", show_default=True, help="Where the sidecars are.")
+@cluster_options
+@click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **cluster: Any) -> int:
+    """Show which rule would win for the clients of SCENARIO and which limits they would get, and in a cluster what a run would change there.
+
+    Nothing is changed. The exit code is 3 if something stands in the way of a run.
+    """
+    from loadgen.cli.run import warn  # noqa: PLC0415
+    from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
+    from loadgen.render.preview import preview_text  # noqa: PLC0415
+
+    loaded = overridden(load_plan(scenario), {} if clients is None else {"clients": clients})
+    if mesh == "local":
+        preview = _local(loaded)
+    else:
+        from loadgen.cli.cluster import preview_cluster  # noqa: PLC0415
+
+        preview = preview_cluster(loaded, cluster)
+    if as_json:
+        json.dump(preview.to_json(), sys.stdout, indent=1)
+        click.echo()
+    else:
+        warn(loaded)
+        click.echo(preview_text(preview))
+    return ExitCode.REFUSED if preview.obstacles else ExitCode.OK
+
+
+def _local(plan: Plan) -> Preview:
+    from loadgen.preview import Preview, state_of  # noqa: PLC0415
+
+    service, client = plan.service, plan.client
+    return Preview(
+        service,
+        client,
+        tuple(f"client-{number}" for number in range(1, plan.scenario.clients.count + 1)),
+        state_of((), service, client),
+        state_of(plan.rules, service, client),
+        tuple(rule.key for rule in plan.rules),
+        plan.findings,
+    )

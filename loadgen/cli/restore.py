@@ -1,0 +1,102 @@
+"""``loadgen restore`` and ``loadgen guard``: put back what an interrupted run left in a cluster."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadgen.cli.options import access_options
+from loadgen.errors import ExitCode, UnverifiedError
+
+if TYPE_CHECKING:
+    from loadgen.cluster.api import KubeApi
+    from loadgen.cluster.restore import LeftOver
+
+
+@click.command(short_help="Put back what an interrupted run left in a cluster.")
+@access_options
+@click.option("--namespace", "namespaces", multiple=True, default=("test",), show_default=True, help="Where runs were; may be repeated.")
+@click.option("--run-id", default="", help="Restore this run at once, even if its lease has not run out.")
+@click.option("--dry-run", is_flag=True, help="Only show what was left.")
+def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: Any) -> int:
+    """Find what runs left behind, put the rules back as they were, and verify it.
+
+    The journal in the cluster says how it was before; where it is gone, the one on this machine does, or the marks on the rules. A run whose
+    lease is still renewed is left alone. It can be repeated. The exit code is 5 if something could not be put back.
+    """
+
+    async def job(api: KubeApi) -> int:
+        from loadgen.cluster.restore import find_left_overs  # noqa: PLC0415
+
+        found = await find_left_overs(api, namespaces)
+        if not found:
+            click.echo(f"nothing was left in {', '.join(namespaces)}")
+        for left in found:
+            _show(left)
+            if not dry_run:
+                await _restore(api, left, run_id)
+        return ExitCode.OK
+
+    return _with_api(access, job)
+
+
+def _show(left: LeftOver) -> None:
+    holder = f", {'held' if left.seems_alive else 'last held'} by {left.holder}" if left.holder else ""
+    click.echo(f"{left.host} (from {left.namespace}): {', '.join(left.parts)}{holder}")
+
+
+async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
+    from loadgen.cluster.finding import Fate  # noqa: PLC0415
+    from loadgen.cluster.restore import restore as put_back  # noqa: PLC0415
+
+    undone = await put_back(
+        api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: click.echo(f"   {text}")
+    )
+    click.echo(f"{undone.fate.value}: {undone.sentence}")
+    if undone.fate is Fate.FAILED:
+        raise UnverifiedError(f"the rules of {left.host} could not be put back", hint="the lines above say what is left; try again")
+
+
+@click.command(short_help="What the guard in a cluster runs.")
+@access_options
+@click.option("--host", required=True, help="The service whose rules a run changes.")
+@click.option("--namespace", required=True, help="The clients' namespace.")
+def guard(host: str, namespace: str, **access: Any) -> int:
+    """Watch over a run's change, and put the rules back if the run is dead or its time is over.
+
+    A run starts this as a Job in the cluster before it changes anything.
+    """
+
+    async def job(api: KubeApi) -> int:
+        from loadgen.cluster.guard import guard as watch  # noqa: PLC0415
+
+        undone = await watch(api, host, namespace, tell=_log)
+        _log(f"{undone.fate.value}: {undone.sentence}")
+        return ExitCode.OK
+
+    return _with_api(access, job)
+
+
+def _log(text: str) -> None:
+    click.echo(text)
+    sys.stdout.flush()
+
+
+def _with_api(access: dict[str, Any], job: Any) -> int:
+    """Do a job with a cluster's API server; a signal ends it."""
+    import anyio  # noqa: PLC0415  # --help must not pay for it
+
+    from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
+    from loadgen.cluster.access import find_access  # noqa: PLC0415
+    from loadgen.cluster.api import KubeApi  # noqa: PLC0415
+
+    async def attend(interruption: Interruption) -> int:
+        interruption.ending = "ending; what was begun can be repeated"
+        async with KubeApi(find_access(**access)) as api:
+            code: int = await job(api)
+            return code
+
+    code, interrupted = anyio.run(attended, attend)
+    return interrupted if code is None else code

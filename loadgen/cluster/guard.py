@@ -1,0 +1,134 @@
+"""Who puts the rules back if the run cannot? A Job in the cluster, made before anything is changed, that watches the run's lease.
+
+The law: a run is dead if its lease was not renewed for its whole time, by the guard's own clock, or if it is past the moment at which its
+change expires. Then the guard restores. When the journal is gone, its work is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadgen.cluster.api import RESTORE_S
+from loadgen.cluster.finding import Fate
+from loadgen.cluster.journal import State, expired, record_of
+from loadgen.cluster.lease import LEASE_S, HeldError, Hold, Watch
+from loadgen.cluster.marks import guard_name, journal_name, lease_name
+from loadgen.cluster.paths import config_maps, leases
+from loadgen.cluster.restore import restore
+from loadgen.cluster.toggle import SETTLE_S
+from loadgen.cluster.undo import Undone
+from loadgen.errors import LoadgenError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadgen.cluster.api import KubeApi
+    from loadgen.cluster.marks import Json, Run
+    from loadgen.cluster.undo import Tell
+
+LOOK_S = 2.0
+MARGIN_S = 300.0
+"""How long after the change has expired the Job may still try."""
+TRIES = 6
+SERVICE_ACCOUNT = "loadgen-guard"
+_RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
+
+
+async def guard(
+    api: KubeApi,
+    host: str,
+    namespace: str,
+    *,
+    tell: Tell = lambda _: None,
+    look_s: float = LOOK_S,
+    lease_s: float = LEASE_S,
+    settle_s: float = SETTLE_S,
+    folder: Path | None = None,
+) -> Undone:
+    """Watch over a change until it is undone; undo it if its run is dead. ``look_s`` is the time between two looks.
+
+    What cannot be read or done now is tried again, for as long as the Job lives.
+    """
+    watch = Watch()
+    told = ""
+    while True:
+        try:
+            run_id = await _dead_run(api, host, namespace, watch)
+            if run_id is None:
+                return Undone(Fate.VERIFIED, f"the journal of {host} is gone: nothing is left to be undone")
+            if run_id:
+                tell(f"run {run_id} is dead or its time is over; its change is undone")
+                undone = await restore(
+                    api, host, namespace, run_id=run_id, tell=tell, within_s=RESTORE_S, lease_s=lease_s, settle_s=settle_s, folder=folder
+                )
+                if undone.fate is not Fate.FAILED:
+                    return undone
+                tell(undone.sentence)
+        except HeldError as error:
+            tell(error.message)  # somebody else restores already
+        except LoadgenError as error:
+            if error.message != told:
+                tell(error.message)
+            told = error.message
+        await anyio.sleep(look_s)
+
+
+async def _dead_run(api: KubeApi, host: str, namespace: str, watch: Watch) -> str | None:
+    """Give the run that must be restored, nothing while it is alive, None if there is no journal any more."""
+    found = await api.find(config_maps(namespace, journal_name(host)))
+    if found is None:
+        return None
+    record = record_of(found, f"the journal of {host}")
+    if record.state is State.DONE:
+        return None
+    lease = await api.find(leases(namespace, lease_name(host)))
+    hold = Hold.of(lease) if lease else None
+    watch.see(hold)
+    if expired(record, api.server_time()):
+        return record.run.id  # whoever else has the lease by now restores, and is left alone
+    is_dead = watch.still_s >= (hold.lasts_s if hold else LEASE_S)
+    return (hold.run if hold else record.run.id) if is_dead else ""
+
+
+def guard_job(run: Run, image: str, *, lasts_s: float, keep_s: int = 0, pull_policy: str = "IfNotPresent") -> Json:
+    """Make the Job that watches over a run's change: what is created before anything is changed.
+
+    ``lasts_s`` is how long the run will take at most; the Job ends some minutes later. ``keep_s`` is how long it stays when it has ended: while
+    it stays, so do the rules that it owns.
+    """
+    name = guard_name(run.host)
+    arguments = ["guard", "--host", run.host, "--namespace", run.namespace]  # the image begins with loadgen
+    container = {
+        "name": "guard",
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        "args": arguments,
+        "env": [{"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
+        "resources": _RESOURCES,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    pod = {
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "automountServiceAccountToken": True,
+        "restartPolicy": "OnFailure",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": 10,
+        "containers": [container],
+    }
+    labels = {**run.labels, "sidecar.istio.io/inject": "false"}  # a sidecar would outlive it, and the Job would never end
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": run.metadata(name),
+        "spec": {
+            "activeDeadlineSeconds": round(lasts_s + MARGIN_S),
+            "backoffLimit": TRIES,
+            "completions": 1,
+            "parallelism": 1,
+            "ttlSecondsAfterFinished": keep_s,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }

@@ -1,0 +1,148 @@
+"""The mesh of a cluster, as a run needs it: load pods behind their sidecars, the rule behind the API server, the service if it counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from loadgen.engine.load import clock
+from loadgen.errors import LoadgenError, MeshError
+from loadgen.ledger import ServiceCount
+from loadgen.policy.state import SidecarState
+from loadgen.policy.translation import cluster_name, clusters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadgen.cluster.pods import PodCrew, PodLoad, Proxy
+    from loadgen.engine.edge import Edge
+    from loadgen.ledger import Counters
+    from loadgen.policy.rule import Rule
+    from loadgen.policy.selection import Service, Workload
+
+WATCH_S = 1.0
+COUNT_S = 5.0
+
+
+class Toggle(Protocol):
+    """What puts the rule in and takes it out, and knows what the cluster's rules are then."""
+
+    @property
+    def before(self) -> Sequence[Rule]:
+        """All rules while ours is not in force."""
+
+    @property
+    def after(self) -> Sequence[Rule]:
+        """All rules while ours is in force."""
+
+    async def apply(self) -> object: ...
+    async def remove(self) -> object: ...
+
+    async def check(self) -> None:
+        """Look whether the rule is as we left it, and the lease is ours.
+
+        Raises MeshError with who changed what.
+        """
+
+
+class Counting:
+    """The service's own count, where its pods have one: those with the annotation ``loadgen.dev/count-port``."""
+
+    def __init__(self, api: Proxy, namespace: str, ports: Mapping[str, int]) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._ports = ports
+
+    async def read(self, *, restart_peak: bool) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
+        """Add up what the service's pods counted, in all and per client; None if there is no such pod.
+
+        The peaks of several pods are added, too: they need not have been at the same moment.
+        """
+        if not self._ports:
+            return None
+        total: Counter[str] = Counter()
+        clients: dict[str, Counter[str]] = {}
+        for pod, port in self._ports.items():
+            page = await self._page(pod, port, restart_peak=restart_peak)
+            for name, count in page.pop("clients").items():
+                clients.setdefault(name, Counter()).update(count)
+            total.update(page)
+        return ServiceCount(**total), {name: ServiceCount(**count) for name, count in clients.items()}
+
+    async def _page(self, pod: str, port: int, *, restart_peak: bool) -> dict[str, Any]:
+        status, answer = await self._api.proxy(
+            self._namespace, pod, port, "/count", body=b"" if restart_peak else None, headers={}, timeout_s=COUNT_S
+        )
+        try:
+            page: dict[str, Any] = json.loads(answer)
+        except ValueError as error:
+            raise MeshError(f"pod {pod} of the service answered {status} to /count, which is no count") from error
+        return page
+
+
+class ClusterMesh:
+    """A run's part of a cluster. ``clients`` are its load pods in order."""
+
+    def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting) -> None:
+        self.clients = tuple(crew.loads.values())
+        self._crew = crew
+        self._service = service
+        self._client = client
+        self._toggle = toggle
+        self._counting = counting
+        self._lost: list[MeshError] = []
+
+    async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
+        """Put our rule in, or take it out; gives the moment (on ``clock``) at which the API server was told, for all clients alike."""
+        moment = clock()
+        await (self._toggle.apply() if rules else self._toggle.remove())
+        return dict.fromkeys(self._crew.loads, moment)
+
+    def wanted(self, rules: Sequence[Rule]) -> SidecarState:
+        """Give the state that the cluster's rules must lead to in every sidecar, with ours or without."""
+        made = clusters(self._toggle.after if rules else self._toggle.before, self._service, self._client)
+        return SidecarState.of_cluster(made[cluster_name(self._service, self._service.ports[0])])
+
+    async def state(self, client: PodLoad) -> SidecarState:
+        """Give the state that one sidecar says is in force."""
+        return await client.state()
+
+    async def reach(self, client: PodLoad, wanted: SidecarState) -> None:
+        """Wait until one sidecar shows a state."""
+        await client.reach(wanted)
+
+    async def counters(self, client: PodLoad) -> Counters:
+        """Read one sidecar's counters since the run began."""
+        return await client.counters()
+
+    async def edge(self, client: PodLoad, load: PodLoad, *, offset: int) -> Edge:
+        """Have a pod find an edge of its window."""
+        del client, offset  # a pod is its load, and keeps its own account
+        return await load.edge()
+
+    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
+        """Read what the service has counted, if it does."""
+        return await self._counting.read(restart_peak=restart_peak)
+
+    def deaths(self) -> list[MeshError]:
+        """Say what of the policy and of the pods was lost."""
+        return [*self._lost, *(MeshError(load.death.message) for load in self.clients if load.death is not None)]
+
+    def gone(self) -> frozenset[str]:
+        """Name the pods that were lost."""
+        return frozenset(load.name for load in self.clients if load.death is not None)
+
+    async def watch(self) -> MeshError:
+        """Wait until the policy is no longer ours: somebody else changed the rule, or has the lease."""
+        while True:
+            await anyio.sleep(WATCH_S)
+            try:
+                await self._toggle.check()
+            except MeshError as error:
+                self._lost.append(error)
+                return error
+            except LoadgenError:
+                continue  # the API server does not answer now; what matters is asked again, and has deadlines of its own

@@ -1,0 +1,322 @@
+"""How is a load pod told what to do, and what does it report? Its control interface, reached through the API server.
+
+The law: a pod finds the edges of its windows by itself, next to its sidecar; what travels through the API server is only what was found.
+A pod that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import anyio
+
+from loadgen.cluster.failure import ApiError
+from loadgen.engine.edge import Edge, Reading
+from loadgen.engine.load import Sight, clock
+from loadgen.errors import HammerError, LoadgenError, MeshError
+from loadgen.ledger import Counters
+from loadgen.outcome import Answer, Outcome, Response
+from loadgen.policy.limits import Limits
+from loadgen.policy.state import SidecarState
+from loadgen.recorder import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+PORT = 7000
+ASK_S = 5.0
+REACH_S = 5.0
+"""How long a pod waits for its sidecar before it answers that the state was not reached; then it is asked again."""
+POLL_S = 0.5
+SILENT_S = 15.0
+"""An API server that is restarted is back sooner; a run that lost a pod for longer has lost its count."""
+LEAVE_S = 2.0
+AT_ONCE = 16
+"""So many pods are asked at the same time: more is no faster through one API server, and costs memory."""
+AGAIN_S = 0.3
+SECRET_HEADER, RUN_HEADER, CALL_HEADER = "x-loadgen-secret", "x-loadgen-run", "x-loadgen-call"
+"""A pod obeys each call once, however often it hears of it."""
+
+
+class UnreachableError(MeshError):
+    """Nothing came back from a pod, or only from what lies between."""
+
+
+class Proxy(Protocol):
+    """What reaches a pod's port."""
+
+    async def proxy(
+        self,
+        namespace: str,
+        pod: str,
+        port: int,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = {},
+        timeout_s: float,
+    ) -> tuple[int, bytes]:
+        """GET a path of a pod, or POST a body there; gives status and body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control interface of one pod, for one run. ``secret`` is what the pods were given, too."""
+
+    api: Proxy
+    namespace: str
+    name: str
+    run: str
+    secret: str = dataclasses.field(repr=False)
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Give the pod's snapshot."""
+        return await self._ask("/snapshot", None, ASK_S)
+
+    async def tell(self, verb: str, *, timeout_s: float = ASK_S, **arguments: object) -> dict[str, Any]:
+        """Have the pod do something once, and give its answer. If the answer is lost it is asked for again, for ``SILENT_S``.
+
+        Raises MeshError if it does not answer, or refuses.
+        """
+        call = secrets.token_hex(8)
+        until = clock() + SILENT_S
+        while True:
+            try:
+                return await self._ask(f"/control/{verb}", json.dumps(arguments).encode(), timeout_s, call)
+            except UnreachableError:
+                if clock() > until:
+                    raise
+            await anyio.sleep(AGAIN_S)
+
+    async def _ask(self, path: str, body: bytes | None, timeout_s: float, call: str = "") -> dict[str, Any]:
+        headers = {SECRET_HEADER: self.secret, RUN_HEADER: self.run, CALL_HEADER: call, "content-type": "application/json"}
+        try:
+            status, answer = await self.api.proxy(self.namespace, self.name, PORT, path, body=body, headers=headers, timeout_s=timeout_s)
+        except ApiError as error:
+            raise UnreachableError(f"pod {self.name} cannot be reached: {error.message}", hint=error.hint) from error
+        try:
+            values = json.loads(answer)
+        except ValueError:
+            values = None
+        if status != 200 or not isinstance(values, dict):  # noqa: PLR2004
+            said = str(values.get("error", "")) if isinstance(values, dict) else answer[:200].decode("utf-8", "replace")
+            raise MeshError(f"pod {self.name} answered {status} to {path}: {said}", hint=_HINTS.get(status, ""))
+        return values
+
+
+_HINTS = {
+    403: "its secret is another one than the runner's; see the Secret loadgen-control",
+    404: "is this pod the load pod of this version of loadgen?",
+    409: "another run has this pod; wait for it to end, or see loadgen restore",
+    503: "the pod does not listen yet, or has just ended",
+}
+
+
+class PodLoad:
+    """The load of one pod. What is said to it arrives in the order in which it was said."""
+
+    def __init__(self, control: Control, number: int, take: Mapping[str, object]) -> None:
+        self.name = control.name
+        self.control = control
+        self.last_tally = Tally()
+        self.death: HammerError | None = None
+        self.base = Counters()
+        """What the sidecar had counted when the run took the pod."""
+        self._take = take
+        self._number = number
+        self._incarnation = ""
+        self._seen_at = math.inf
+        self._tell: Callable[[Answer], None] | None = None
+        self._sight = Sight(dict.fromkeys(Outcome, 0), 0, 0, 0, -number, 0.0)
+        self._orders: MemoryObjectSendStream[str]
+        self._ordered: MemoryObjectReceiveStream[str]
+        self._orders, self._ordered = anyio.create_memory_object_stream(math.inf)
+
+    def __repr__(self) -> str:
+        return f"<PodLoad {self.name}>"
+
+    @property
+    def sight(self) -> Sight:
+        """What was seen when the pod last reported."""
+        return self._sight
+
+    async def prepare(self) -> None:
+        """Take the pod: its own load ends, and that of the run is made."""
+        taken = await self.control.tell("take", timeout_s=2 * ASK_S, **self._take)
+        self._incarnation = taken["incarnation"]
+        self.base = Counters(**(await self.control.tell("counters"))["counters"])
+        self._note(taken)
+
+    def start(self) -> None:
+        self._orders.send_nowait("start")
+
+    def stop(self) -> None:
+        self._orders.send_nowait("stop")
+
+    def abort(self) -> None:
+        self._orders.send_nowait("abort")
+
+    def ask(self, tell: Callable[[Answer], None]) -> None:
+        self._tell = tell
+
+    async def look(self) -> Sight:
+        self._see(await self.control.tell("look"))
+        return self._sight
+
+    async def snapshot(self) -> Tally:
+        """Give the present tally; if the pod is gone, as it was when it last reported."""
+        with contextlib.suppress(LoadgenError):
+            await self.poll()
+        return self.last_tally
+
+    async def all_done_since(self, moment: float) -> bool:
+        answer = await self.control.tell("done_since", age_s=max(0.0, clock() - moment))
+        return bool(answer["done"])
+
+    async def edge(self) -> Edge:
+        """Have the pod find an edge; it knows by itself how far it and its sidecar differ from before."""
+        found = await self.control.tell("edge", timeout_s=2 * ASK_S)
+        counters = Counters(**found["counters"]).since(self.base)
+        return Edge(
+            at=clock(),
+            reading=Reading(counters, arrived=None),
+            tally=Tally.from_snapshot(found["tally"]),
+            overflow=found["overflow"],
+            held_s=found["held_s"],
+            on_the_way=found["on_the_way"],
+            settled=found["settled"],
+        )
+
+    async def counters(self) -> Counters:
+        """Read what the sidecar has counted since the run took the pod."""
+        return Counters(**(await self.control.tell("counters"))["counters"]).since(self.base)
+
+    async def state(self) -> SidecarState:
+        """Read what is in force in the pod's sidecar."""
+        return _state(self.name, await self.control.tell("state"))
+
+    async def reach(self, wanted: SidecarState) -> None:
+        """Wait until the pod's sidecar shows a state."""
+        limits = dataclasses.asdict(wanted.limits)
+        while True:
+            answer = await self.control.tell("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + ASK_S)
+            if answer["reached"]:
+                return
+
+    async def poll(self) -> None:
+        """Take in what the pod reports now, once it was taken."""
+        if self._incarnation:
+            self._note(await self.control.snapshot())
+
+    async def obey(self) -> None:
+        """Pass on what was ordered, one after the other, for as long as the task lives."""
+        with self._ordered:
+            async for verb in self._ordered:
+                try:
+                    await self.control.tell(verb)
+                except LoadgenError as error:
+                    self.lose(error.message)
+
+    def lose(self, why: str) -> None:
+        """Give the pod up."""
+        self.death = self.death or HammerError(why)
+
+    def _note(self, snapshot: Mapping[str, Any]) -> None:
+        if snapshot["incarnation"] != self._incarnation:
+            self.lose(f"pod {self.name} was restarted during the run; what it had counted is lost")
+            return
+        if snapshot["run"] != self.control.run:
+            self.lose(f"pod {self.name} works for {snapshot['run'] or 'nobody'} and no longer for this run")
+            return
+        self._seen_at = clock()
+        self._see(snapshot["sight"])
+        self.last_tally = Tally.from_snapshot(snapshot["tally"])
+        if self._tell is not None and snapshot.get("sample"):
+            tell, self._tell = self._tell, None
+            tell(_answer(self.name, snapshot["sample"]))
+
+    def _see(self, sight: Mapping[str, Any]) -> None:
+        outcomes = {outcome: sight["outcomes"].get(outcome.value, 0) for outcome in Outcome}
+        self._sight = Sight(**{**sight, "outcomes": outcomes, "pid": -self._number})  # every pod's process is number 1
+
+    def silent_s(self) -> float:
+        """Give the seconds since the pod was last heard of; 0 before it was taken."""
+        return max(0.0, clock() - self._seen_at)
+
+
+def _state(name: str, answer: Mapping[str, Any]) -> SidecarState:
+    if answer.get("error"):
+        raise MeshError(f"the sidecar of pod {name}: {answer['error']}")
+    return SidecarState(Limits(**answer["limits"]), answer["rule"])
+
+
+def _answer(client: str, sample: Mapping[str, Any]) -> Answer:
+    response = None if sample["status"] is None else Response(sample["status"], sample["body"].encode())
+    return Answer(client, Outcome(sample["outcome"]), sample["latency_s"], response)
+
+
+class PodCrew:
+    """The loads of a run's pods, by name; polled in the background from when they were taken until the run lets go of them."""
+
+    def __init__(self, loads: Sequence[PodLoad]) -> None:
+        self.loads = {load.name: load for load in loads}
+        self._at_once = anyio.CapacityLimiter(AT_ONCE)
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, tasks: TaskGroup) -> AsyncIterator[Self]:
+        """Give the loads; at the end every pod goes back to its own load."""
+        for load in self.loads.values():
+            tasks.start_soon(load.obey)
+        tasks.start_soon(self._poll)
+        try:
+            yield self
+        finally:
+            with anyio.move_on_after(LEAVE_S, shield=True):
+                await self.leave()
+
+    async def leave(self) -> None:
+        """Let all pods go. One that does not hear it goes back to its own load when the run is silent."""
+        async with anyio.create_task_group() as tasks:
+            for load in self.loads.values():
+                tasks.start_soon(self._leave, load)
+
+    async def _leave(self, load: PodLoad) -> None:
+        async with self._at_once:
+            with contextlib.suppress(LoadgenError):
+                await load.control.tell("leave")
+
+    async def watch(self) -> HammerError:
+        """Wait until a pod is lost; say which."""
+        while True:
+            for load in self.loads.values():
+                if load.death is not None:
+                    return load.death
+            await anyio.sleep(POLL_S / 5)
+
+    async def _poll(self) -> None:
+        while True:
+            await anyio.sleep(POLL_S)
+            await self.poll_all()
+
+    async def poll_all(self) -> None:
+        """Take in what all pods report now."""
+        async with anyio.create_task_group() as tasks:
+            for load in self.loads.values():
+                tasks.start_soon(self._poll_one, load)
+
+    async def _poll_one(self, load: PodLoad) -> None:
+        async with self._at_once:
+            try:
+                await load.poll()
+            except LoadgenError as error:
+                if load.silent_s() > SILENT_S:
+                    load.lose(f"pod {load.name} has not answered for {SILENT_S:.0f} s: {error.message}")

@@ -1,0 +1,190 @@
+"""Is everything there that a run needs? Looks, and changes nothing; all that is missing is said at once.
+
+A load pod is usable if it is ready and has a sidecar (a container or a native sidecar called ``istio-proxy``) that is ready, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from loadgen.cluster import paths
+from loadgen.cluster.failure import ForbiddenError
+from loadgen.cluster.marks import annotation
+from loadgen.policy.selection import ROOT_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadgen.cluster.api import KubeApi
+    from loadgen.cluster.marks import Json
+    from loadgen.policy.selection import Service, Workload
+
+SIDECAR = "istio-proxy"
+COUNT_PORT = "loadgen.dev/count-port"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One thing that an account must be allowed to do. ``resource`` may have a subresource, such as ``pods/proxy``."""
+
+    verb: str
+    resource: str
+    namespace: str
+    group: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        named = f" {self.name}" if self.name else ""
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}{named} in {self.namespace}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """The load pods that were found: the usable ones in order of their names, and for each of the others why not."""
+
+    usable: tuple[str, ...]
+    others: Mapping[str, str]
+    image: str = ""
+    """What they run; the guard runs the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a cluster has for a run. ``rules`` are all that could concern the clients, as the server gives them."""
+
+    istio_version: str
+    rules: tuple[Json, ...]
+    pods: Pods
+    count_ports: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def read_rules(api: KubeApi, version: str, namespaces: Sequence[str]) -> tuple[Json, ...]:
+    """Give all rules of these namespaces, as the server has them."""
+    found: list[Json] = []
+    for namespace in dict.fromkeys(namespaces):
+        found += await api.list(paths.rules(version, namespace))
+    return tuple(found)
+
+
+async def look(api: KubeApi, service: Service, client: Workload, wanted: int, homes: Sequence[str]) -> Found:
+    """Look at everything that a run of so many clients needs. ``homes`` are the namespaces of the scenario's own rules.
+
+    Raises RefusedError if it cannot even be looked.
+    """
+    version = await api.rule_version()
+    problems: list[str] = []
+    notes: list[str] = []
+    rules = await read_rules(api, version, [client.namespace, service.namespace, *homes])
+    try:
+        rules += await read_rules(api, version, [ROOT_NAMESPACE])
+    except ForbiddenError as error:
+        notes.append(f"rules for the whole mesh could not be read, so none of them is counted with: {error.message}")
+    pods = await _load_pods(api, client)
+    if not pods.usable:
+        problems.append(f"no load pod is usable in {client.namespace}: {_why(pods)}")
+    elif len(pods.usable) < wanted:
+        problems.append(f"{len(pods.usable)} load pods are usable in {client.namespace}, the scenario wants {wanted}: {_why(pods)}")
+    problems += await _service_problems(api, service)
+    endpoints = await _endpoints(api, service)
+    if not endpoints:
+        problems.append(f"the service {service.host} has no endpoint that is ready")
+    return Found(version, rules, pods, await _count_ports(api, service, endpoints), tuple(problems), tuple(notes))
+
+
+async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
+    """Ask the server which of these rights we do not have."""
+    missing: dict[Right, str] = {}
+
+    async def ask(right: Right) -> None:
+        resource, _, subresource = right.resource.partition("/")
+        attributes = {"verb": right.verb, "group": right.group, "resource": resource, "subresource": subresource}
+        attributes |= {"namespace": right.namespace, "name": right.name}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
+        answer = await api.create(paths.ACCESS_REVIEWS, review)
+        if not answer.get("status", {}).get("allowed"):
+            missing[right] = str(right)
+
+    async with anyio.create_task_group() as tasks:
+        for right in rights:
+            tasks.start_soon(ask, right)
+    return [missing[right] for right in rights if right in missing]
+
+
+async def _load_pods(api: KubeApi, client: Workload) -> Pods:
+    selector = ",".join(f"{key}={value}" for key, value in client.labels.items())
+    usable: list[str] = []
+    others: dict[str, str] = {}
+    image = ""
+    for pod in await api.list(paths.pods(client.namespace), labelSelector=selector):
+        name = pod["metadata"]["name"]
+        reason = _unusable(pod)
+        if reason:
+            others[name] = reason
+        else:
+            usable.append(name)
+            image = image or next(each["image"] for each in pod["spec"]["containers"] if each["name"] != SIDECAR)
+    return Pods(tuple(sorted(usable)), others, image)
+
+
+def _unusable(pod: Mapping[str, Any]) -> str:
+    """Say why a pod cannot make load; empty if it can."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    spec, status = pod["spec"], pod.get("status", {})
+    if status.get("phase") != "Running":
+        return f"is {status.get('phase', 'unknown')}" + (f" ({status['reason']})" if status.get("reason") else "")
+    if not any(each["name"] == SIDECAR for each in (*spec["containers"], *spec.get("initContainers", ()))):
+        return "has no sidecar: label its namespace istio-injection=enabled and restart it"
+    unready = [each["name"] for each in _statuses(status) if not each.get("ready")]
+    if unready:
+        return f"is not ready ({', '.join(unready)})"
+    conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
+    return "" if conditions.get("Ready") == "True" else "is not ready"
+
+
+def _statuses(status: Mapping[str, Any]) -> list[Json]:
+    native = [each for each in status.get("initContainerStatuses", ()) if each["name"] == SIDECAR]
+    return [*status.get("containerStatuses", ()), *native]
+
+
+def _why(pods: Pods) -> str:
+    reasons = [f"{name} {reason}" for name, reason in sorted(pods.others.items())]
+    return "; ".join(reasons[:10]) or "there is no other pod with their labels"
+
+
+async def _service_problems(api: KubeApi, service: Service) -> list[str]:
+    found = await api.find(paths.services(service.namespace, service.name))
+    if found is None:
+        return [f"there is no service {service.name} in namespace {service.namespace}"]
+    ports = [port["port"] for port in found["spec"].get("ports", ())]
+    missing = [str(port) for port in service.ports if port not in ports]
+    return [f"the service {service.name} in {service.namespace} has no port {', '.join(missing)}; it has {ports}"] if missing else []
+
+
+async def _endpoints(api: KubeApi, service: Service) -> list[Json]:
+    """Give the service's endpoints that are ready."""
+    selector = f"kubernetes.io/service-name={service.name}"
+    slices = await api.list(paths.endpoint_slices(service.namespace), labelSelector=selector)
+    found = [each for part in slices for each in part.get("endpoints") or ()]
+    return [each for each in found if each.get("conditions", {}).get("ready", True) is not False]
+
+
+async def _count_ports(api: KubeApi, service: Service, endpoints: Sequence[Json]) -> dict[str, int]:
+    """Give the pods of the service that count, each with the port of its count."""
+    names = {each["targetRef"]["name"] for each in endpoints if each.get("targetRef", {}).get("kind") == "Pod"}
+    ports: dict[str, int] = {}
+    for name in sorted(names):
+        pod = await api.find(paths.pods(service.namespace, name))
+        port = annotation(pod, COUNT_PORT) if pod is not None else ""
+        if port.isdigit():
+            ports[name] = int(port)
+    return ports

@@ -1,0 +1,226 @@
+"""How is a change put in force, taken away, and put in force again, so that it can be undone at every moment?
+
+The law: lease, journal, then the write, each only if the one before it is still ours; every write has preconditions. What the journal does
+not say was not done.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadgen.cluster import marks
+from loadgen.cluster.api import APPLY_S, RESTORE_S, TRY_S
+from loadgen.cluster.failure import ApiError, ConflictError, LostError
+from loadgen.cluster.finding import Fate, drift, undo_annotation
+from loadgen.cluster.journal import Entry, JournalLostError, State
+from loadgen.cluster.managers import who_changed
+from loadgen.cluster.marks import key_of
+from loadgen.cluster.merge import operations, same
+from loadgen.cluster.paths import rules
+from loadgen.cluster.undo import Undone, tests, undo
+from loadgen.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.cluster.api import KubeApi
+    from loadgen.cluster.change import Change, Write
+    from loadgen.cluster.journal import Journal
+    from loadgen.cluster.lease import Lease
+    from loadgen.cluster.marks import Json, Run
+    from loadgen.policy.rule import Rule
+
+SETTLE_S = TRY_S + 1.0
+"""After this time nothing that was sent can still happen: the server was told to give it up after ``TRY_S``."""
+_STRICTLY = {"fieldValidation": "Strict"}
+"""A field that the server does not know is refused, not dropped."""
+
+
+class ForeignEditError(MeshError):
+    """Somebody else changed a rule that the run works with."""
+
+
+class RuleChange:
+    """One change of the cluster's rules during a run: applied, removed, applied again, and in the end restored.
+
+    ``undone`` says how the last removal or restore ended; ``is_restored`` that nothing needs to be done any more. ``owner`` is the owner of
+    rules in the run's own namespace: they go when it goes.
+    """
+
+    def __init__(self, api: KubeApi, lease: Lease, journal: Journal, change: Change) -> None:
+        self.change = change
+        self.owner: Json | None = None
+        self.undone: Undone | None = None
+        self.is_restored = False
+        self._api = api
+        self._lease = lease
+        self._journal = journal
+        self._entries: tuple[Entry, ...] = ()
+        """What is, or may be, in force."""
+        self._touched = False
+        self._settled_at = 0.0
+
+    @property
+    def before(self) -> Sequence[Rule]:
+        """All rules while the change is not in force."""
+        return self.change.before
+
+    @property
+    def after(self) -> Sequence[Rule]:
+        """All rules while the change is in force."""
+        return self.change.after
+
+    @property
+    def _run(self) -> Run:
+        return self._journal.record.run
+
+    @property
+    def _version(self) -> str:
+        return self._journal.record.rules
+
+    async def apply(self) -> None:
+        """Put the change in force.
+
+        Raises MeshError if the rules are no longer as they were planned with, or lease or journal are lost; an ApiError if the server
+        refuses. What was done until then is undone by ``remove`` or ``restore``.
+        """
+        api = self._api.within(APPLY_S)
+        self._lease.check()
+        entries = [await self._entry(api, write) for write in self.change.writes]
+        await self._journal.write(State.INTENT, tuple(entries))
+        self._entries = tuple(entries)
+        for index, (entry, write) in enumerate(zip(entries, self.change.writes, strict=True)):
+            self._lease.check()
+            entries[index] = entry.applied(await self._put(api, entry, write))
+            self._entries = tuple(entries)
+        await self._journal.write(State.APPLIED, self._entries)
+
+    async def remove(self) -> Undone:
+        """Take the change away and verify it.
+
+        Raises MeshError if lease or journal are lost, or if it could not be undone completely.
+        """
+        self._lease.check()
+        await self._journal.write(State.RESTORING, self._entries)
+        self.undone = await self._undo(self._api.within(RESTORE_S))
+        if self.undone.fate is not Fate.VERIFIED:
+            kind = ForeignEditError if self.undone.fate is Fate.SUPERSEDED else MeshError
+            raise kind(self.undone.sentence)
+        await self._journal.write(State.INTENT, ())
+        self._entries = ()
+        return self.undone
+
+    async def restore(self, within_s: float = RESTORE_S) -> Undone:
+        """Undo whatever is left, verify it, and remove the journal. It may be called again; it raises nothing that can be foreseen."""
+        api = self._api.within(within_s)
+        lost = ""
+        try:
+            if self._entries:
+                await self._journal.write(State.RESTORING, self._entries)
+        except (JournalLostError, ApiError) as error:
+            lost = error.message  # what is in force is undone all the same: only what has the marks of this run is touched
+        undone = await self._undo(api)
+        if undone.fate is not Fate.FAILED:
+            self._entries = ()
+            self.is_restored = True
+            try:
+                await self._journal.finish()
+            except (JournalLostError, ApiError) as error:
+                lost = error.message
+        self.undone = undone = replace(undone, sentence=f"{undone.sentence}; but {lost}") if lost else undone
+        return undone
+
+    async def check(self) -> None:
+        """Look whether everything is as we left it, and the lease is ours.
+
+        Raises MeshError with who changed what.
+        """
+        self._lease.check()
+        for entry in self._entries:
+            edited = drift(entry, self._run, await self._api.find(rules(self._version, entry.namespace, entry.name)))
+            if edited:
+                raise ForeignEditError(edited, hint="it is left as it is")
+        for source in (*self.change.sources, *(write.before for write in self.change.writes if write.before and not self._entries)):
+            await self._check_unchanged(source)
+
+    async def _check_unchanged(self, rule: Json) -> None:
+        now = await self._api.find(self._path(rule))
+        if now is None or not same(now.get("spec"), rule.get("spec")):
+            raise _edited(rule, now)
+
+    async def _entry(self, api: KubeApi, write: Write) -> Entry:
+        """Make sure that a rule is as it was planned with, and write down how it is."""
+        metadata = write.rule["metadata"]
+        path = self._path(write.rule)
+        if write.before is None:
+            found = await api.find(path)
+            if found is not None:
+                message = f"there is a rule {write.key} now, made by {who_changed(found, None)}"
+                raise ForeignEditError(message, hint="it is left as it is")
+            return Entry(metadata["namespace"], metadata["name"], creates=True, written=write.rule["spec"])
+        image = await api.text(path)
+        now = json.loads(image)
+        if now["metadata"]["uid"] != write.before["metadata"]["uid"] or not same(now.get("spec"), write.before.get("spec")):
+            raise _edited(write.before, now)
+        before = {"trafficPolicy": part} if (part := _pool_part(now)) is not None else {}
+        written = {"trafficPolicy": _pool_part(write.rule)}
+        return Entry(metadata["namespace"], metadata["name"], creates=False, written=written, before=before, image=image)
+
+    async def _put(self, api: KubeApi, entry: Entry, write: Write) -> Json:
+        """Write one rule; give it as the server stored it."""
+        run = self._run
+
+        def ours(found: Json) -> bool:
+            return marks.run_of(found) == run.id
+
+        notes = {**run.annotations, marks.UNDO: undo_annotation(entry)}
+        try:
+            if entry.creates:
+                thing = copy.deepcopy(write.rule)
+                metadata = thing["metadata"]
+                metadata["labels"] = {**metadata.get("labels", {}), **run.labels}
+                metadata["annotations"] = {**metadata.get("annotations", {}), **notes}
+                if self.owner and entry.namespace == run.namespace:
+                    metadata["ownerReferences"] = [self.owner]
+                made = await api.create(rules(self._version, entry.namespace), thing, ours=ours, **_STRICTLY)
+            else:
+                now = json.loads(entry.image)
+                annotations = now["metadata"].get("annotations")
+                steps = operations(now.get("spec") or {}, write.rule["spec"], ("spec",))
+                noted = operations(annotations or {}, {**(annotations or {}), **notes, marks.RUN: run.id}, ("metadata", "annotations"))
+                first = [] if annotations else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
+                made = await api.patch(self._path(now), [*tests(now), *steps, *first, *noted], ours=ours, **_STRICTLY)
+        except ConflictError as error:
+            raise ForeignEditError(f"the rule {entry.key} was changed by somebody else at the same moment", hint="run again") from error
+        except ApiError as error:
+            if isinstance(error, LostError):
+                self._touched = True
+                self._settled_at = anyio.current_time() + SETTLE_S
+            raise error.late() if self._touched else error from None
+        self._touched = True
+        return made
+
+    async def _undo(self, api: KubeApi) -> Undone:
+        """Undo all that may be in force, the last first."""
+        await anyio.sleep(max(0.0, self._settled_at - anyio.current_time()))
+        found = [await undo(api, self._version, self._run, entry) for entry in reversed(self._entries)]
+        return Undone.of(found, none="nothing was changed")
+
+    def _path(self, rule: Json) -> str:
+        return rules(self._version, rule["metadata"]["namespace"], rule["metadata"]["name"])
+
+
+def _pool_part(rule: Json) -> Json | None:
+    """Give the traffic policy with nothing but its connection pool; None without a policy."""
+    policy = (rule.get("spec") or {}).get("trafficPolicy")
+    return None if policy is None else {key: value for key, value in policy.items() if key == "connectionPool"}
+
+
+def _edited(before: Json, now: Json | None) -> ForeignEditError:
+    what = f"was changed by {who_changed(now, before, ('spec',))}" if now else "was deleted by somebody else"
+    return ForeignEditError(f"the rule {key_of(before)} {what} after it was looked at", hint="it is left as it is; run again")

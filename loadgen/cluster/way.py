@@ -1,0 +1,158 @@
+"""How does one request get to the API server and its answer back, and what does it mean if it does not?
+
+Two ways: one for the API itself, over HTTP/2 if both sides can, and one for what is passed on to pods. Those answer when they like, and must
+not keep the renewal of a lease waiting.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+
+from loadgen.cluster.failure import ApiError, LostError, UnreachableError, UnusableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from loadgen.cluster.access import Access
+    from loadgen.cluster.paths import Call
+
+MAX_BODY_BYTES = 32 << 20
+POD_CONNECTIONS = 32
+_SILENCE = 0.9
+"""The share of a time-out after which a silent connection is given up, so that it is httpx who does: then nobody uses it again."""
+_HAS_HTTP2 = importlib.util.find_spec("h2") is not None
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_NEVER = (httpx.UnsupportedProtocol, httpx.InvalidURL)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, read as a whole. The names of the headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_json(self) -> bool:
+        """Tell whether the body is JSON, whatever the headers say."""
+        try:
+            json.loads(self.body)
+        except ValueError:
+            return False
+        return True
+
+
+class TooLargeError(httpx.TransportError):
+    """The body is larger than any that the API gives."""
+
+
+class Way:
+    """The connections of one access. ``open`` makes new ones; those that are in use go on until ``close``."""
+
+    def __init__(self) -> None:
+        self._clients = AsyncExitStack()
+        self._access: Access | None = None
+        self._api: httpx.AsyncClient
+        self._pods: httpx.AsyncClient
+
+    @property
+    def access(self) -> Access:
+        """What the connections are made with."""
+        assert self._access is not None, "used before it was opened"
+        return self._access
+
+    async def open(self, access: Access) -> None:
+        """Make new connections from now on, with this access."""
+        limits = httpx.Limits(max_connections=POD_CONNECTIONS, max_keepalive_connections=POD_CONNECTIONS)
+        self._api = await self._clients.enter_async_context(_client(access, httpx.Limits(), http2=_HAS_HTTP2))
+        self._pods = await self._clients.enter_async_context(_client(access, limits, http2=False))
+        self._access = access
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._clients.aclose()
+
+    async def exchange(
+        self, call: Call, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, timeout_s: float, *, for_pod: bool = False
+    ) -> Answer | ApiError:
+        """Send one request; give its answer, whatever it is, or how it failed."""
+        try:
+            with anyio.fail_after(timeout_s):
+                return await self._exchange(self._pods if for_pod else self._api, call, query, headers, body, timeout_s)
+        except (OSError, httpx.HTTPError, httpx.InvalidURL, BaseExceptionGroup) as error:
+            return _failure(call, error, timeout_s)
+
+    async def _exchange(
+        self, client: httpx.AsyncClient, call: Call, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, timeout_s: float
+    ) -> Answer:
+        access = self.access
+        authorization = access.authorization()
+        proof = {"authorization": authorization} if authorization else {}
+        request = client.build_request(
+            call.method,
+            access.server.rstrip("/") + call.path,
+            params=dict(query) if query else None,
+            headers={**headers, **proof},
+            content=body or None,
+            timeout=timeout_s * _SILENCE,
+            extensions={"sni_hostname": access.server_name} if access.server_name else None,
+        )
+        response = await client.send(request, stream=True)
+        try:
+            content = bytearray()
+            async for part in response.aiter_raw():
+                content += part
+                if len(content) > MAX_BODY_BYTES:
+                    raise TooLargeError(f"the answer is larger than {MAX_BODY_BYTES:,} bytes")
+        finally:
+            await response.aclose()
+        return Answer(response.status_code, response.headers, bytes(content))
+
+
+def _client(access: Access, limits: httpx.Limits, *, http2: bool) -> httpx.AsyncClient:
+    headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "loadgen"}
+    return httpx.AsyncClient(verify=access.tls or True, http2=http2, limits=limits, headers=headers, proxy=access.proxy)
+
+
+def _failure(call: Call, error: BaseException, timeout_s: float) -> ApiError:
+    """Say what a request that got no answer means for the one who asked."""
+    causes = list(_causes(error))
+    untrusted = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
+    failure: ApiError
+    if untrusted is not None:
+        hint = "the kubeconfig's certificate-authority must be the one that signed the server's certificate"
+        failure = UnusableError(call, 0, f"the server's certificate is not trusted: {untrusted.verify_message}", hint=hint)
+    elif isinstance(error, (*_NEVER, TooLargeError)):
+        failure = UnusableError(call, 0, str(error))
+    elif isinstance(error, _NOT_SENT):
+        failure = UnreachableError(call, 0, f"the API server cannot be reached: {_reason(causes, timeout_s)}")
+    else:
+        failure = LostError(call, 0, f"the API server did not answer: {_reason(causes, timeout_s)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _reason(causes: list[BaseException], timeout_s: float) -> str:
+    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
+        return f"nothing came within {timeout_s:.1f} s"
+    system = next((cause for cause in reversed(causes) if isinstance(cause, OSError) and cause.strerror), None)
+    return (system.strerror if system and system.strerror else "") or str(causes[0]) or type(causes[0]).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _causes(each)
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield from _causes(cause)

@@ -1,0 +1,102 @@
+"""Rules for the tests: what the owner of a service has, what a scenario wants, and the change that follows."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from loadgen.cluster.access import Access
+from loadgen.cluster.api import KubeApi
+from loadgen.cluster.change import Change, Mode, plan_change
+from loadgen.cluster.marks import Run, new_run_id, this_holder
+from loadgen.cluster.paths import rules
+from loadgen.document import parse_documents
+from loadgen.policy.rule import Rule, parse_rules
+from loadgen.policy.selection import Service, Workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Object = dict[str, Any]
+LABELS = {"app": "client"}
+LIMITS = {"http": {"http1MaxPendingRequests": 1, "http2MaxRequests": 1, "maxRequestsPerConnection": 1}}
+SCENARIO = """
+apiVersion: networking.istio.io/v1alpha3
+kind: DestinationRule
+metadata:
+  name: user
+  namespace: {namespace}
+spec:
+  host: {host}
+  trafficPolicy:
+    connectionPool:
+      http:
+        http1MaxPendingRequests: 1
+        http2MaxRequests: 1
+        maxRequestsPerConnection: 1
+  exportTo:
+  - '*'
+"""
+
+
+def access(url: str, authority: Path | str, token: str) -> Access:
+    """Give a user's access to an API server; ``http`` needs no authority."""
+    tls = ssl.create_default_context(cafile=str(authority)) if url.startswith("https") else None
+    return Access(url, tls, lambda: f"Bearer {token}")
+
+
+def host(base: str) -> str:
+    return f"user.{base}.svc.cluster.local"
+
+
+def service(base: str) -> Service:
+    return Service("user", base, (7000,))
+
+
+def client(home: str) -> Workload:
+    return Workload(home, LABELS)
+
+
+def wanted(base: str, text: str = SCENARIO) -> list[Rule]:
+    """Give the scenario's rule for the service in a namespace."""
+    found, problems = parse_rules(parse_documents(text.format(namespace=base, host=host(base)), "policy.yaml"), "policy.yaml")
+    assert not problems, problems
+    return found
+
+
+def owners_rule(base: str, **metadata: Any) -> Object:
+    """A rule that somebody has for the service, with everything that must survive."""
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {
+            "name": "owners",
+            "namespace": base,
+            "labels": {"team": "a", "app.kubernetes.io/managed-by": "kustomize"},
+            "annotations": {"note": "ä 'quoted' \"twice\" \\ \n two lines", "empty": ""},
+            **metadata,
+        },
+        "spec": {
+            "host": host(base),
+            "subsets": [{"name": "v1", "labels": {"version": "v1"}}],
+            "trafficPolicy": {
+                "connectionPool": {"tcp": {"maxConnections": 100, "connectTimeout": "1.5s"}, "http": {"http1MaxPendingRequests": 10}},
+                "outlierDetection": {"consecutive5xxErrors": 5},
+                "tls": {"mode": "ISTIO_MUTUAL"},
+            },
+        },
+    }
+
+
+def new_run(api: KubeApi, base: str, home: str, *, run_id: str = "", lasts_s: float = 300.0) -> Run:
+    moment = api.server_time()
+    return Run(run_id or new_run_id(moment), this_holder(), host(base), home, moment + timedelta(seconds=lasts_s))
+
+
+async def planned(api: KubeApi, base: str, home: str, mode: Mode | None = None) -> Change:
+    """Plan the change that the scenario's rule makes among the rules that are there."""
+    found = [rule for namespace in (home, base) for rule in await api.list(rules("v1", namespace))]
+    change = plan_change(found, wanted(base), service(base), client(home), mode=mode)
+    change.check()
+    return change

@@ -1,0 +1,179 @@
+"""Does everything come back, wherever the run is killed? One process for each place, each mode: SIGKILL there, restore here, compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from loadgen.cluster.api import KubeApi
+from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.marks import guard_name, journal_name, lease_name
+from loadgen.cluster.paths import config_maps, jobs, leases, rules
+from loadgen.cluster.restore import find_left_overs, restore
+from tests.cluster.rules import access, host, owners_rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from loadgen.cluster.undo import Undone
+    from tests.cluster.controlplane.plane import ControlPlane
+
+PROCESS_S = 60.0
+
+CREATED = """
+create leases
+create configmaps INTENT of nothing
+create jobs
+update configmaps INTENT
+create destinationrules
+update configmaps APPLIED
+update configmaps RESTORING
+delete destinationrules
+update configmaps INTENT of nothing
+update configmaps INTENT
+create destinationrules
+update configmaps APPLIED
+update configmaps RESTORING
+delete destinationrules
+delete configmaps
+delete jobs
+delete leases
+"""
+PATCHED = """
+create leases
+create configmaps INTENT of nothing
+create jobs
+update configmaps INTENT
+patch destinationrules limits
+update configmaps APPLIED
+update configmaps RESTORING
+patch destinationrules limits
+patch destinationrules owners of fields
+update configmaps INTENT of nothing
+update configmaps INTENT
+patch destinationrules limits
+update configmaps APPLIED
+update configmaps RESTORING
+patch destinationrules limits
+patch destinationrules owners of fields
+delete configmaps
+delete jobs
+delete leases
+"""
+WRITES = {"own": CREATED, "overlay": CREATED, "patch": PATCHED}
+PLACES = {
+    mode: [f"{when} {write}" for write in writes.strip().splitlines() for when in ("before", "after")] for mode, writes in WRITES.items()
+}
+"""Every write to the API server on the way from the lease to its release; before it is sent, and after it was answered."""
+
+
+class Scene:
+    """One service with two namespaces, and a rule of its owner's if the mode needs one."""
+
+    def __init__(self, plane: ControlPlane, mode: str, base: str, home: str, state: Path) -> None:
+        self.plane, self.mode, self.base, self.home, self.state = plane, mode, base, home, state
+        self.run_id = f"run-{base}"
+        self.path = rules("v1", base, "user" if mode == "own" else "owners")
+        if mode != "own":
+            rule = owners_rule(base)
+            rule["spec"] |= {"fromTheFuture": {"numbers": [1, 2.5, 1e21], "text": "ü"}}
+            rule["spec"]["trafficPolicy"]["connectionPool"]["quic"] = {"maxStreams": 7}
+            plane.api.create(rule)
+        self.before = self.rule()
+        assert mode == "own" or (self.before or {})["spec"]["fromTheFuture"]["text"] == "ü"
+
+    def rule(self) -> dict[str, Any] | None:
+        return self.plane.api.find(self.path)
+
+    def run(self, place: int) -> list[str]:
+        """Run until the place; give the lines that were printed."""
+        token = self.plane.users.token("admin")
+        command = [sys.executable, "-m", "tests.cluster.undo_process", self.mode, str(place), self.plane.url, str(self.plane.authority)]
+        done = subprocess.run(
+            [*command, token, self.base, self.home, self.run_id],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PROCESS_S,
+            env={**os.environ, "XDG_STATE_HOME": str(self.state)},
+        )
+        assert done.returncode == (-signal.SIGKILL if place else 0), done.stdout + done.stderr
+        return [line for line in done.stdout.splitlines() if line[0].isdigit()]
+
+    def restore(self, **options: Any) -> Undone:
+        async def put_back() -> Undone:
+            async with KubeApi(lambda: access(self.plane.url, self.plane.authority, self.plane.users.token("admin"))) as api:
+                return await restore(api, host(self.base), self.home, folder=self.state / "loadgen", **options)
+
+        return anyio.run(put_back)
+
+    def left_overs(self) -> list[str]:
+        async def look() -> list[str]:
+            async with KubeApi(lambda: access(self.plane.url, self.plane.authority, self.plane.users.token("admin"))) as api:
+                found = await find_left_overs(api, [self.home, self.base], folder=self.state / "loadgen")
+                return [part for each in found for part in each.parts]
+
+        return anyio.run(look)
+
+    def assert_as_before(self) -> None:
+        api = self.plane.api
+        assert api.find(leases(self.home, lease_name(host(self.base)))) is None
+        assert api.find(config_maps(self.home, journal_name(host(self.base)))) is None
+        assert api.find(jobs(self.home, guard_name(host(self.base)))) is None
+        assert api.list(rules("v1", self.home)) == []
+        assert not list((self.state / "loadgen").glob("*.json"))
+        now = self.rule()
+        if self.before is None or now is None:
+            assert now is self.before
+            return
+        if self.mode == "overlay":
+            assert now == self.before
+        assert json.dumps(users_part(now)) == json.dumps(users_part(self.before))  # also the order, as text
+        for key in ("uid", "creationTimestamp", "managedFields", "finalizers", "ownerReferences"):
+            assert now["metadata"].get(key) == self.before["metadata"].get(key), key
+
+
+@pytest.fixture
+def scene(control_plane: ControlPlane, make_namespace: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+    mode = request.node.callspec.params["mode"]
+    return Scene(control_plane, mode, make_namespace("base"), make_namespace("test"), tmp_path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loose_schema(control_plane: ControlPlane) -> Iterator[None]:
+    """Let rules hold fields that nobody knows, as a newer Istio's would."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/destinationrules.networking.istio.io"
+    at = "/spec/versions/{}/schema/openAPIV3Schema/properties/spec/x-kubernetes-preserve-unknown-fields"
+    versions = range(len(control_plane.api.get(path)["spec"]["versions"]))
+    control_plane.api.patch(
+        path, [{"op": "add", "path": at.format(each), "value": True} for each in versions], "application/json-patch+json"
+    )
+    yield
+    control_plane.api.patch(path, [{"op": "remove", "path": at.format(each)} for each in versions], "application/json-patch+json")
+
+
+@pytest.mark.parametrize("mode", WRITES)
+def test_a_run_that_nobody_kills_leaves_nothing_and_its_places_are_those_of_the_table(mode: str, scene: Scene) -> None:
+    assert [line.partition(" ")[2] for line in scene.run(0)] == PLACES[mode]
+    scene.assert_as_before()
+
+
+@pytest.mark.parametrize(
+    ("mode", "place"),
+    [pytest.param(mode, number, id=f"{mode}-{number}-{what}") for mode, places in PLACES.items() for number, what in enumerate(places, 1)],
+)
+def test_after_sigkill_at_any_write_restore_puts_everything_back(mode: str, place: int, scene: Scene) -> None:
+    assert len(scene.run(place)) == place
+    undone = scene.restore(run_id=scene.run_id, settle_s=0.0)
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    scene.assert_as_before()
+    assert scene.left_overs() == []

@@ -1,0 +1,146 @@
+"""Is everything that a run needs looked at before anything is touched, and is all that is missing said at once?"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadgen.cluster.access import find_access
+from loadgen.cluster.api import KubeApi
+from loadgen.cluster.change import Mode
+from loadgen.cluster.survey import Survey, survey
+from tests.cluster.site import Site, make_site, without_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from loadgen.inputs import Plan
+    from tests.cluster.controlplane.plane import ControlPlane
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def site(control_plane: ControlPlane, make_namespace: Callable[..., str]) -> Site:
+    return make_site(control_plane, make_namespace)
+
+
+@pytest.fixture
+def whole(site: Site) -> Site:
+    """A service and two load pods that want nothing."""
+    site.add_service()
+    site.add_pod("client-a")
+    site.add_pod("client-b")
+    return site
+
+
+async def look_at(site: Site, plan: Plan, *, user: str = "admin", mode: Mode | None = None) -> Survey:
+    async with KubeApi(find_access(kubeconfig=site.plane.kubeconfig(user))) as api:
+        return await survey(api, plan, mode=mode, allow_managed=False)
+
+
+async def test_where_nothing_is_missing_a_run_may_begin(whole: Site, tmp_path: Path) -> None:
+    found = await look_at(whole, whole.plan(tmp_path))
+    assert found.obstacles == ()
+    assert found.pods == ("client-a", "client-b")
+    assert found.found.pods.image == "loadgen:test"
+    assert found.change is not None
+    assert found.change.mode is Mode.OWN
+    assert [write.key for write in found.change.writes] == [f"{whole.base}/user"]
+
+
+async def test_of_more_pods_than_the_scenario_wants_the_first_are_taken(whole: Site, tmp_path: Path) -> None:
+    whole.add_pod("client-0")
+    found = await look_at(whole, whole.plan(tmp_path))
+    assert found.pods == ("client-0", "client-a")
+
+
+async def test_every_pod_that_cannot_be_used_is_named_with_the_reason(whole: Site, tmp_path: Path) -> None:
+    whole.add_pod("client-c", sidecar=False)
+    whole.add_pod("client-d", ready=False)
+    whole.add_pod("client-e", phase="Failed")
+    found = await look_at(whole, whole.plan(tmp_path, ("count: 2", "count: 5")))
+    (said,) = found.obstacles
+    assert f"2 load pods are usable in {whole.clients}, the scenario wants 5" in said
+    assert "client-c has no sidecar: label its namespace istio-injection=enabled" in said
+    assert "client-d is not ready (client, istio-proxy)" in said
+    assert "client-e is Failed" in said
+
+
+async def test_everything_that_is_missing_is_said_at_once(site: Site, tmp_path: Path) -> None:
+    found = await look_at(site, site.plan(tmp_path))
+    said = "\n".join(found.obstacles)
+    assert f"no load pod is usable in {site.clients}: there is no other pod with their labels" in said
+    assert f"there is no service user in namespace {site.base}" in said
+    assert f"the service {site.host} has no endpoint that is ready" in said
+
+
+async def test_a_service_without_the_port_or_without_endpoints_is_an_obstacle(site: Site, tmp_path: Path) -> None:
+    site.add_service(port=80, addresses=())
+    site.add_pod("client-a")
+    site.add_pod("client-b")
+    found = await look_at(site, site.plan(tmp_path))
+    assert found.obstacles == (
+        f"the service user in {site.base} has no port 7000; it has [80]",
+        f"the service {site.host} has no endpoint that is ready",
+    )
+
+
+async def test_all_rights_that_are_missing_are_named_at_once(whole: Site, tmp_path: Path) -> None:
+    istio, discovery = "networking.istio.io", "discovery.k8s.io"
+    whole.allow(
+        "runner",
+        (whole.clients, istio, "destinationrules", "get list create"),
+        (whole.clients, "", "pods", "get list"),
+        (whole.base, istio, "destinationrules", "get list"),
+        (whole.base, "", "services", "get"),
+        (whole.base, "", "pods", "get"),
+        (whole.base, discovery, "endpointslices", "list"),
+    )
+    found = await look_at(whole, whole.plan(tmp_path), user="runner")
+    assert f"the account may not create leases.coordination.k8s.io in {whole.clients}" in found.obstacles
+    assert f"the account may not get pods/proxy in {whole.clients}" in found.obstacles
+    assert f"the account may not delete destinationrules.{istio} user in {whole.base}" in found.obstacles
+    assert f"the account may not get secrets loadgen-control in {whole.clients}" in found.obstacles
+    assert not [obstacle for obstacle in found.obstacles if "may not list" in obstacle]
+    assert [note for note in found.found.notes if "rules for the whole mesh could not be read" in note]
+
+
+async def test_a_scenario_that_changes_nothing_needs_no_right_to_change(whole: Site, tmp_path: Path) -> None:
+    found = await look_at(whole, without_policy(whole.plan(tmp_path)))
+    assert found.change is None
+    assert found.obstacles == ()
+
+
+async def test_a_rule_that_is_there_is_shown_with_what_would_be_laid_over_it(whole: Site, tmp_path: Path) -> None:
+    spec = {"host": whole.host, "trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 77}}, "tls": {"mode": "DISABLE"}}}
+    metadata = {"name": "theirs", "namespace": whole.base}
+    rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec}
+    whole.plane.api.create(rule)
+    plan = whole.plan(tmp_path)
+    found = await look_at(whole, plan)
+    preview = found.preview(plan)
+    assert preview.mode == "overlay"
+    assert preview.before.rule == f"{whole.base}/theirs"
+    assert preview.before.limits.max_requests == 77
+    assert preview.after.limits.max_requests == 1
+    assert "+        http2MaxRequests: 1" in preview.diff
+    assert "mode: DISABLE" in preview.diff
+    patched = await look_at(whole, plan, mode=Mode.PATCH)
+    assert "-        http2MaxRequests: 77" in patched.preview(plan).diff
+
+
+async def test_without_an_api_server_there_is_one_clear_sentence(whole: Site, tmp_path: Path) -> None:
+    plan = whole.plan(tmp_path)
+    whole.plane.stop_apiserver()
+    try:
+        with pytest.raises(Exception, match="cannot") as refused:
+            async with KubeApi(find_access(kubeconfig=whole.plane.kubeconfig("admin")), try_s=0.5) as api:
+                await survey(api.within(2), plan, mode=None, allow_managed=False)
+        assert refused.value.exit_code == 3  # type: ignore[attr-defined]
+    finally:
+        with contextlib.suppress(AssertionError):
+            whole.plane.start_apiserver()

@@ -1,0 +1,81 @@
+"""A run that dies where it is told to: the whole sequence from the lease to its release, killed before or after one of its writes.
+
+``python -m tests.cluster.undo_process MODE PLACE URL AUTHORITY TOKEN BASE HOME RUN-ID``; prints every place that it passes. PLACE 0 is none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+
+from loadgen.cluster.api import PLAIN_JSON, KubeApi
+from loadgen.cluster.change import Mode
+from loadgen.cluster.guard import guard_job
+from loadgen.cluster.journal_file import JournalFile
+from loadgen.cluster.paths import Call
+from loadgen.cluster.turn import turn
+from tests.cluster.rules import access, new_run, planned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loadgen.cluster.way import Answer
+
+
+class Mortal(KubeApi):
+    """An API client whose process is killed at one of its writes: before it is sent, or after it was answered."""
+
+    place = 0
+    passed = 0
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None, content_type: str = PLAIN_JSON
+    ) -> Answer:
+        call = Call(method, path)
+        if not call.is_write:
+            return await super().request(method, path, query=query, body=body, content_type=content_type)
+        what = f"{call.verb} {call.resource.partition('.')[0]}{_state(body)}"
+        self._pass(f"before {what}")
+        answer = await super().request(method, path, query=query, body=body, content_type=content_type)
+        self._pass(f"after {what}")
+        return answer
+
+    @classmethod
+    def _pass(cls, place: str) -> None:
+        cls.passed += 1
+        print(f"{cls.passed} {place}", flush=True)
+        if cls.passed == cls.place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _state(body: object) -> str:
+    """Say which state a journal is brought to, and what a patch is about."""
+    if isinstance(body, dict) and "data" in body:
+        record = json.loads(body["data"]["journal.json"])
+        return f" {record['state']}" + ("" if record["entries"] else " of nothing")
+    if isinstance(body, list):
+        return " owners of fields" if any(each["path"] == "/metadata/managedFields" for each in body) else " limits"
+    return ""
+
+
+async def run(mode: Mode, url: str, authority: str, token: str, base: str, home: str, run_id: str) -> None:
+    async with Mortal(lambda: access(url, authority, token)) as api, anyio.create_task_group() as tasks:
+        change = await planned(api, base, home, mode)
+        one_run = new_run(api, base, home, run_id=run_id)
+        guard = guard_job(one_run, "loadgen:test", lasts_s=60.0)
+        async with turn(api, one_run, change, tasks, version="v1", guard=guard, file=JournalFile(run_id)) as toggle:
+            await toggle.apply()
+            await toggle.remove()
+            await toggle.apply()
+            print((await toggle.restore()).sentence)
+        tasks.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    Mortal.place = int(sys.argv[2])
+    anyio.run(run, Mode(sys.argv[1]), *sys.argv[3:])

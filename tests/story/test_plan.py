@@ -1,0 +1,57 @@
+"""Does a plan say which rule wins and what it does to the clients, without starting or changing anything?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.story.command import SCENARIOS, Loadgen, variant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TUTORIAL = SCENARIOS / "connection-pool.yaml"
+
+
+def test_it_names_the_winning_rule_and_what_ten_sidecars_with_its_limits_let_through(loadgen: Loadgen) -> None:
+    ended = loadgen.run("plan", TUTORIAL)
+    assert ended.code == 0
+    assert "10 clients in namespace test call user.base.svc.cluster.local:7000" in ended.stdout
+    assert "now:       no rule has an effect, so nothing is limited" in ended.stdout
+    assert "with it:   rule base/user: http1MaxPendingRequests 1, http2MaxRequests 1, maxRequestsPerConnection 1" in ended.stdout
+    assert "the service may see up to 10 times that: http1MaxPendingRequests 10, http2MaxRequests 10" in ended.stdout
+    assert ended.stdout.endswith("Nothing was changed.\n")
+    assert not loadgen.processes()
+    assert not loadgen.run_folders()
+
+
+def test_its_json_has_every_client_with_its_limits_now_and_then(loadgen: Loadgen) -> None:
+    ended = loadgen.run("plan", TUTORIAL, "--json", "--clients", "3")
+    plan = json.loads(ended.stdout)
+    assert [client["name"] for client in plan["clients"]] == ["client-1", "client-2", "client-3"]
+    for client in plan["clients"]:
+        assert (client["namespace"], client["rule"], client["now"]["rule"]) == ("test", "base/user", None)
+        assert client["effective"]["max_requests"] == 1
+        assert client["now"]["effective"]["max_requests"] == 2**32 - 1
+    assert plan["change"] is None
+
+
+def test_a_rule_that_has_no_effect_is_seen_before_any_load(loadgen: Loadgen) -> None:
+    ended = loadgen.run("plan", SCENARIOS / "wrong-host.yaml", "--json")
+    plan = json.loads(ended.stdout)
+    assert {client["rule"] for client in plan["clients"]} == {None}
+    assert plan["findings"][0] | {"message": ""} == {
+        "severity": "warning",
+        "code": plan["findings"][0]["code"],
+        "message": "",
+        "line": 7,
+        "column": 9,
+    }
+    assert "did you mean user.base.svc.cluster.local" in loadgen.run("plan", SCENARIOS / "wrong-host.yaml").stderr
+
+
+def test_a_scenario_with_mistakes_has_no_plan(loadgen: Loadgen, tmp_path: Path) -> None:
+    ended = loadgen.run("plan", variant(tmp_path / "wrong.yaml", TUTORIAL, ("model: closed", "model: clsed")))
+    assert ended.code == 2
+    assert "wrong.yaml:" in ended.stderr
+    assert not ended.stdout
