@@ -152,11 +152,12 @@ def users_part(rule: Json) -> Json:
 def ownership(entry: Entry, now: Json) -> Json | None:
     """Give the change that takes us out of ``managedFields`` of a rule that is put back, so that nobody's next apply meets a conflict."""
     image = _image(entry)
-    if image is None or without_us(now) == (now["metadata"].get("managedFields") or []):
+    if image is None:
         return None
     exact = same(users_part(now), users_part(image))
     fields = image["metadata"].get("managedFields") if exact else without_us(now)
-    return {"op": "replace", "path": "/metadata/managedFields", "value": fields} if fields else None
+    is_so = same(fields, now["metadata"].get("managedFields"))
+    return None if is_so or not fields else {"op": "replace", "path": "/metadata/managedFields", "value": fields}
 
 
 # The marks of a run on a rule, and a rule's entry made from them alone.

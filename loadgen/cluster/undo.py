@@ -65,7 +65,7 @@ async def _undo(api: KubeApi, version: str, run: Run, entry: Entry) -> Undone:
         now = await api.find(path)
         finding = find(entry, run, now)
         if finding.is_done or now is None:
-            if made is not None and not entry.creates and now is not None:
+            if now is not None and not entry.creates:
                 await _give_back(api, path, entry, now)
             return _told(made, finding)
         if finding.waits:

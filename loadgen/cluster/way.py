@@ -1,12 +1,12 @@
 """How does one request get to the API server and its answer back, and what does it mean if it does not?
 
-Two ways: one for the API itself, over HTTP/2 if both sides can, and one for what is passed on to pods. Those answer when they like, and must
-not keep the renewal of a lease waiting.
+Two ways: one for the API itself, and one for what is passed on to pods. Those answer when they like, and must not keep the renewal of a
+lease waiting. Both speak HTTP/1.1: an API server ends its HTTP/2 connections with GOAWAY whenever it likes, and with every 401, and httpcore
+then loses the answers that are on their way.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import ssl
 from contextlib import AsyncExitStack
@@ -28,7 +28,6 @@ MAX_BODY_BYTES = 32 << 20
 POD_CONNECTIONS = 32
 _SILENCE = 0.9
 """The share of a time-out after which a silent connection is given up, so that it is httpx who does: then nobody uses it again."""
-_HAS_HTTP2 = importlib.util.find_spec("h2") is not None
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 _NEVER = (httpx.UnsupportedProtocol, httpx.InvalidURL)
 
@@ -73,8 +72,8 @@ class Way:
     async def open(self, access: Access) -> None:
         """Make new connections from now on, with this access."""
         limits = httpx.Limits(max_connections=POD_CONNECTIONS, max_keepalive_connections=POD_CONNECTIONS)
-        self._api = await self._clients.enter_async_context(_client(access, httpx.Limits(), http2=_HAS_HTTP2))
-        self._pods = await self._clients.enter_async_context(_client(access, limits, http2=False))
+        self._api = await self._clients.enter_async_context(_client(access, httpx.Limits()))
+        self._pods = await self._clients.enter_async_context(_client(access, limits))
         self._access = access
 
     async def close(self) -> None:
@@ -118,9 +117,9 @@ class Way:
         return Answer(response.status_code, response.headers, bytes(content))
 
 
-def _client(access: Access, limits: httpx.Limits, *, http2: bool) -> httpx.AsyncClient:
+def _client(access: Access, limits: httpx.Limits) -> httpx.AsyncClient:
     headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "loadgen"}
-    return httpx.AsyncClient(verify=access.tls or True, http2=http2, limits=limits, headers=headers, proxy=access.proxy)
+    return httpx.AsyncClient(verify=access.tls or True, limits=limits, headers=headers, proxy=access.proxy)
 
 
 def _failure(call: Call, error: BaseException, timeout_s: float) -> ApiError:

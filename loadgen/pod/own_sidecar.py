@@ -22,8 +22,6 @@ LOOK_S = 1.0
 """How often the sidecar is asked whether it is live, once it was."""
 EARLY_LOOK_S = 0.1
 """And how often before that: a pod should be ready soon after its sidecar."""
-POLICY_LOOKS = 5
-"""At every so manieth look the policy is read, too: for people who watch."""
 POLL_S = 0.005
 
 
@@ -41,28 +39,22 @@ class OwnSidecar:
 
     async def watch(self) -> None:
         """Look for as long as the task lives."""
-        looks = 0
         while True:
             try:
-                await self._look(read_policy=looks % POLICY_LOOKS == 0)
+                await self._look()
             except MeshError as error:
                 self.state = error.message
-                looks = 0
-            else:
-                looks += 1
             await anyio.sleep(LOOK_S if self.state == LIVE else EARLY_LOOK_S)
 
-    async def _look(self, *, read_policy: bool) -> None:
+    async def _look(self) -> None:
         if not await self.admin.is_live():
             raise MeshError(f"{self.admin.client}'s sidecar is not live yet")
         if self.state != LIVE:
             self.version = await self.admin.version()  # another one may have come up in its place
             self.workers = await self.admin.workers()
         self.state = LIVE
-        if read_policy or not self.counts:
+        if not self.counts:
             self.counts = await self.admin.keeps_counters()
-        if read_policy:
-            await self._configured()
 
     async def _configured(self) -> SidecarState:
         """Read the configuration alone: the admin page with the live thresholds is long in a large mesh."""

@@ -23,11 +23,12 @@ from loadgen.pod.log import Log
 from loadgen.pod.metrics import Metrics
 from loadgen.pod.own_sidecar import OwnSidecar
 from loadgen.pod.routes import Routes
-from loadgen.pod.server import Server
+from loadgen.pod.server import Server, listen
 from loadgen.pod.snapshot import Snapshots
 from loadgen.sidecar import Admin
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator
 
     from loadgen.pod.settings import Settings
@@ -46,11 +47,12 @@ def run_pod(settings: Settings) -> None:
     Raises RefusedError if it cannot listen.
     """
     allow_many_files()
+    listening = listen(settings.bind, settings.port)
     gc.freeze()  # what is imported stays: nobody has to look through it again
-    anyio.run(_serve, settings, backend_options={"use_uvloop": True})
+    anyio.run(_serve, settings, listening, backend_options={"use_uvloop": True})
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, listening: socket.socket) -> None:
     log = Log(STDOUT, clock)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as tasks:
@@ -62,8 +64,8 @@ async def _serve(settings: Settings) -> None:
             control = Control(settings, hammer, sidecar, snapshots.take, log)
             metrics = Metrics(CollectorRegistry(), book, hammer, sidecar)
             server = Server(Routes(hammer, sidecar, metrics, snapshots, control).answer, tasks, log)
-            port = await server.open(settings.bind, settings.port)
-            _introduce(settings, port, log)
+            await server.open(listening)
+            _introduce(settings, listening.getsockname()[1], log)
             for job in (sidecar.watch, hammer.keep, answers.listen):
                 tasks.start_soon(job)
             async for number in signals:

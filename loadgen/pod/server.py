@@ -44,19 +44,9 @@ class Server:
     def __repr__(self) -> str:
         return f"<Server {len(self._connections)} connections, {self._answering} being answered>"
 
-    async def open(self, bind: str, port: int) -> int:
-        """Listen; an empty address means all of them. Gives the port.
-
-        Raises RefusedError if that cannot be.
-        """
-        try:
-            listening = _listen(bind, port)
-        except OSError as error:
-            where = f"port {port}" + (f" of {bind}" if bind else "")
-            raise RefusedError(f"{where} cannot be listened at: {error}", hint="LOADGEN_PORT names another; 0 takes any") from error
+    async def open(self, listening: socket.socket) -> None:
+        """Take connections from a listening socket."""
         self._listener = await asyncio.get_running_loop().create_server(lambda: Connection(self), sock=listening, backlog=BACKLOG)
-        got: int = listening.getsockname()[1]
-        return got
 
     async def wait_answered(self) -> None:
         """Wait until nothing is being answered."""
@@ -105,10 +95,17 @@ class Server:
             self._connections[connection] = self._connections.pop(connection)
 
 
-def _listen(bind: str, port: int) -> socket.socket:
-    """Make the listening socket; for all addresses one of both families where there are both."""
-    if bind:
-        return socket.create_server((bind, port), family=socket.AF_INET6 if ":" in bind else socket.AF_INET, backlog=BACKLOG)
-    if socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-    return socket.create_server(("", port), backlog=BACKLOG)
+def listen(bind: str, port: int) -> socket.socket:
+    """Make the listening socket; an empty address means all of them, of both families where there are both.
+
+    Raises RefusedError if that cannot be.
+    """
+    try:
+        if bind:
+            return socket.create_server((bind, port), family=socket.AF_INET6 if ":" in bind else socket.AF_INET, backlog=BACKLOG)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+        return socket.create_server(("", port), backlog=BACKLOG)
+    except OSError as error:
+        where = f"port {port}" + (f" of {bind}" if bind else "")
+        raise RefusedError(f"{where} cannot be listened at: {error}", hint="LOADGEN_PORT names another; 0 takes any") from error

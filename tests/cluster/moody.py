@@ -43,7 +43,7 @@ class Exchange:
 
     async def forward(self) -> httpx.Response:
         """Have the real server do it."""
-        headers = [(name, value) for name, value in self.request.headers if name not in {b"host", b"connection"}]
+        headers = [(name, value) for name, value in self.request.headers if name not in {b"host", b"connection", b"content-length"}]
         return await self.upstream.request(self.method, self.target, headers=headers, content=self.body)
 
     async def answer(self, status: int, headers: dict[str, str], body: bytes, *, pause_s: float = 0.0) -> None:

@@ -7,16 +7,18 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from loadgen.cluster.access import Access
-from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Change, Mode, plan_change
 from loadgen.cluster.marks import Run, new_run_id, this_holder
 from loadgen.cluster.paths import rules
 from loadgen.document import parse_documents
-from loadgen.policy.rule import Rule, parse_rules
+from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from loadgen.cluster.api import KubeApi
+    from loadgen.policy.rule import Rule
 
 Object = dict[str, Any]
 LABELS = {"app": "client"}

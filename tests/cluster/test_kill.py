@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,13 +20,14 @@ from loadgen.cluster.restore import find_left_overs, restore
 from tests.cluster.rules import access, host, owners_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from loadgen.cluster.undo import Undone
     from tests.cluster.controlplane.plane import ControlPlane
 
-PROCESS_S = 60.0
+PROCESS_S = 10.0
+Nursery = Callable[[dict[str, Any]], dict[str, Any]]
 
 CREATED = """
 create leases
@@ -79,8 +79,8 @@ PLACES = {
 class Scene:
     """One service with two namespaces, and a rule of its owner's if the mode needs one."""
 
-    def __init__(self, plane: ControlPlane, mode: str, base: str, home: str, state: Path) -> None:
-        self.plane, self.mode, self.base, self.home, self.state = plane, mode, base, home, state
+    def __init__(self, plane: ControlPlane, nursery: Nursery, mode: str, base: str, home: str, state: Path) -> None:
+        self.plane, self.nursery, self.mode, self.base, self.home, self.state = plane, nursery, mode, base, home, state
         self.run_id = f"run-{base}"
         self.path = rules("v1", base, "user" if mode == "own" else "owners")
         if mode != "own":
@@ -95,19 +95,13 @@ class Scene:
         return self.plane.api.find(self.path)
 
     def run(self, place: int) -> list[str]:
-        """Run until the place; give the lines that were printed."""
-        token = self.plane.users.token("admin")
-        command = [sys.executable, "-m", "tests.cluster.undo_process", self.mode, str(place), self.plane.url, str(self.plane.authority)]
-        done = subprocess.run(
-            [*command, token, self.base, self.home, self.run_id],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=PROCESS_S,
-            env={**os.environ, "XDG_STATE_HOME": str(self.state)},
-        )
-        assert done.returncode == (-signal.SIGKILL if place else 0), done.stdout + done.stderr
-        return [line for line in done.stdout.splitlines() if line[0].isdigit()]
+        """Run until the place; give the places that were passed."""
+        plane = self.plane
+        order = {"place": place, "state": str(self.state), "mode": self.mode, "url": plane.url, "authority": str(plane.authority)}
+        order |= {"token": plane.users.token("admin"), "base": self.base, "home": self.home, "run_id": self.run_id}
+        ended = self.nursery(order)
+        assert ended["code"] == (-signal.SIGKILL if place else 0), ended
+        return [line for line in ended["lines"] if line[0].isdigit()]
 
     def restore(self, **options: Any) -> Undone:
         async def put_back() -> Undone:
@@ -142,10 +136,31 @@ class Scene:
             assert now["metadata"].get(key) == self.before["metadata"].get(key), key
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """The process whose children are the runs; all that they need is loaded once."""
+    command = [sys.executable, "-m", "tests.cluster.undo_process"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        orders, answers = process.stdin, process.stdout
+
+        def live(order: dict[str, Any]) -> dict[str, Any]:
+            print(json.dumps(order), file=orders, flush=True)
+            ended: dict[str, Any] = json.loads(answers.readline())
+            return ended
+
+        yield live
+        orders.close()
+        process.wait(PROCESS_S)
+
+
 @pytest.fixture
-def scene(control_plane: ControlPlane, make_namespace: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+def scene(
+    control_plane: ControlPlane, nursery: Nursery, make_namespace: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest
+) -> Scene:
     mode = request.node.callspec.params["mode"]
-    return Scene(control_plane, mode, make_namespace("base"), make_namespace("test"), tmp_path)
+    return Scene(control_plane, nursery, mode, make_namespace("base"), make_namespace("test"), tmp_path)
 
 
 @pytest.fixture(scope="module", autouse=True)

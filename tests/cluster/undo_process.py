@@ -1,6 +1,7 @@
 """A run that dies where it is told to: the whole sequence from the lease to its release, killed before or after one of its writes.
 
-``python -m tests.cluster.undo_process MODE PLACE URL AUTHORITY TOKEN BASE HOME RUN-ID``; prints every place that it passes. PLACE 0 is none.
+``python -m tests.cluster.undo_process`` reads runs from stdin, one a line, as JSON: ``{"place", "state", "mode", "url", ...}``. Each becomes
+a process, which prints every place that it passes, and is killed at its own (0 is none). What it printed and how it ended goes to stdout.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -63,9 +66,9 @@ def _state(body: object) -> str:
     return ""
 
 
-async def run(mode: Mode, url: str, authority: str, token: str, base: str, home: str, run_id: str) -> None:
+async def run(mode: str, url: str, authority: str, token: str, base: str, home: str, run_id: str) -> None:
     async with Mortal(lambda: access(url, authority, token)) as api, anyio.create_task_group() as tasks:
-        change = await planned(api, base, home, mode)
+        change = await planned(api, base, home, Mode(mode))
         one_run = new_run(api, base, home, run_id=run_id)
         guard = guard_job(one_run, "loadgen:test", lasts_s=60.0)
         async with turn(api, one_run, change, tasks, version="v1", guard=guard, file=JournalFile(run_id)) as toggle:
@@ -76,6 +79,33 @@ async def run(mode: Mode, url: str, authority: str, token: str, base: str, home:
         tasks.cancel_scope.cancel()
 
 
+def live(order: dict[str, Any]) -> None:
+    """Be a run, in a process of its own."""
+    Mortal.place = order.pop("place")
+    os.environ["XDG_STATE_HOME"] = order.pop("state")
+    anyio.run(partial(run, **order))
+
+
+def spawn(order: dict[str, Any]) -> dict[str, Any]:
+    """Give life to a run, and say how it ended."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, sys.stdout.fileno())
+        try:
+            live(order)
+        except BaseException:  # noqa: BLE001  # whatever it was, the test shows it
+            traceback.print_exc(file=sys.stdout)
+            sys.stdout.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as output:  # noqa: PTH123  # a descriptor
+        lines = output.read().splitlines()
+    return {"lines": lines, "code": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}
+
+
 if __name__ == "__main__":
-    Mortal.place = int(sys.argv[2])
-    anyio.run(run, Mode(sys.argv[1]), *sys.argv[3:])
+    for line in sys.stdin:
+        print(json.dumps(spawn(json.loads(line))), flush=True)

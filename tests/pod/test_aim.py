@@ -79,7 +79,9 @@ def test_a_service_has_an_address_of_the_inside(address: str) -> None:
     assert check_addresses("user.base.svc", [address], outside=False) == address
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fe80::1%eth0", "fd00:ec2::254", "0.0.0.0", "::", "224.0.0.1", "::ffff:169.254.169.254"])
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fe80::1%eth0", "fd00:ec2::254", "0.0.0.0", "::", "224.0.0.1", "::ffff:169.254.169.254"]
+)
 @pytest.mark.parametrize("outside", [True, False])
 def test_no_service_has_an_address_of_a_clouds_secrets_or_of_nobody(address: str, outside: bool) -> None:
     with pytest.raises(RefusedError, match="no address of a service"):

@@ -37,8 +37,8 @@ def test_a_load_means_the_same_as_it_is_written_in_a_scenario_and_as_it_is_dumpe
 def test_what_is_not_said_has_a_default() -> None:
     order = take(LOADS[0])
     assert (order.seed, order.path, order.hold_s) == ("1", "", 30.0)
-    order = take(LOADS[3], seed="7-é\\\"", path="/a?b=c", hold_s=2)
-    assert (order.seed, order.path, order.hold_s) == ("7-é\\\"", "/a?b=c", 2.0)
+    order = take(LOADS[3], seed='7-é\\"', path="/a?b=c", hold_s=2)
+    assert (order.seed, order.path, order.hold_s) == ('7-é\\"', "/a?b=c", 2.0)
     assert order.load == ClosedLoad(model="closed", users=5, think_time=Interval(0.03, exponential=True))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +22,6 @@ from .pods import PROGRAM, environment_of, tutorial_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from loadgen.mesh.local import LocalMesh
 
@@ -176,15 +177,19 @@ async def test_a_name_that_nobody_knows_is_the_reason_that_it_gives(pods: Callab
     assert (await pod.metrics())["loadgen_in_flight_requests"] == 0
 
 
+def told(pod: Pod, what: str) -> str:
+    """Give what the system says of the pod's process."""
+    return Path(f"/proc/{pod.process.pid}/{what}").read_text(encoding="ascii")
+
+
 async def test_it_is_up_soon_and_small(pod: Pod) -> None:
     assert (await pod.get("/healthz")).status_code == 200
     taken_s = time.monotonic() - pod.started
-    stat = open(f"/proc/{pod.process.pid}/stat").read().rpartition(")")[2].split()  # noqa: ASYNC230, PTH123, SIM115
+    stat = told(pod, "stat").rpartition(")")[2].split()
     cpu_s = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
     await pod.until_ready()
     await pod.get("/metrics")
-    status = open(f"/proc/{pod.process.pid}/status").read()  # noqa: ASYNC230, PTH123, SIM115
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    found = re.search(r"VmRSS:\s+(\d+) kB", told(pod, "status"))
     assert found
     print(f"healthy after {taken_s:.2f} s, {cpu_s:.2f} s of CPU; {int(found[1]) / 1024:.0f} MiB")
     assert cpu_s < 2.0, "of CPU: what else the machine does at the time is not ours"
@@ -192,8 +197,6 @@ async def test_it_is_up_soon_and_small(pod: Pod) -> None:
 
 
 async def test_what_is_wrong_with_the_environment_is_said_at_once_with_exit_code_2() -> None:
-    import sys  # noqa: PLC0415
-
     environment = {"PATH": os.environ["PATH"], "LOADGEN_PORT": "x", "LOADGEN_USERS": "0", "LOADGEN_TARGET": "http://example.org.uk/"}
     process = await asyncio.create_subprocess_exec(sys.executable, *PROGRAM, env=environment, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
@@ -203,8 +206,6 @@ async def test_what_is_wrong_with_the_environment_is_said_at_once_with_exit_code
 
 
 async def test_a_port_that_is_taken_ends_it_with_exit_code_3(pod: Pod) -> None:
-    import sys  # noqa: PLC0415
-
     environment = {"PATH": os.environ["PATH"], "LOADGEN_PORT": str(pod.port), "LOADGEN_BIND": "127.0.0.1"}
     process = await asyncio.create_subprocess_exec(sys.executable, *PROGRAM, env=environment, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()

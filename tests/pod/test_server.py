@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from loadgen.pod import connection
 from loadgen.pod.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from loadgen.pod.exchange import Reply, Request, as_json, as_text
 from loadgen.pod.log import Log
-from loadgen.pod.server import MAX_CONNECTIONS, Server
+from loadgen.pod.server import MAX_CONNECTIONS, Server, listen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -104,7 +105,9 @@ async def answering(tmp_path: Path) -> AsyncIterator[Answering]:
         async with anyio.create_task_group() as tasks:
             served = Answering(None, 0, tmp_path / "log")  # type: ignore[arg-type]  # the two need each other
             served.server = Server(served.answer, tasks, Log(log.fileno(), loop.time))
-            served.port = await served.server.open("127.0.0.1", 0)
+            listening = listen("127.0.0.1", 0)
+            served.port = listening.getsockname()[1]
+            await served.server.open(listening)
             yield served
             served.gate.set()
             served.server.close()
@@ -357,8 +360,11 @@ async def test_whatever_bytes_come_the_server_goes_on(seed: int, tmp_path: Path,
         assert (await served.ask())[0] == 200
 
 
-async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
-    async with answering(tmp_path) as served, anyio.create_task_group() as tasks:
-        other = Server(served.answer, tasks, Log(2, asyncio.get_running_loop().time))
-        with pytest.raises(RefusedError, match=f"port {served.port} of 127.0.0.1 cannot be listened at"):
-            await other.open("127.0.0.1", served.port)
+def test_a_port_that_is_taken_is_said_and_all_addresses_are_those_of_both_families() -> None:
+    with listen("127.0.0.1", 0) as taken, listen("", 0) as everywhere, listen("::1", 0):
+        port = taken.getsockname()[1]
+        with pytest.raises(RefusedError, match=f"port {port} of 127.0.0.1 cannot be listened at"):
+            listen("127.0.0.1", port)
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as client:
+                client.connect((address, everywhere.getsockname()[1]))

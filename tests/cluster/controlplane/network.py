@@ -98,6 +98,8 @@ class Network:
         self.empty()
         with contextlib.suppress(RefusedError):
             run(f"ip link delete {self.bridge}")
+        for folder in FILES.glob(f"{self.mark}-*"):
+            shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             FILES.rmdir()
 
@@ -132,9 +134,10 @@ def sweep() -> None:
 
 
 def leftovers() -> list[str]:
-    """Give all namespaces and links of ours on this machine, of live runs and of dead ones."""
+    """Give all namespaces, links and folders of ours on this machine, of live runs and of dead ones."""
     links = [link["ifname"] for link in json.loads(run("ip -json link"))]
-    return [name for name in (*_namespaces(), *links) if _OURS.match(name)]
+    folders = [folder.name for folder in FILES.glob("*")]
+    return [name for name in (*_namespaces(), *links, *folders) if _OURS.match(name)]
 
 
 def run(command: str, text: str = "") -> str:

@@ -1,0 +1,153 @@
+"""Does the tutorial's story pass in a cluster, with the image that is shipped, sidecars that istiod configures, and the rights that the manifests give?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.tutorial import CLIENTS, Tutorial, make_tutorial, rule_as_written
+from tests.story.command import AGAIN_IF_STARVED, finish, interrupt, until, wait_for_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from tests.cluster.controlplane.cluster import Cluster
+    from tests.cluster.controlplane.container import Program
+    from tests.story.command import Ended, Loadgen
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
+OWNERS_SPEC = {"host": "user.base.svc.cluster.local", "trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 77}}}}
+
+
+@pytest.fixture(scope="module")
+def tutorial(start_cluster: Callable[[Mapping[str, Program]], Cluster]) -> Tutorial:
+    return make_tutorial(start_cluster)
+
+
+@pytest.fixture
+def command(tutorial: Tutorial, tmp_path: Path) -> Iterator[Loadgen]:
+    """Give the command; whatever it did, nothing of it may be left."""
+    yield tutorial.command(tmp_path)
+    assert tutorial.left_overs() == []
+    assert tutorial.rules("base") == []
+
+
+def run(tutorial: Tutorial, command: Loadgen, *options: str, duration: str = "3s") -> Ended:
+    scenario = tutorial.scenario(command.folder)
+    return command.run_scenario(scenario, "--mesh", "cluster", "--duration", duration, *options)
+
+
+@AGAIN_IF_STARVED
+def test_the_tutorial_ends_enforced_and_valid_with_a_ledger_of_0_and_the_rule_gone(tutorial: Tutorial, command: Loadgen) -> None:
+    ended = run(tutorial, command)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    report = command.report()
+    assert report["mesh"] == "cluster"
+    assert report["validity"] == {"state": "VALID", "reasons": []}
+    assert report["verdict"]["state"] == "enforced"
+    assert report["restore"]["state"] == "verified"
+    assert [phase["ledger"]["difference"] for phase in report["phases"]] == [0, 0, 0]
+    baseline, limited, recovered = report["phases"]
+    assert limited["outcomes"]["overflow"] > 0
+    assert baseline["outcomes"]["overflow"] == recovered["outcomes"]["overflow"] == 0
+    assert {client["name"] for client in limited["clients"]} == {pod.name for pod in tutorial.clients()}
+    for client in limited["clients"]:
+        assert client["effective"]["max_requests"] == 1
+        assert client["service"]["peak_in_flight"] <= 2  # a sidecar has two workers here
+        assert 0 < client["convergence_s"] < 10
+
+
+def test_a_plan_shows_the_change_as_a_diff_and_changes_nothing(tutorial: Tutorial, command: Loadgen) -> None:
+    ended = command.run("plan", tutorial.scenario(command.folder), "--mesh", "cluster")
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert f"{CLIENTS} clients in namespace test" in ended.stdout
+    assert "How: own. No rule for user.base.svc.cluster.local is in force" in ended.stdout
+    assert "+        http2MaxRequests: 1" in ended.stdout
+
+
+@AGAIN_IF_STARVED
+@pytest.mark.parametrize("mode", ["overlay", "patch"])
+def test_over_a_rule_of_somebody_else_s_it_ends_the_same_and_that_rule_is_as_it_was(
+    tutorial: Tutorial, command: Loadgen, mode: str
+) -> None:
+    theirs = tutorial.add_rule(OWNERS_SPEC, labels={"team": "shop"}, annotations={"note": "ours, hands off"})
+    try:
+        ended = run(tutorial, command, "--toggle", mode)
+        assert ended.code == 0, ended.stdout + ended.stderr
+        assert [rule_as_written(rule) for rule in tutorial.rules("base")] == [rule_as_written(theirs)]
+        report = command.report()
+        assert report["phases"][0]["clients"][0]["effective"]["max_requests"] == 77
+        assert report["phases"][1]["clients"][0]["effective"]["max_requests"] == 1
+        assert report["phases"][2]["clients"][0]["effective"]["max_requests"] == 77
+    finally:
+        tutorial.remove(theirs)
+
+
+def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster", "--duration", "60s")
+    try:
+        wait_for_line(process, "--- baseline")
+        until(tutorial.left_overs, "the guard is there")
+        until(lambda: tutorial.rules("base"), "the rule is there")
+    finally:
+        process.kill()
+        process.communicate()
+    until(lambda: not tutorial.rules("base"), "the guard has put the rule back")
+    until(lambda: not tutorial.left_overs(), "nothing is left")
+
+
+def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(
+        tutorial.scenario(command.folder, ("duration: 8s\n  - name: limited", "duration: 2s\n  - name: limited")), "--mesh", "cluster"
+    )
+    wait_for_line(process, "--- limited")
+    interrupt(process)
+    ended = finish(process)
+    assert ended.code == 130, ended.stdout + ended.stderr
+    assert command.report()["restore"]["state"] == "verified"
+
+
+def test_a_rule_that_somebody_edits_meanwhile_is_left_alone_and_the_run_is_invalid(tutorial: Tutorial, command: Loadgen) -> None:
+    theirs = tutorial.add_rule(OWNERS_SPEC)
+    try:
+        process = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster", "--toggle", "patch")
+        wait_for_line(process, "--- limited")
+        pool = {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 55}}}}}
+        tutorial.cluster.plane.api.patch("/apis/networking.istio.io/v1/namespaces/base/destinationrules/theirs", pool)
+        ended = finish(process)
+        assert ended.code == 4, ended.stdout + ended.stderr
+        assert "changed by test" in ended.stdout
+        [rule] = tutorial.rules("base")
+        assert rule["spec"]["trafficPolicy"]["connectionPool"]["http"]["http2MaxRequests"] == 55
+    finally:
+        tutorial.remove(theirs)
+
+
+def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster")
+    wait_for_line(process, "--- limited")
+    victim = tutorial.clients()[1].name
+    tutorial.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
+    ended = finish(process)
+    assert ended.code == 4, ended.stdout + ended.stderr
+    assert victim in "".join(command.report()["validity"]["reasons"])
+    assert command.report()["restore"]["state"] == "verified"
+    tutorial.clients()
+
+
+def test_fewer_pods_than_asked_for_are_refused_before_anything_is_touched(tutorial: Tutorial, command: Loadgen) -> None:
+    ended = run(tutorial, command, "--clients", str(CLIENTS + 1))
+    assert ended.code == 3, ended.stdout + ended.stderr
+    assert f"{CLIENTS} load pods are usable in test, the scenario wants {CLIENTS + 1}" in ended.stderr
+
+
+def test_of_two_runners_the_second_is_refused_and_told_who_the_first_is(tutorial: Tutorial, command: Loadgen, tmp_path: Path) -> None:
+    first = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster")
+    wait_for_line(first, "--- baseline")
+    (tmp_path / "second").mkdir()
+    second = run(tutorial, tutorial.command(tmp_path / "second"))
+    assert second.code == 3, second.stdout + second.stderr
+    assert "run 2" in second.stderr
+    assert finish(first).code in {0, 4}

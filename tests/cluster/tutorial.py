@@ -1,0 +1,125 @@
+"""The tutorial's cluster, and the command against it: what ``loadgen manifests`` prints, applied, with the real image in its pods."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from loadgen.errors import MeshError
+from tests.cluster.controlplane.api import path_of
+from tests.cluster.controlplane.credentials import kubeconfig
+from tests.cluster.image import Image, build_image
+from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.cluster.controlplane.cluster import Cluster, PodView
+    from tests.cluster.controlplane.container import Container, Program
+
+Json = dict[str, Any]
+CLIENTS = 3
+HOST = "user.base.svc.cluster.local"
+RULES = "/apis/networking.istio.io/v1/namespaces/{}/destinationrules"
+PATIENCE_S = 40.0
+"""A pod's image is a whole file system here, and two cores start all of them at once."""
+
+
+def run_image(image: Image, container: Container) -> list[str]:
+    """Run the container's image as a node would."""
+    return image.command(
+        container.spec.get("args", ()),
+        entrypoint=container.spec.get("command", ()),
+        environment=container.environment,
+        files={**container.files, "/etc/hosts": Path("/etc/hosts")},
+    )
+
+
+@dataclass
+class Tutorial:
+    """A cluster in which the tutorial's clients call the user service."""
+
+    cluster: Cluster
+    kubeconfig: Path
+
+    def rules(self, namespace: str) -> list[Json]:
+        return self.cluster.plane.api.list(RULES.format(namespace))
+
+    def add_rule(self, spec: Json, *, name: str = "theirs", namespace: str = "base", **metadata: object) -> Json:
+        whole = {"name": name, "namespace": namespace, **metadata}
+        return self.cluster.plane.api.create(
+            {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": whole, "spec": spec}
+        )
+
+    def remove(self, thing: Json) -> None:
+        self.cluster.plane.api.delete(path_of(thing))
+
+    def clients(self) -> list[PodView]:
+        return self.cluster.ready_pods("test", "app=client", count=CLIENTS, patience_s=PATIENCE_S)
+
+    def left_overs(self) -> list[str]:
+        """Name everything of a run that is in the cluster."""
+        api = self.cluster.plane.api
+        kinds = (
+            "/api/v1/configmaps",
+            "/apis/batch/v1/jobs",
+            "/apis/coordination.k8s.io/v1/leases",
+            "/apis/networking.istio.io/v1/destinationrules",
+        )
+        return [
+            f"{kind.rpartition('/')[2]} {each['metadata']['name']}"
+            for kind in kinds
+            for each in api.list(kind, labelSelector="loadgen.dev/run")
+        ]
+
+    def command(self, folder: Path) -> Loadgen:
+        """Give the command as the runner's service account."""
+        return Loadgen(folder, {"KUBECONFIG": str(self.kubeconfig), "XDG_STATE_HOME": str(folder / "state")})
+
+    def scenario(self, folder: Path, *changes: tuple[str, str]) -> Path:
+        return variant(folder / "scenario.yaml", SCENARIOS / "connection-pool.yaml", ("count: 10", f"count: {CLIENTS}"), *changes)
+
+
+def make_tutorial(start_cluster: Callable[[Mapping[str, Program]], Cluster], *, toggle_in_base: bool = True) -> Tutorial:
+    """Start a cluster and make it the tutorial's."""
+    options = ["--replicas", str(CLIENTS), *(["--toggle-in-base"] if toggle_in_base else [])]
+    printed = subprocess.run(
+        [sys.executable, "-m", "loadgen", "manifests", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    objects: list[Json] = list(yaml.safe_load_all(printed))
+    images = {
+        container["image"]
+        for each in objects
+        if each["kind"] == "Deployment"
+        for container in each["spec"]["template"]["spec"]["containers"]
+    }
+    cluster = start_cluster(dict.fromkeys(images, partial(run_image, build_image())))
+    cluster.plane.api.apply(*objects)
+    cluster.ready_pods("base", count=1, patience_s=PATIENCE_S)
+    plane = cluster.plane
+    file = plane.folder / "loadgen-runner.kubeconfig"
+    token = plane.service_account_token("test", "loadgen-runner")
+    file.write_text(kubeconfig(plane.url, plane.authority, "loadgen-runner", token), encoding="utf-8")
+    tutorial = Tutorial(cluster, file)
+    try:
+        tutorial.clients()
+    except MeshError as error:
+        raise MeshError(f"{error.message}; {_last_words(cluster)}") from error
+    return tutorial
+
+
+def _last_words(cluster: Cluster) -> str:
+    return "; ".join(f"{pod.name}: {pod.log('client')[-500:]} {pod.log('istio-proxy')[-500:]}" for pod in cluster.pods("test"))
+
+
+def rule_as_written(rule: Json) -> Json:
+    """Give what the user wrote of a rule: all but what only the server changes."""
+    metadata = {key: value for key, value in rule["metadata"].items() if key not in {"resourceVersion", "generation", "managedFields"}}
+    return json.loads(json.dumps({**rule, "metadata": metadata}))  # type: ignore[no-any-return]
