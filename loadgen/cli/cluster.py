@@ -26,8 +26,9 @@ from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
 from loadgen.cluster.survey import SECRET, Survey, survey
 from loadgen.cluster.turn import turn
-from loadgen.errors import RefusedError
+from loadgen.errors import LoadgenError, RefusedError
 from loadgen.render.screen import Screen
+from loadgen.runner.convergence import CONVERGE_S
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
 
     from loadgen.cluster.toggle import RuleChange
     from loadgen.inputs import Plan
+    from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
     from loadgen.report import Report
     from loadgen.runner.window import Measured
     from loadgen.scenario import Scenario
 
-HOLD_S = 60
+HOLD_S = 20
 """A pod that hears nothing of its run for so long goes back to its own load."""
 SLACK_S = 120.0
 """How much longer than its phases a run may take before its change expires, besides what each phase needs to begin."""
 BEGIN_S = 30.0
+GONE_POLL_S = 0.1
 
 
 def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
@@ -95,7 +98,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
     )
     secret = await _secret(api, namespace)
     controls = [Control(api, namespace, name, run.id, secret) for name in found.pods]
-    snapshots, troubles = await roll_call(controls, plan.scenario)
+    snapshots, troubles = await roll_call(controls, plan.scenario, leased=found.change is not None)
     replace(found, obstacles=tuple(troubles)).check()
     sidecars = [snapshot["sidecar"] for snapshot in snapshots.values()]
     plan = _as_found(plan, len(controls), max(sidecar["workers"] for sidecar in sidecars))
@@ -109,10 +112,13 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
         interruption.ending = "ending in order: the rule is put back and the report is written; once more leaves at once, and the guard in the cluster puts it back"
         interruption.on_second = screen.close
         ready_s = since_process_start()
+        for load in loads:
+            if dead := snapshots[load.name]["run"]:
+                await load.evict(dead)
         screen.say(f"{len(loads)} load pods in {namespace} are ready, run {run.id}; first request after {ready_s:.2f} s")
         measured = await story.run()
         if found.change is not None:
-            await _restore(toggle, measured)
+            await _restore(toggle, mesh, mesh.wanted(plan.rules), measured)
 
     from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
@@ -178,10 +184,24 @@ async def _toggle(api: KubeApi, run: Run, found: Survey, plan: Plan, screen: Scr
         yield change
 
 
-async def _restore(change: RuleChange, measured: Measured) -> None:
+async def _restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarState, measured: Measured) -> None:
     """Put back what is left to be put back, and let the report say how that went."""
     undone = await change.restore()
-    measured.restored = undone.fate is not Fate.FAILED and measured.restored is not False
-    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}"
     if undone.fate is Fate.SUPERSEDED:
         measured.reasons.append(undone.sentence)
+    confirmed = measured.restored is not False or await _is_gone(mesh, ours)
+    measured.restored = undone.fate is not Fate.FAILED and confirmed
+    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if measured.restored is confirmed else undone.sentence
+
+
+async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:
+    """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs."""
+    left = [client for client in mesh.clients if client.name not in mesh.gone()]
+    with anyio.move_on_after(CONVERGE_S, shield=True):
+        while left:
+            with contextlib.suppress(LoadgenError):
+                if await left[-1].state() != ours:
+                    left.pop()
+                    continue
+            await anyio.sleep(GONE_POLL_S)
+    return not left

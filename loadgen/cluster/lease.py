@@ -7,6 +7,7 @@ over. A lease does not fence: each write has preconditions besides.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -218,9 +219,10 @@ class Lease:
             return
         if found is not None and Hold.of(found).holder == self.run.identity:
             self._lease = found
+        elif found is None:
+            self._lost = f"the lease of {self.run.host} was deleted by somebody else"
         else:
-            by = f" by {Hold.of(found).describe(api.server_time())}" if found else ""
-            self._lost = f"the lease of {self.run.host} was taken over{by}"
+            self._lost = f"the lease of {self.run.host} was taken over: {Hold.of(found).describe(api.server_time())}"
 
     async def release(self) -> None:
         """Delete the lease if it is still ours. ``keep`` must have ended."""
@@ -252,7 +254,7 @@ async def _take(api: KubeApi, path: str, run: Run, lasts_s: float, found: Json |
         "metadata": run.metadata(lease_name(run.host)),
         "spec": {
             "holderIdentity": run.identity,
-            "leaseDurationSeconds": max(1, round(lasts_s)),
+            "leaseDurationSeconds": max(1, math.ceil(lasts_s)),
             "acquireTime": now,
             "renewTime": now,
             "leaseTransitions": transitions,

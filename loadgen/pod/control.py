@@ -54,17 +54,20 @@ Json = dict[str, Any]
 ORDER_S = 15.0
 """No order takes longer: the longest wait that can be asked for is 10 s."""
 MAX_SECRET_BYTES = 4096
-CALLS = 32
+MAX_CALL_CHARACTERS = 200
+CALLS = 64
 """So many answers are kept for those who did not get them."""
+_FIRST_FAILURE = 500
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What a verb reads, and what it does."""
+    """What a verb's body is, and what it does. One that ``only_reads`` may be obeyed twice."""
 
     model: type[Model]
     do: Callable[[str, Any], Awaitable[Json]]
+    only_reads: bool = False
 
 
 class Control:
@@ -86,12 +89,12 @@ class Control:
             "abort": Verb(Nothing, partial(self._tell, "abort")),
             "hold": Verb(Nothing, partial(self._tell, "hold")),
             "release": Verb(Nothing, partial(self._tell, "release")),
-            "look": Verb(Nothing, self._look),
-            "done_since": Verb(DoneSince, self._done_since),
+            "look": Verb(Nothing, self._look, only_reads=True),
+            "done_since": Verb(DoneSince, self._done_since, only_reads=True),
             "edge": Verb(FindEdge, self._edge),
-            "counters": Verb(Nothing, self._counters),
-            "state": Verb(Nothing, self._state),
-            "converge": Verb(Converge, self._converge),
+            "counters": Verb(Nothing, self._counters, only_reads=True),
+            "state": Verb(Nothing, self._state, only_reads=True),
+            "converge": Verb(Converge, self._converge, only_reads=True),
         }
 
     async def answer(self, request: Request, verb: str) -> Reply:
@@ -104,8 +107,10 @@ class Control:
             return refusal(400, "the header x-loadgen-run must name the run: letters, digits, '.', '_' and '-', at most 80")
         if verb not in self._verbs:
             return refusal(404, f"there is no such verb; there are {', '.join(self._verbs)}")
-        call = request.headers.get("x-loadgen-call", "")[:200]
-        return await self._once((run, verb, call), request.body) if call else await self._obey(run, verb, request.body)
+        call = request.headers.get("x-loadgen-call", "")[:MAX_CALL_CHARACTERS]
+        if not call or self._verbs[verb].only_reads:
+            return await self._obey(run, verb, request.body)
+        return await self._once((run, verb, call), request.body)
 
     def _knows_secret(self, request: Request) -> bool:
         """Compare in constant time. The file is read each time: it may come later than the pod, and change."""
@@ -114,7 +119,7 @@ class Control:
         return bool(secret) and hmac.compare_digest(secret, given)
 
     async def _once(self, call: tuple[str, str, str], body: bytes) -> Reply:
-        """Obey, or give the answer of the first time."""
+        """Obey, or give the answer of the first time. What failed was not done, and may be tried again."""
         if call in self._calls:
             return await asyncio.shield(self._calls[call])
         answer = self._calls[call] = asyncio.get_running_loop().create_future()
@@ -125,6 +130,8 @@ class Control:
             reply = await self._obey(*call[:2], body)
         finally:
             answer.set_result(reply)
+            if reply.status >= _FIRST_FAILURE:
+                self._calls.pop(call, None)
         return reply
 
     async def _obey(self, run: str, name: str, body: bytes) -> Reply:

@@ -46,6 +46,16 @@ DRAIN_S = 5.0
 _REACHED_NOBODY = frozenset({Outcome.CONNECT, Outcome.TIMEOUT})
 
 
+class Prompt(Closed):
+    """A closed load whose first user does not wait for its turn: the pod is ready when the first request was answered."""
+
+    __slots__ = ()
+
+    def first(self, rng: random.Random) -> list[float]:
+        """Give one due time a user, the first one at once."""
+        return [0.0, *super().first(rng)[1:]]
+
+
 class HeldError(LoadgenError):
     """The pod belongs to another run, or to none; ``holder`` says to which."""
 
@@ -155,7 +165,7 @@ class Hammer:
         async with self._lock:
             if self.hold is None and self.load is None and not self.stopping:
                 self._address, self.trouble = address, ""
-                pacing = Closed(self._settings.users, self._settings.think)
+                pacing = Prompt(self._settings.users, self._settings.think)
                 self.load = self._make(self._settings.aim.path, pacing, "own", OWN_TIMEOUT_S, self._settings.users, OWN_LOAD)
                 self.load.start()
                 self._note_outcomes()

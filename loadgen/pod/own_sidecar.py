@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,11 @@ POLL_S = 0.005
 
 
 class OwnSidecar:
-    """The sidecar, and what it said last: ``state`` is ``live`` or why not, ``rule`` is in force (None without one), ``propagation_s`` is how long was waited for the last state that was wanted."""
+    """The sidecar, and what it said last.
+
+    ``state`` is ``live`` or why not, ``counts`` whether it keeps the counters of the target's cluster, ``rule`` the one in force (None without
+    one), ``propagation_s`` how long was waited for the last state that a run wanted.
+    """
 
     def __init__(self, admin: Admin) -> None:
         self.admin = admin
@@ -55,6 +60,8 @@ class OwnSidecar:
         self.state = LIVE
         if not self.counts:
             self.counts = await self.admin.keeps_counters()
+        with contextlib.suppress(MeshError):  # for people who watch; without the cluster, the requests show that there is none
+            await self._configured()
 
     async def _configured(self) -> SidecarState:
         """Read the configuration alone: the admin page with the live thresholds is long in a large mesh."""

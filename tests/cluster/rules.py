@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from loadgen.cluster.access import Access
 from loadgen.cluster.change import Change, Mode, plan_change
+from loadgen.cluster.journal import Journal, Record, State
+from loadgen.cluster.journal_file import JournalFile
+from loadgen.cluster.lease import Lease
 from loadgen.cluster.marks import Run, new_run_id, this_holder
 from loadgen.cluster.paths import rules
+from loadgen.cluster.toggle import RuleChange
+from loadgen.cluster.turn import turn
 from loadgen.document import parse_documents
 from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from loadgen.cluster.api import KubeApi
@@ -68,7 +77,7 @@ def wanted(base: str, text: str = SCENARIO) -> list[Rule]:
 
 
 def owners_rule(base: str, **metadata: Any) -> Object:
-    """A rule that somebody has for the service, with everything that must survive."""
+    """Give a rule that somebody has for the service, with everything that must survive."""
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
@@ -94,6 +103,30 @@ def owners_rule(base: str, **metadata: Any) -> Object:
 def new_run(api: KubeApi, base: str, home: str, *, run_id: str = "", lasts_s: float = 300.0) -> Run:
     moment = api.server_time()
     return Run(run_id or new_run_id(moment), this_holder(), host(base), home, moment + timedelta(seconds=lasts_s))
+
+
+@contextlib.asynccontextmanager
+async def taking_turn(api: KubeApi, base: str, home: str, mode: Mode, state: Path, **options: Any) -> AsyncIterator[RuleChange]:
+    """Take the turn to change the rule of a service, as a run does."""
+    change = await planned(api, base, home, mode)
+    run = new_run(api, base, home)
+    async with anyio.create_task_group() as tasks:
+        async with turn(api, run, change, tasks, version="v1", file=JournalFile(run.id, state), **options) as toggle:
+            yield toggle
+        tasks.cancel_scope.cancel()
+
+
+async def abandoned(
+    api: KubeApi, base: str, home: str, mode: Mode, state: Path, *, lasts_s: float = 300.0, lease_s: float = 1.0
+) -> RuleChange:
+    """Do what a run does until its change is in force, and no more; give what it would have gone on with."""
+    change = await planned(api, base, home, mode)
+    run = new_run(api, base, home, lasts_s=lasts_s)
+    lease = await Lease.acquire(api, run, lasts_s=lease_s)
+    record = Record(run, change.mode.value, State.INTENT, api.url, "v1")
+    toggle = RuleChange(api, lease, await Journal.begin(api, record, JournalFile(run.id, state)), change)
+    await toggle.apply()
+    return toggle
 
 
 async def planned(api: KubeApi, base: str, home: str, mode: Mode | None = None) -> Change:

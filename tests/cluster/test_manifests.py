@@ -262,7 +262,7 @@ def test_the_level_restricted_admits_every_pod_with_and_without_its_sidecar(
         ("containers/0/securityContext/capabilities/drop", []),
         ("containers/0/securityContext/capabilities/add", ["NET_ADMIN"]),
         ("hostNetwork", True),
-        ("volumes", [{"name": "host", "hostPath": {"path": "/"}}]),
+        ("volumes", [{"name": "control", "hostPath": {"path": "/"}}]),
     ],
 )
 def test_a_pod_that_may_more_is_refused_by_the_same_check(

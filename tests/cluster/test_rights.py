@@ -16,9 +16,10 @@ from loadgen.cluster.finding import Fate
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
-from loadgen.cluster.restore import restore
+from loadgen.cluster.restore import find_left_overs, restore
 from loadgen.cluster.survey import survey
 from loadgen.cluster.turn import turn
+from tests.cluster.controlplane.api import Api
 from tests.cluster.controlplane.plane import ROOT_NAMESPACE
 from tests.cluster.rules import access, host, new_run, owners_rule, planned
 from tests.cluster.site import Site, make_site
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from loadgen.cluster.turn import RuleChange
     from tests.cluster.controlplane.plane import ControlPlane
 
 Object = dict[str, Any]
@@ -128,7 +128,7 @@ class Accounts:
     def denied(self, account: str, rights: set[tuple[str, str, str, str]]) -> set[tuple[str, str, str, str]]:
         """Ask the server, as the account, and give those of the rights that it does not have."""
         found = set()
-        with self.site.plane.client("guest", self.token(account)) as client:
+        with Api(self.site.plane.url, self.site.plane.authority, self.token(account)) as client:
             for namespace, verb, resource, name in rights:
                 plain, _, group = resource.partition(".")
                 plural, _, sub = plain.partition("/")
@@ -141,3 +141,87 @@ class Accounts:
                 if not client.post(REVIEWS, review)["status"]["allowed"]:
                     found.add((namespace, verb, resource, name))
         return found
+
+
+@pytest.fixture
+def accounts(
+    control_plane: ControlPlane, make_namespace: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Accounts]:
+    """Make the objects of the manifests that say who may do what, with more options of the command."""
+
+    def make(*options: str) -> Accounts:
+        site = make_site(control_plane, make_namespace)
+        target = f"http://user.{site.base}:7000/"
+        assert exit_code_of(["manifests", "--namespace", site.clients, "--target", target, *options]) == 0
+        objects = list(yaml.safe_load_all(capsys.readouterr().out))
+        kinds = {"ServiceAccount", "Role", "RoleBinding", "Secret"}
+        root = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ROOT_NAMESPACE}}
+        control_plane.api.apply(root, *(each for each in objects if each["kind"] in kinds))
+        return Accounts(site, objects)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("account", "options", "wanted"),
+    [
+        ("loadgen-runner", [], RUNNER),
+        ("loadgen-runner", ["--toggle-in-base"], RUNNER | RUNNER_TOGGLES),
+        ("loadgen-guard", [], GUARD),
+        ("loadgen-guard", ["--toggle-in-base"], GUARD | GUARD_TOGGLES),
+        ("client", ["--toggle-in-base"], set()),
+    ],
+)
+def test_an_account_has_the_rights_that_it_needs_and_no_other(
+    account: str, options: list[str], wanted: set[str], accounts: Callable[..., Accounts]
+) -> None:
+    made = accounts(*options)
+    needed = made.spelt_out(wanted)
+    assert made.granted(account) == needed
+    assert made.denied(account, needed) == set()
+    others = made.spelt_out(NOBODYS | RUNNER | GUARD | RUNNER_TOGGLES | GUARD_TOGGLES)
+    others = {right for right in others - needed if (*right[:3], "") not in needed}
+    assert made.denied(account, others) == others
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, ["--toggle-in-base"]), (Mode.PATCH, ["--toggle-in-base"])])
+async def test_the_runner_can_do_all_that_a_run_asks_before_it_begins(
+    mode: Mode, options: list[str], accounts: Callable[..., Accounts], tmp_path: Path
+) -> None:
+    made = accounts(*options)
+    made.site.add_service()
+    for name in ("client-a", "client-b"):
+        made.site.add_pod(name)
+    if mode is not Mode.OWN:
+        made.site.plane.api.create(owners_rule(made.site.base))
+    async with made.api("loadgen-runner") as api:
+        found = await survey(api, made.site.plan(tmp_path), mode=mode, allow_managed=True)
+    assert (found.obstacles, found.found.notes) == ((), ())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("undoer", ["loadgen-runner", "loadgen-guard"])
+@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, ["--toggle-in-base"]), (Mode.PATCH, ["--toggle-in-base"])])
+async def test_the_runner_can_change_the_rule_and_either_account_can_undo_it(
+    undoer: str, mode: Mode, options: list[str], accounts: Callable[..., Accounts], tmp_path: Path
+) -> None:
+    made = accounts(*options)
+    home, base, plane = made.site.clients, made.site.base, made.site.plane
+    if mode is not Mode.OWN:
+        plane.api.create(owners_rule(base))
+    before = plane.api.list(rules("v1", base))
+    async with made.api("loadgen-runner") as api, made.api(undoer) as other, anyio.create_task_group() as tasks:
+        change = await planned(api, base, home, mode)
+        run = new_run(api, base, home)
+        guard = guard_job(run, "loadgen:test", lasts_s=60.0)
+        async with turn(api, run, change, tasks, version="v1", guard=guard) as toggle:
+            await toggle.apply()
+            (left,) = await find_left_overs(api, [home, base], folder=tmp_path)
+            undone = await restore(other, host(base), home, run_id=run.id, settle_s=0, folder=tmp_path)
+        tasks.cancel_scope.cancel()
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    assert [each["spec"] for each in plane.api.list(rules("v1", base))] == [each["spec"] for each in before]
+    assert {part.partition(" ")[0] for part in left.parts} == {"lease", "journal", "guard", "rule"}
+    places = [rules("v1", home), leases(home), config_maps(home), jobs(home)]
+    assert [each for path in places for each in plane.api.list(path) if "loadgen.dev/run" in each["metadata"].get("labels", {})] == []

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 import socket
 import sys
 from dataclasses import dataclass
@@ -348,3 +349,45 @@ async def test_the_process_serves_on_the_sockets_that_it_inherits(tmp_path: Path
         line.request("client-1")
         assert await line.read() == (200, b"Kevin")
         assert (await service.count())["requests"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_process_listens_where_it_is_told_and_a_signal_ends_it_at_once_with_0(number: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [each.getsockname()[1] for each in (one, other)]  # free now; who else takes one in the next tenths of a second is unlucky
+    options = ["--host", "127.0.0.1", "--port", str(ports[0]), "--control-port", str(ports[1])]
+    command = [sys.executable, "-m", "loadgen.mesh.user_service", *options, "--body", "Kevin", "--service-time-s", "0.001", "--exponential"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    async with contextlib.AsyncExitStack() as stack:
+        service = Running(("127.0.0.1", ports[0]), ("127.0.0.1", ports[1]), stack)
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                with contextlib.suppress(ConnectionError):
+                    line = await service.line()
+                    break
+                await asyncio.sleep(0.01)
+        line.request("client-1")
+        assert await line.read() == (200, b"Kevin")
+        assert (await service.count())["requests"] == 1
+        process.send_signal(number)
+        with anyio.fail_after(PATIENCE_S):
+            _, said = await process.communicate()
+        assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--port", "7000"],
+        ["--port", "7000", "--service-fd", "3", "--control-port", "7001"],
+        ["--service-fd", "3", "--control-port", "-1"],
+    ],
+)
+async def test_a_process_that_is_not_told_where_to_listen_says_what_is_missing(options: list[str]) -> None:
+    command = [sys.executable, "-m", "loadgen.mesh.user_service", *options, "--body", "Kevin", "--service-time-s", "0"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    with anyio.fail_after(PATIENCE_S):
+        _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"--port and --control-port" in said

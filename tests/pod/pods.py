@@ -12,14 +12,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from loadgen.document import parse_documents
 from loadgen.policy.rule import parse_rules
 from tests.story.command import SCENARIOS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import httpx
 
     from loadgen.mesh.local import Sidecar
     from loadgen.policy.rule import Rule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-
 from loadgen.outcome import Outcome
 from loadgen.pod.book import BOUNDS_S, MAX_PHASES, OTHER_PHASES, OWN_LOAD, Book, Distribution
 from loadgen.recorder import Histogram, Tally

@@ -12,12 +12,14 @@ import pytest
 
 from loadgen.engine.lanes import Lanes, Shot
 from loadgen.outcome import Expected, Outcome
-from loadgen.pacing import Closed
+from loadgen.pacing import Closed, Interval
 from loadgen.pod.book import OWN_LOAD, Book
 from loadgen.pod.load import PodLoad
 from loadgen.recorder import Tally, merged
 from tests.engine.driven_load import OK, REQUEST
 from tests.engine.scripted_server import forever, receive, send, serving, wait
+
+from .waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,8 +33,6 @@ USERS = 3
 @contextlib.asynccontextmanager
 async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncIterator[PodLoad]:
     """Run a load against a server that plays these steps for ever."""
-    from loadgen.pacing import Interval  # noqa: PLC0415
-
     async with serving([forever(*steps)]) as server, anyio.create_task_group() as tasks:  # type: ignore[arg-type]
         shot = Shot(server.address, REQUEST, Expected(200, b"Kevin"), 5.0)
         pacing = Closed(USERS, Interval(think_s))
@@ -46,11 +46,9 @@ async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncItera
             tasks.cancel_scope.cancel()
 
 
-async def until(load: PodLoad, count: int) -> None:
+async def until_ended(load: PodLoad, count: int) -> None:
     """Wait until so many requests have ended since the last edge."""
-    with anyio.fail_after(20):
-        while sum(load.sight.outcomes.values()) < count:
-            await asyncio.sleep(0.001)
+    await until(lambda: sum(load.sight.outcomes.values()) >= count)
 
 
 async def test_however_often_the_book_is_read_a_tally_runs_from_edge_to_edge() -> None:
@@ -59,7 +57,7 @@ async def test_however_often_the_book_is_read_a_tally_runs_from_edge_to_edge() -
         seen: list[Tally] = []
         for edge in range(1, 4):
             for reading in range(1, 5):
-                await until(load, reading * 20)
+                await until_ended(load, reading * 20)
                 await load.settle()
                 assert sum(load.sight.outcomes.values()) >= reading * 20, "what was entered is still seen"
                 assert (await load.snapshot()).requests >= reading * 20
@@ -79,7 +77,7 @@ async def test_however_often_the_book_is_read_a_tally_runs_from_edge_to_edge() -
 async def test_an_edge_that_is_not_there_changes_nothing() -> None:
     book = Book()
     async with loaded(book, receive, send(OVERFLOW)) as load:
-        await until(load, 20)
+        await until_ended(load, 20)
         assert await load.begin_tally(if_overflow=-1) is None
         await load.settle()
         assert await load.begin_tally(if_overflow=-1) is None
@@ -94,15 +92,13 @@ async def test_a_request_is_entered_under_the_phase_in_which_it_ended() -> None:
     book = Book()
     gate = asyncio.Event()
     async with loaded(book, receive, wait(gate), send(OK)) as load:
-        with anyio.fail_after(20):
-            while load.in_flight < USERS:
-                await asyncio.sleep(0.001)
+        await until(lambda: load.in_flight == USERS)
         await load.begin_phase("limited")
         gate.set()
-        await until(load, 10)
+        await until_ended(load, 10)
         await load.begin_phase("recovered")
         limited = book.phases["limited"][Outcome.OK].count
-        await until(load, 30)
+        await until_ended(load, 30)
         load.close()
         assert limited >= 10
         assert book.phases["limited"][Outcome.OK].count == limited
@@ -113,9 +109,7 @@ async def test_a_request_is_entered_under_the_phase_in_which_it_ended() -> None:
 async def test_closing_enters_the_rest_and_drops_what_is_in_flight() -> None:
     book = Book()
     async with loaded(book, receive, send(OK), receive, wait(asyncio.Event())) as load:
-        with anyio.fail_after(20):
-            while load.tally.requests < USERS or load.in_flight < USERS:
-                await asyncio.sleep(0.001)
+        await until(lambda: load.tally.requests == load.in_flight == USERS)
         load.close()
         load.close()
         assert book.outcomes[Outcome.OK] == USERS
@@ -125,5 +119,5 @@ async def test_closing_enters_the_rest_and_drops_what_is_in_flight() -> None:
 async def test_a_second_start_does_not_double_the_users() -> None:
     async with loaded(Book(), receive, send(OK), think_s=0.005) as load:
         load.start()
-        await until(load, 20)
+        await until_ended(load, 20)
         assert load.in_flight + len(load._due) == USERS

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from loadgen.pacing import Interval
 from loadgen.pod.orders import Converge, DoneSince, FindEdge, Nothing, OrderError, Phase, Take, UnreadableError, over_limits, read_order
 from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
+
+if TYPE_CHECKING:
+    from loadgen.schema import Model
 
 LOADS: list[dict[str, Any]] = [
     {"model": "closed", "users": 5},
@@ -28,8 +31,8 @@ def take(load: Any, **more: Any) -> Take:
 
 @pytest.mark.parametrize("written", LOADS)
 def test_a_load_means_the_same_as_it_is_written_in_a_scenario_and_as_it_is_dumped(written: dict[str, Any]) -> None:
-    model = {"closed": ClosedLoad, "open": OpenLoad, "burst": BurstLoad}[written["model"]]
-    wanted = model.model_validate(written)
+    models: dict[str, type[Model]] = {"closed": ClosedLoad, "open": OpenLoad, "burst": BurstLoad}
+    wanted = models[written["model"]].model_validate(written)
     assert take(written).load == wanted
     assert take(wanted.model_dump(mode="json")).load == wanted
 

@@ -84,9 +84,9 @@ async def test_the_snapshot_says_everything_that_a_runner_needs(pod: Pod, unlimi
     assert said["expect"] == {"status": 200, "body": "Kevin"}
     assert said["limits"] == {"users": 50, "rate": 500.0}
     assert said["cluster"] == unlimited.clients[0].admin.cluster
-    assert said["sidecar"] == {"version": unlimited.envoy_version, "state": "live"}
+    assert said["sidecar"] == {"version": unlimited.envoy_version, "workers": 1, "counts": True, "state": "live"}
     assert (said["run"], said["phase"], said["offset"], said["trouble"], said["stopping"]) == (None, None, None, "", False)
-    assert said["sample"] == {"status": 200, "body": "Kevin"}
+    assert (said["sample"]["outcome"], said["sample"]["status"], said["sample"]["body"]) == ("ok", 200, "Kevin")
     assert said["sight"]["pid"] == pod.process.pid
     assert Tally.from_snapshot(said["tally"]).requests <= sum(said["totals"].values()) <= said["sight"]["sent"]
     assert re.fullmatch(r"[0-9a-f]{16}", said["incarnation"])

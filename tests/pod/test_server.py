@@ -20,12 +20,13 @@ from loadgen.pod.exchange import Reply, Request, as_json, as_text
 from loadgen.pod.log import Log
 from loadgen.pod.server import MAX_CONNECTIONS, Server, listen
 
+from .waiting import PATIENCE_S, until
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-PATIENCE_S = 20.0
 GET = b"GET /healthz HTTP/1.1\r\nhost: pod\r\n\r\n"
 
 
@@ -203,8 +204,7 @@ async def test_what_comes_while_a_request_is_answered_is_not_served(tmp_path: Pa
     async with answering(tmp_path) as served:
         line = await served.line()
         line.write(b"GET /wait HTTP/1.1\r\n\r\n")
-        while not served.asked:
-            await asyncio.sleep(0.001)
+        await until(lambda: served.asked)
         line.write(GET)
         await asyncio.sleep(0.01)
         served.gate.set()
@@ -265,9 +265,7 @@ async def test_a_client_that_does_not_take_its_answer_loses_it_and_its_place(tmp
     async with answering(tmp_path) as served:
         line = await served.line()
         line.write(b"GET /large HTTP/1.1\r\n\r\n")
-        with anyio.fail_after(PATIENCE_S):
-            while not served.answered or served.server._connections:
-                await asyncio.sleep(0.01)
+        await until(lambda: served.answered and not served.server._connections)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await line.read()
         await line.close()
@@ -301,9 +299,7 @@ async def test_when_every_place_is_being_answered_the_next_one_is_told_so(tmp_pa
         lines = [await served.line() for _ in range(MAX_CONNECTIONS)]
         for line in lines:
             line.write(b"GET /wait HTTP/1.1\r\n\r\n")
-        with anyio.fail_after(PATIENCE_S):
-            while len(served.asked) < MAX_CONNECTIONS:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(served.asked) == MAX_CONNECTIONS)
         late = await served.line()
         assert (await late.read())[0] == 503
         assert await late.end() == b""
@@ -318,8 +314,7 @@ async def test_what_was_begun_is_done_to_its_end_whether_or_not_the_client_waits
     async with answering(tmp_path) as served:
         line = await served.line()
         line.write(b"GET /wait HTTP/1.1\r\n\r\n")
-        while not served.asked:
-            await asyncio.sleep(0.001)
+        await until(lambda: served.asked)
         line.writer.transport.abort()
         await asyncio.sleep(0.02)
         served.gate.set()

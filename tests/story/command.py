@@ -122,10 +122,12 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
     """Read the command's stderr until a line holds ``text``."""
     assert process.stderr is not None
+    said = []
     for line in process.stderr:
+        said.append(line)
         if text in line:
             return
-    raise AssertionError(f"the command ended without saying '{text}'")
+    raise AssertionError(f"the command ended without saying '{text}':\n{''.join(said)}")
 
 
 def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SIGINT) -> None:

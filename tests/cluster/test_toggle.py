@@ -1,0 +1,549 @@
+"""Is the change put in force and taken away, exactly, whatever others do to the same rules meanwhile? A real API server, real field managers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadgen.cluster import marks, toggle, undo
+from loadgen.cluster.api import KubeApi
+from loadgen.cluster.change import Mode
+from loadgen.cluster.failure import ApiError, LostError
+from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.guard import guard_job
+from loadgen.cluster.marks import overlay_name
+from loadgen.cluster.paths import config_maps, jobs, leases, rules
+from loadgen.cluster.toggle import ForeignEditError, RuleChange
+from loadgen.errors import ExitCode, MeshError, UnverifiedError
+from tests.cluster.moody import Moody, hangs, late, resets, says, swallows
+from tests.cluster.rules import LABELS, LIMITS, abandoned, access, host, new_run, owners_rule, taking_turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cluster.controlplane.plane import ControlPlane
+
+pytestmark = pytest.mark.anyio
+Object = dict[str, Any]
+MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A service's namespace, the clients', and two ways to the API server: ours, and that of everybody else."""
+
+    plane: ControlPlane
+    api: KubeApi
+    base: str
+    home: str
+    state: Path
+
+    @property
+    def owners(self) -> str:
+        return rules("v1", self.base, "owners")
+
+    @property
+    def own(self) -> str:
+        return rules("v1", self.base, "user")
+
+    @property
+    def overlay(self) -> str:
+        return rules("v1", self.home, overlay_name(host(self.base)))
+
+    def turn(self, mode: Mode, **options: Any) -> Any:
+        return taking_turn(self.api, self.base, self.home, mode, self.state, **options)
+
+    async def abandoned(self, mode: Mode, **options: Any) -> RuleChange:
+        return await abandoned(self.api, self.base, self.home, mode, self.state, **options)
+
+    def find(self, path: str) -> Any:
+        return self.plane.api.find(path)
+
+    def edit(self, path: str, change: Object, manager: str = "kubectl-edit") -> None:
+        self.plane.api.patch(path, change, MERGE, fieldManager=manager)
+
+    def assert_nothing_is_left(self) -> None:
+        for path in (leases(self.home), config_maps(self.home), jobs(self.home), rules("v1", self.home)):
+            assert self.plane.api.list(path, labelSelector=marks.RUN) == []
+        assert list(self.state.glob("*.json")) == []
+
+
+@pytest.fixture
+async def site(control_plane: ControlPlane, make_namespace: Callable[..., str], tmp_path: Path) -> AsyncIterator[Site]:
+    token = control_plane.users.token("admin")
+    async with KubeApi(lambda: access(control_plane.url, control_plane.authority, token)) as api:
+        yield Site(control_plane, api, make_namespace("base"), make_namespace("test"), tmp_path)
+
+
+@pytest.fixture
+def owners(site: Site) -> Object:
+    """The rule of the service's owner, as the server has it."""
+    return site.plane.api.create(owners_rule(site.base))
+
+
+def pool(rule: Object) -> Any:
+    return rule["spec"]["trafficPolicy"]["connectionPool"]
+
+
+# In force, and gone.
+
+
+async def test_a_rule_of_our_own_is_there_while_it_is_applied_with_marks_that_say_whose_it_is(site: Site) -> None:
+    async with site.turn(Mode.OWN) as change:
+        assert site.find(site.own) is None
+        await change.apply()
+        rule = site.find(site.own)
+        assert pool(rule) == LIMITS
+        run = change._run
+        assert rule["metadata"]["labels"] == {marks.MANAGED_BY: "loadgen", marks.RUN: run.id}
+        assert {marks.HOLDER, marks.HOST, marks.HOME, marks.EXPIRES_AT, marks.UNDO} == set(rule["metadata"]["annotations"])
+        assert [each["manager"] for each in rule["metadata"]["managedFields"]] == ["loadgen"]
+        assert "finalizers" not in rule["metadata"]
+        await change.check()
+        assert (await change.remove()).sentence == f"the rule {site.base}/user is gone"
+        assert site.find(site.own) is None
+        await change.apply()
+        assert pool(site.find(site.own)) == LIMITS
+    assert site.find(site.own) is None
+    site.assert_nothing_is_left()
+
+
+async def test_an_overlay_never_touches_the_rule_that_it_goes_over_and_belongs_to_the_guard(site: Site, owners: Object) -> None:
+    job = guard_job(new_run(site.api, site.base, site.home), "loadgen:1", lasts_s=60.0)
+    async with site.turn(Mode.OVERLAY, guard=job) as change:
+        await change.apply()
+        rule = site.find(site.overlay)
+        assert pool(rule) == LIMITS
+        assert rule["spec"]["workloadSelector"] == {"matchLabels": LABELS}
+        assert rule["spec"]["trafficPolicy"]["tls"] == owners["spec"]["trafficPolicy"]["tls"]
+        assert [(each["kind"], each["name"]) for each in rule["metadata"]["ownerReferences"]] == [("Job", job["metadata"]["name"])]
+        assert site.find(site.owners) == owners
+        await change.check()
+    assert site.find(site.overlay) is None
+    assert site.find(site.owners) == owners
+    site.assert_nothing_is_left()
+
+
+async def test_a_rule_that_was_patched_is_afterwards_what_it_was_down_to_who_manages_which_field(site: Site, owners: Object) -> None:
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        rule = site.find(site.owners)
+        assert pool(rule) == LIMITS
+        assert {**rule["spec"], "trafficPolicy": {**rule["spec"]["trafficPolicy"], "connectionPool": pool(owners)}} == owners["spec"]
+        assert rule["metadata"]["labels"] == owners["metadata"]["labels"]
+        assert rule["metadata"]["annotations"].items() >= owners["metadata"]["annotations"].items()
+        assert rule["metadata"]["annotations"][marks.RUN] == change._run.id
+        await change.check()
+        undone = await change.remove()
+        assert undone.sentence == f"the rule {site.base}/owners is exactly as it was before"
+        await change.apply()
+        assert pool(site.find(site.owners)) == LIMITS
+    now = site.find(site.owners)
+    assert json.dumps(users_part(now)) == json.dumps(users_part(owners))
+    assert now["metadata"]["managedFields"] == owners["metadata"]["managedFields"]
+    site.assert_nothing_is_left()
+
+
+async def test_after_a_patch_the_owners_next_apply_meets_no_conflict(site: Site) -> None:
+    rule = owners_rule(site.base)
+    site.plane.api.patch(site.owners, rule, APPLY, fieldManager="gitops")
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+    rule["spec"]["trafficPolicy"]["connectionPool"] = {"tcp": {"maxConnections": 50}}
+    site.plane.api.patch(site.owners, rule, APPLY, fieldManager="gitops")  # without force
+    assert pool(site.find(site.owners)) == {"tcp": {"maxConnections": 50}}
+
+
+@pytest.mark.parametrize("policy", [None, {"tls": {"mode": "ISTIO_MUTUAL"}}])
+async def test_a_rule_without_a_pool_or_without_a_policy_has_none_afterwards(policy: Object | None, site: Site) -> None:
+    rule = owners_rule(site.base)
+    del rule["metadata"]["annotations"], rule["metadata"]["labels"]
+    rule["spec"] = {"host": host(site.base), **({"trafficPolicy": policy} if policy else {})}
+    before = site.plane.api.create(rule)
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        assert pool(site.find(site.owners)) == LIMITS
+    now = site.find(site.owners)
+    assert now["spec"] == before["spec"]
+    assert now["metadata"]["managedFields"] == before["metadata"]["managedFields"]
+    assert "annotations" not in now["metadata"]
+
+
+# Others change the same rule meanwhile: it is never overwritten, and it is said who and what.
+
+Edit = Callable[[Site, Object], None]
+
+
+def _writes_our_field(site: Site, _owners: Object) -> None:
+    site.edit(site.owners, {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 77}}}}})
+
+
+def _adds_a_field_to_our_pool(site: Site, _owners: Object) -> None:
+    site.edit(site.owners, {"spec": {"trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 55}}}}})
+
+
+def _writes_another_field(site: Site, _owners: Object) -> None:
+    site.edit(
+        site.owners, {"spec": {"trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": 9}}}, "metadata": {"labels": {"new": "x"}}}
+    )
+
+
+def _puts_everything_back(site: Site, _owners: Object) -> None:
+    site.plane.api.patch(site.owners, owners_rule(site.base), APPLY, fieldManager="gitops", force="true")
+    unwanted = {"http2MaxRequests": None, "maxRequestsPerConnection": None}
+    site.edit(site.owners, {"spec": {"trafficPolicy": {"connectionPool": {"http": unwanted}}}}, "gitops")
+
+
+def _takes_our_marks_off(site: Site, _owners: Object) -> None:
+    site.edit(site.owners, {"metadata": {"annotations": {marks.RUN: None, marks.UNDO: None}}})
+
+
+def _takes_our_limits_over(site: Site, _owners: Object) -> None:
+    _takes_our_marks_off(site, _owners)
+    mine = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "owners", "namespace": site.base}}
+    site.plane.api.patch(
+        site.owners, {**mine, "spec": {"trafficPolicy": {"connectionPool": LIMITS}}}, APPLY, fieldManager="gitops", force="true"
+    )
+
+
+def _deletes_it(site: Site, _owners: Object) -> None:
+    site.plane.api.delete(site.owners)
+
+
+def _makes_it_again(site: Site, _owners: Object) -> None:
+    dump = site.find(site.owners)
+    site.plane.api.delete(site.owners)
+    kept = {key: dump["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    site.plane.api.create({**dump, "metadata": kept})
+
+
+OWNERS_POOL = {"tcp": {"maxConnections": 100, "connectTimeout": "1.5s"}, "http": {"http1MaxPendingRequests": 10}}
+EDITS: list[tuple[Edit, Fate, Object | None, str]] = [
+    (
+        _writes_our_field,
+        Fate.SUPERSEDED,
+        {"tcp": OWNERS_POOL["tcp"], "http": {"http1MaxPendingRequests": 10, "http2MaxRequests": 77}},
+        "kubectl-edit (Update at .*) changed the rule .*: spec.trafficPolicy.connectionPool.http.http2MaxRequests from 1 to 77",
+    ),
+    (
+        _adds_a_field_to_our_pool,
+        Fate.SUPERSEDED,
+        {"tcp": {"maxConnections": 55}, "http": {"http1MaxPendingRequests": 10}},
+        "kubectl-edit .*: spec.trafficPolicy.connectionPool.tcp from nothing to",
+    ),
+    (_writes_another_field, Fate.VERIFIED, OWNERS_POOL, "has nothing of the run in it; what kubectl-edit .* changed meanwhile was left"),
+    (_puts_everything_back, Fate.VERIFIED, OWNERS_POOL, "is exactly as it was before"),
+    (_takes_our_marks_off, Fate.VERIFIED, OWNERS_POOL, "is exactly as it was before"),
+    (_takes_our_limits_over, Fate.VERIFIED, LIMITS, "what gitops .* changed meanwhile was left"),
+    (_deletes_it, Fate.SUPERSEDED, None, "was deleted by somebody else; it is not made again"),
+    (_makes_it_again, Fate.SUPERSEDED, LIMITS, "was deleted and made again by .* with the limits of the run in it; it was left as it is"),
+]
+
+
+@pytest.mark.parametrize(("edit", "fate", "then", "says"), EDITS, ids=[each[0].__name__.strip("_") for each in EDITS])
+async def test_what_somebody_else_wrote_into_a_patched_rule_stays_and_the_rest_is_put_back(
+    edit: Edit, fate: Fate, then: Object | None, says: str, site: Site, owners: Object
+) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    edit(site, owners)
+    undone = await change.restore()
+    assert undone.fate is fate, undone.sentence
+    assert _matches(says, undone.sentence), undone.sentence
+    now = site.find(site.owners)
+    assert (pool(now) if now else None) == then
+    if now:
+        assert not [key for key in now["metadata"].get("annotations", {}) if key.startswith(marks.DOMAIN)]
+        assert not any(each["manager"] == "loadgen" for each in now["metadata"]["managedFields"]) or edit is _makes_it_again
+    assert (await change.restore()).fate is not Fate.FAILED
+    assert site.find(site.owners) == now
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Match in order all the parts between ``.*``, which are no patterns themselves."""
+    place = 0
+    for part in pattern.split(".*"):
+        place = text.find(part, place)
+        if place < 0:
+            return False
+    return True
+
+
+def _edits_the_spec(site: Site) -> None:
+    site.edit(site.own, {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 50}}}}})
+
+
+def _adds_a_label(site: Site) -> None:
+    site.edit(site.own, {"metadata": {"labels": {"mine": "too"}}})
+
+
+def _takes_the_label_off(site: Site) -> None:
+    site.edit(site.own, {"metadata": {"labels": {marks.RUN: None}, "annotations": {marks.RUN: None}}})
+
+
+def _deletes_ours(site: Site) -> None:
+    site.plane.api.delete(site.own)
+
+
+def _replaces_ours(site: Site) -> None:
+    site.plane.api.delete(site.own)
+    site.plane.api.create({**owners_rule(site.base), "metadata": {"name": "user", "namespace": site.base}})
+
+
+def _makes_ours_again(site: Site) -> None:
+    dump = site.find(site.own)
+    site.plane.api.delete(site.own)
+    site.plane.api.create({**dump, "metadata": {key: dump["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}})
+
+
+EDITS_OF_OURS: list[tuple[Callable[[Site], None], Fate, bool, str]] = [
+    (_edits_the_spec, Fate.SUPERSEDED, True, "kubectl-edit .* http2MaxRequests from 1 to 50; it was left as it is"),
+    (_adds_a_label, Fate.VERIFIED, False, "is gone"),
+    (_takes_the_label_off, Fate.SUPERSEDED, True, "was left as it is: kubectl-edit .* took the marks of the run off it"),
+    (_deletes_ours, Fate.VERIFIED, False, "is gone"),
+    (_replaces_ours, Fate.VERIFIED, True, "is gone; there is another one of that name now, made by test"),
+    (_makes_ours_again, Fate.SUPERSEDED, True, "was deleted and made again by test .*; it was left as it is"),
+]
+
+
+@pytest.mark.parametrize(("edit", "fate", "stays", "says"), EDITS_OF_OURS, ids=[each[0].__name__.strip("_") for each in EDITS_OF_OURS])
+async def test_a_rule_that_we_made_goes_only_if_it_still_is_what_we_made(
+    edit: Callable[[Site], None], fate: Fate, stays: bool, says: str, site: Site
+) -> None:
+    change = await site.abandoned(Mode.OWN)
+    edit(site)
+    edited = site.find(site.own)
+    undone = await change.restore()
+    assert undone.fate is fate, undone.sentence
+    assert _matches(says, undone.sentence), undone.sentence
+    now = site.find(site.own)
+    assert (now is not None) is stays
+    if now:
+        assert now["spec"] == edited["spec"]
+        assert marks.RUN not in now["metadata"].get("labels", {})  # nothing of ours will delete it later
+
+
+async def test_an_overlay_that_somebody_took_over_no_longer_goes_with_the_guard(site: Site, owners: Object) -> None:
+    job = guard_job(new_run(site.api, site.base, site.home), "loadgen:1", lasts_s=60.0)
+    async with site.turn(Mode.OVERLAY, guard=job) as change:
+        await change.apply()
+        site.edit(site.overlay, {"spec": {"trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}}})
+    now = site.find(site.overlay)
+    assert now["metadata"].get("ownerReferences", []) == []
+    assert now["spec"]["trafficPolicy"]["connectionPool"]["tcp"] == {"maxConnections": 1}
+
+
+async def test_a_rule_that_something_else_holds_back_from_deletion_is_said_to_be_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "DELETION_S", 0.5)
+    with pytest.raises(UnverifiedError, match="is being deleted, but example.com/audit holds it") as caught:
+        async with site.turn(Mode.OWN) as change:
+            await change.apply()
+            site.edit(site.own, {"metadata": {"finalizers": ["example.com/audit"]}})
+    assert caught.value.exit_code is ExitCode.RESTORE_FAILED
+    assert f"kubectl delete destinationrules.networking.istio.io user -n {site.base}" in caught.value.message
+    assert site.plane.api.list(config_maps(site.home), labelSelector=marks.RUN)  # for whoever restores later
+    site.edit(site.own, {"metadata": {"finalizers": None}})
+
+
+# What is noticed during the run.
+
+
+async def test_the_run_is_told_who_changed_the_rule_and_what(site: Site, owners: Object) -> None:
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        site.edit(site.owners, {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 9}}}}}, "argocd-controller")
+        with pytest.raises(ForeignEditError) as caught:
+            await change.check()
+    assert _matches(
+        f"argocd-controller (Update at .*) changed the rule {site.base}/owners: spec.trafficPolicy.connectionPool.http.http2MaxRequests from 1 to 9",
+        caught.value.message,
+    )
+    assert caught.value.exit_code is ExitCode.INVALID
+
+
+async def test_the_run_is_told_that_its_rule_is_gone_or_another(site: Site) -> None:
+    async with site.turn(Mode.OWN) as change:
+        await change.apply()
+        site.plane.api.delete(site.own)
+        with pytest.raises(ForeignEditError, match="was deleted by somebody else"):
+            await change.check()
+        _replaces_ours(site)
+        with pytest.raises(ForeignEditError, match="was deleted and made again by test"):
+            await change.check()
+
+
+@pytest.mark.parametrize("mode", [Mode.OVERLAY, Mode.PATCH])
+async def test_the_run_is_told_that_what_it_copied_or_will_change_is_no_longer_so(mode: Mode, site: Site, owners: Object) -> None:
+    async with site.turn(mode) as change:
+        await change.check()
+        site.edit(site.owners, {"spec": {"trafficPolicy": {"tls": {"mode": "DISABLE"}}}})
+        with pytest.raises(ForeignEditError, match=r"owners was changed by kubectl-edit \(Update at"):
+            await change.check()
+
+
+async def test_a_rule_that_changed_since_the_plan_is_not_touched(site: Site, owners: Object) -> None:
+    async with site.turn(Mode.PATCH) as change:
+        site.edit(site.owners, {"spec": {"exportTo": ["."]}})
+        edited = site.find(site.owners)
+        with pytest.raises(ForeignEditError, match="was changed by kubectl-edit .* after it was looked at"):
+            await change.apply()
+    assert site.find(site.owners) == edited
+    site.assert_nothing_is_left()
+
+
+async def test_a_rule_that_changed_while_ours_was_away_is_not_touched_again(site: Site, owners: Object) -> None:
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        await change.remove()
+        site.edit(site.owners, {"spec": {"trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 5}}}}})
+        edited = site.find(site.owners)
+        with pytest.raises(ForeignEditError):
+            await change.apply()
+    assert site.find(site.owners) == edited
+
+
+async def test_a_rule_that_appeared_since_the_plan_is_not_touched(site: Site) -> None:
+    async with site.turn(Mode.OWN) as change:
+        theirs = site.plane.api.create({**owners_rule(site.base), "metadata": {"name": "user", "namespace": site.base}})
+        with pytest.raises(ForeignEditError, match=f"there is a rule {site.base}/user now, made by test"):
+            await change.apply()
+    assert site.find(site.own) == theirs
+
+
+# The server's moods at the moments that count.
+
+
+@pytest.fixture
+async def moody(control_plane: ControlPlane) -> AsyncIterator[Moody]:
+    async with Moody.serving(control_plane.url, control_plane.authority) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def shaky(site: Site, moody: Moody) -> AsyncIterator[Site]:
+    """The same place, seen through a proxy with moods."""
+    token = site.plane.users.token("admin")
+    async with KubeApi(lambda: access(moody.url, "", token), try_s=0.5) as api:
+        yield Site(site.plane, api, site.base, site.home, site.state)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    "mood", [swallows, resets, hangs, says(429, "later", retry_after="1"), says(500, "etcd"), says(401, "Unauthorized")]
+)
+async def test_the_whole_story_survives_a_mood_at_every_write(mode: Mode, mood: Any, shaky: Site, moody: Moody) -> None:
+    before = None
+    if mode is not Mode.OWN:
+        before = shaky.plane.api.create(owners_rule(shaky.base))
+    for method, times in (("POST", 4), ("PUT", 3), ("PATCH", 3), ("DELETE", 2)):
+        for _ in range(times):
+            moody.play(method, "", mood)
+            moody.play(method, "", _well)
+    async with shaky.turn(mode) as change:
+        await change.apply()
+        await change.remove()
+        await change.apply()
+        await change.check()
+    now = shaky.find(shaky.owners)
+    assert (users_part(now) if now else None) == (users_part(before) if before else None)
+    assert shaky.find(shaky.own) is None
+    shaky.assert_nothing_is_left()
+
+
+async def _well(exchange: Any) -> None:
+    response = await exchange.forward()
+    await exchange.answer(response.status_code, dict(response.headers), response.content)
+
+
+async def test_a_rule_that_is_made_late_though_the_run_had_given_up_is_found_and_removed(
+    shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toggle, "APPLY_S", 1.0)
+    monkeypatch.setattr(toggle, "SETTLE_S", 3.0)
+    async with shaky.turn(Mode.OWN) as change:
+        moody.play("POST", "destinationrules", late(2.0))
+        moody.play("GET", "destinationrules/user", _well)
+        moody.play("GET", "destinationrules/user", resets, times=3)
+        with pytest.raises(LostError) as caught:
+            await change.apply()
+        assert caught.value.exit_code is ExitCode.INVALID
+        assert shaky.find(shaky.own) is None
+        undone = await change.restore()
+        assert undone.fate is Fate.VERIFIED
+        assert moody.count("DELETE", "destinationrules/user") == 1
+    assert shaky.find(shaky.own) is None
+    shaky.assert_nothing_is_left()
+
+
+async def test_a_server_that_refuses_the_rule_is_quoted_and_nothing_is_left(site: Site) -> None:
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": f"no-rules-{site.base}"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": ["networking.istio.io"],
+                        "apiVersions": ["*"],
+                        "operations": ["CREATE"],
+                        "resources": ["destinationrules"],
+                    }
+                ]
+            },
+            "validations": [{"expression": "false", "message": "the platform team says no"}],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": f"no-rules-{site.base}"},
+        "spec": {
+            "policyName": f"no-rules-{site.base}",
+            "validationActions": ["Deny"],
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": site.base}}},
+        },
+    }
+    group = "/apis/admissionregistration.k8s.io/v1"
+    site.plane.api.post(f"{group}/validatingadmissionpolicies", policy)
+    site.plane.api.post(f"{group}/validatingadmissionpolicybindings", binding)
+    try:
+        with pytest.raises(ApiError, match="the platform team says no") as caught:
+            async with site.turn(Mode.OWN) as change:
+                for _ in range(100):  # until the policy is in force
+                    await change.apply()
+                    await change.remove()
+    finally:
+        site.plane.api.delete(f"{group}/validatingadmissionpolicybindings/no-rules-{site.base}")
+        site.plane.api.delete(f"{group}/validatingadmissionpolicies/no-rules-{site.base}")
+    assert caught.value.status == 422
+    site.assert_nothing_is_left()
+
+
+async def test_a_run_whose_journal_was_taken_away_puts_nothing_in_force(site: Site) -> None:
+    async with site.turn(Mode.OWN) as change:
+        for each in site.plane.api.list(config_maps(site.home), labelSelector=marks.RUN):
+            site.plane.api.delete(config_maps(site.home, each["metadata"]["name"]))
+        with pytest.raises(MeshError, match="the journal of .* was changed or removed by somebody else"):
+            await change.apply()
+        assert site.find(site.own) is None
+    site.plane.api.delete(leases(site.home))
+
+
+async def test_an_exception_in_the_run_does_not_hide_that_everything_was_put_back(site: Site, owners: Object) -> None:
+    class BugError(Exception):
+        pass
+
+    async def tell() -> None:
+        async with site.turn(Mode.PATCH) as change:
+            await change.apply()
+            raise BugError
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await tell()
+    assert caught.group_contains(BugError)
+    assert users_part(site.find(site.owners)) == users_part(owners)
+    site.assert_nothing_is_left()
