@@ -1,6 +1,7 @@
 # make run    from a fresh clone to a verdict
 # make bench  the hammer against other load tools
 # make test   everything that guards the project: format, lint, types, import contracts, tests
+# make controlplane   the API server and istiod that the cluster's tests run against; built once, from Go modules
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV ?= .venv
@@ -11,10 +12,10 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help run test format lint types imports tests ledgers bench lock clean
+.PHONY: help run test format lint types imports tests controlplane ledgers bench lock clean
 
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: $(VENV)/.run  ## run the tutorial's scenario (or SCENARIO=…) to a verdict
 	@$(BIN)/loadgen run $(SCENARIO)
@@ -31,8 +32,11 @@ types: $(VENV)/.dev  ## types, strict
 imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.dev  ## the tests alone
+tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
 	$(BIN)/python -m pytest
+
+controlplane: $(VENV)/.dev  ## build what the tests of the cluster run against (root, Go, Debian; 15 minutes the first time)
+	$(BIN)/python -m tests.cluster.controlplane.binaries
 
 format: $(VENV)/.dev  ## rewrite the code as the formatter wants it
 	$(BIN)/ruff format .

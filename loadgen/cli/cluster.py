@@ -189,9 +189,10 @@ async def _restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarState, me
     undone = await change.restore()
     if undone.fate is Fate.SUPERSEDED:
         measured.reasons.append(undone.sentence)
-    confirmed = measured.restored is not False or await _is_gone(mesh, ours)
-    measured.restored = undone.fate is not Fate.FAILED and confirmed
-    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if measured.restored is confirmed else undone.sentence
+    seen = measured.restored is not False
+    gone = seen or await _is_gone(mesh, ours)
+    measured.restored = gone and undone.fate is not Fate.FAILED
+    measured.restore_detail = undone.sentence if gone and not seen else f"{measured.restore_detail}; {undone.sentence}"
 
 
 async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ def _changed(entry: Entry, run: Run, now: Json | None) -> Finding:
     spec = now.get("spec") or {}
     still_ours = bool(entry.uid) and same(_at(spec, _POOL[1:]), _at(entry.written, _POOL[1:])) and owns_alone(now, _POOL)
     if not is_marked and not still_ours:
-        return _untouched(entry, now, image)
+        return replace(_untouched(entry, now, image), patch=_remains(run, now))
     then = merge(entry.before, entry.written, spec)
     patch = (*operations(spec, then, ("spec",)), *_disowned(run, now))
     edits = list(foreign(entry.before, entry.written, spec))
@@ -141,6 +141,12 @@ def _untouched(entry: Entry, now: Json, image: Json | None) -> Finding:
         return Finding(Fate.VERIFIED, f"the rule {entry.key} is exactly as it was before")
     who = who_changed(now, image)
     return Finding(Fate.VERIFIED, f"the rule {entry.key} has nothing of the run in it; what {who} changed meanwhile was left as it is")
+
+
+def _remains(run: Run, now: Json) -> tuple[Json, ...]:
+    """Clear away what somebody left of our marks."""
+    is_about_us = (annotation(now, marks.HOST), annotation(now, marks.HOME)) == (run.host, run.namespace)
+    return _disowned(run, now) if is_about_us and run_of(now) == "" else ()
 
 
 def users_part(rule: Json) -> Json:

@@ -61,9 +61,12 @@ def only_ours(thing: Json) -> bool:
 
 
 def owns_alone(thing: Json, path: Path) -> bool:
-    """Tell whether all that stands under a path was written by us, and by nobody else."""
-    owners = {entry.get("manager") for entry in _entries(thing) if _owns_leaf(entry, path)}
-    return owners == {FIELD_MANAGER}
+    """Tell whether every value under a path was written by us, and by nobody else."""
+    value: Any = thing
+    for step in path:
+        value = value.get(step) if isinstance(value, dict) else None
+    owners = [{entry.get("manager") for entry in _entries(thing) if _owns(entry, leaf)} for leaf in _leaves(value, path)]
+    return value is not None and all(each == {FIELD_MANAGER} for each in owners)
 
 
 def without_us(thing: Json) -> list[Json]:
@@ -76,28 +79,20 @@ def _entries(thing: Json) -> list[Json]:
 
 
 def _stamp(entry: Json) -> tuple[Any, ...]:
-    return entry.get("manager"), entry.get("operation"), entry.get("time"), str(entry.get("fieldsV1"))
+    """Tell writings apart. A manager that only lost fields to others did not write."""
+    return entry.get("manager"), entry.get("operation"), entry.get("time")
 
 
 def _owns(entry: Json, path: Path) -> bool:
-    return _below(entry, path) is not None
-
-
-def _owns_leaf(entry: Json, path: Path) -> bool:
-    fields = _below(entry, path)
-    return fields is not None and any(_leaves(fields))
-
-
-def _below(entry: Json, path: Path) -> Json | None:
     fields: Any = entry.get("fieldsV1")
     for step in path:
         fields = fields.get(f"f:{step}") if isinstance(fields, dict) else None
-    return fields if isinstance(fields, dict) else None
+    return isinstance(fields, dict)
 
 
-def _leaves(fields: Json) -> Iterator[bool]:
-    if not fields:
-        yield True
-    for key, inner in fields.items():
-        if key != ".":
-            yield from _leaves(inner)
+def _leaves(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path

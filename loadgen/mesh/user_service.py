@@ -237,7 +237,7 @@ def _options() -> argparse.Namespace:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         sys.exit(f"port {port} of {host} cannot be listened at: {error}")
 
 

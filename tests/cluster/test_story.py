@@ -56,7 +56,7 @@ def test_the_tutorial_ends_enforced_and_valid_with_a_ledger_of_0_and_the_rule_go
     assert {client["name"] for client in limited["clients"]} == {pod.name for pod in tutorial.clients()}
     for client in limited["clients"]:
         assert client["effective"]["max_requests"] == 1
-        assert client["service"]["peak_in_flight"] <= 2  # a sidecar has two workers here
+        assert client["service"]["peak_in_flight"] == 1
         assert 0 < client["convergence_s"] < 10
 
 

@@ -381,7 +381,7 @@ async def test_the_process_listens_where_it_is_told_and_a_signal_ends_it_at_once
         [],
         ["--port", "7000"],
         ["--port", "7000", "--service-fd", "3", "--control-port", "7001"],
-        ["--service-fd", "3", "--control-port", "-1"],
+        ["--control-port", "7001"],
     ],
 )
 async def test_a_process_that_is_not_told_where_to_listen_says_what_is_missing(options: list[str]) -> None:

@@ -113,9 +113,8 @@ async def test_a_phase_from_edge_to_edge_has_a_ledger_without_a_difference(pod: 
 async def test_who_does_not_know_the_secret_learns_nothing(pod: Pod, tmp_path: Path) -> None:
     for verb in [*VERBS, "nonsense", ""]:
         for secret in ["", "wrong", SECRET[:-1], f"{SECRET}x", "\xe9"]:
-            response = await pod.client.post(
-                f"/control/{verb}", headers={"x-loadgen-secret": secret.encode("latin-1"), "x-loadgen-run": RUN}
-            )
+            headers = {b"x-loadgen-secret": secret.encode("latin-1"), b"x-loadgen-run": RUN.encode()}
+            response = await pod.client.post(f"/control/{verb}", headers=headers)
             assert response.status_code == 403, (verb, secret)
     assert (await pod.client.post("/control/state")).status_code == 403
     await pod.until_logged("without the right secret")

@@ -1,0 +1,403 @@
+"""Does ``restore`` find and undo what a dead run left, from whatever is left of its journal, and leave a living one alone?"""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from loadgen.cluster import marks
+from loadgen.cluster.api import KubeApi
+from loadgen.cluster.change import Mode
+from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.journal import Entry, Journal, JournalError, Record, State, record_of
+from loadgen.cluster.journal_file import JournalFile, left_behind, state_folder
+from loadgen.cluster.lease import HeldError, Lease
+from loadgen.cluster.marks import journal_name, lease_name, overlay_name
+from loadgen.cluster.paths import config_maps, leases, rules
+from loadgen.cluster.restore import find_left_overs, restore
+from loadgen.errors import ExitCode, MeshError, RefusedError
+from tests.cluster.moody import Moody, says
+from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from loadgen.cluster.toggle import RuleChange
+    from loadgen.cluster.undo import Undone
+    from tests.cluster.controlplane.plane import ControlPlane
+
+pytestmark = pytest.mark.anyio
+Object = dict[str, Any]
+QUICK: dict[str, Any] = {"lease_s": 1.0, "settle_s": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A service's namespace and the clients', with a rule of the owner's; ``before`` is how it was."""
+
+    plane: ControlPlane
+    api: KubeApi
+    base: str
+    home: str
+    state: Path
+    before: Object
+
+    async def abandoned(self, mode: Mode, **options: Any) -> RuleChange:
+        if mode is Mode.OWN:
+            self.plane.api.delete(self.owners)
+        return await abandoned(self.api, self.base, self.home, mode, self.state, **options)
+
+    async def restore(self, **options: Any) -> Undone:
+        return await restore(self.api, host(self.base), self.home, folder=self.state, **{**QUICK, **options})
+
+    @property
+    def owners(self) -> str:
+        return rules("v1", self.base, "owners")
+
+    @property
+    def journal(self) -> str:
+        return config_maps(self.home, journal_name(host(self.base)))
+
+    @property
+    def lease(self) -> str:
+        return leases(self.home, lease_name(host(self.base)))
+
+    def find(self, path: str) -> Any:
+        return self.plane.api.find(path)
+
+    def assert_restored(self, mode: Mode) -> None:
+        now = self.find(self.owners)
+        if mode is Mode.OWN:
+            assert now is None
+        else:
+            assert json.dumps(users_part(now)) == json.dumps(users_part(self.before))
+        assert self.find(rules("v1", self.base, "user")) is None
+        assert self.find(rules("v1", self.home, overlay_name(host(self.base)))) is None
+        assert self.find(self.journal) is None
+        assert self.find(self.lease) is None
+        assert not list(self.state.glob("*.json"))
+
+
+@pytest.fixture
+async def site(control_plane: ControlPlane, make_namespace: Callable[..., str], tmp_path: Path) -> AsyncIterator[Site]:
+    token = control_plane.users.token("admin")
+    base, home = make_namespace("base"), make_namespace("test")
+    before = control_plane.api.create(owners_rule(base))
+    async with KubeApi(lambda: access(control_plane.url, control_plane.authority, token)) as api:
+        yield Site(control_plane, api, base, home, tmp_path, before)
+
+
+modes = pytest.mark.parametrize("mode", list(Mode))
+
+
+async def test_where_nothing_was_left_nothing_is_done(site: Site) -> None:
+    undone = await site.restore()
+    assert undone.fate is Fate.VERIFIED
+    assert undone.sentence == f"nothing was left of the rules of {host(site.base)}"
+    assert site.find(site.owners) == site.before
+
+
+@modes
+async def test_a_dead_runs_change_is_undone_once_its_lease_has_run_out_and_again_is_nothing(mode: Mode, site: Site) -> None:
+    change = await site.abandoned(mode)
+    told: list[str] = []
+    began = time.monotonic()
+    undone = await site.restore(tell=told.append)
+    assert time.monotonic() - began >= 1.0
+    assert undone.fate is Fate.VERIFIED
+    site.assert_restored(mode)
+    assert any("to see whether it is alive" in line for line in told)
+    assert f"run {change._run.id} of {change._run.holder} got as far as APPLIED" in told
+    assert (await site.restore()).sentence == f"nothing was left of the rules of {host(site.base)}"
+
+
+@modes
+@pytest.mark.parametrize("lost", ["the cluster's", "the machine's", "both"])
+async def test_one_journal_or_the_marks_on_the_rule_alone_are_enough(mode: Mode, lost: str, site: Site) -> None:
+    change = await site.abandoned(mode)
+    if lost != "the machine's":
+        site.plane.api.delete(site.journal)
+    if lost != "the cluster's":
+        for file in site.state.glob("*.json"):
+            file.unlink()
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    site.assert_restored(mode)
+
+
+async def test_with_the_marks_alone_somebody_elses_edit_is_left_as_well(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.delete(site.journal)
+    (site.state / f"{change._run.id}.json").unlink()
+    edit = {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 8}}}}}
+    site.plane.api.patch(site.owners, edit, fieldManager="kubectl-edit")
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.SUPERSEDED
+    assert "http2MaxRequests from 1 to 8" in undone.sentence
+    now = site.find(site.owners)
+    pool = {"tcp": {"maxConnections": 100, "connectTimeout": "1.5s"}, "http": {"http1MaxPendingRequests": 10, "http2MaxRequests": 8}}
+    assert now["spec"]["trafficPolicy"]["connectionPool"] == pool
+    assert now["metadata"]["annotations"] == site.before["metadata"]["annotations"]
+
+
+async def test_a_living_run_is_left_alone_and_named(site: Site) -> None:
+    async with taking_turn(site.api, site.base, site.home, Mode.OVERLAY, site.state, lease_s=0.9) as change:
+        await change.apply()
+        with pytest.raises(HeldError, match=f"run {change._run.id}"):
+            await site.restore()
+        with pytest.raises(HeldError):
+            await site.restore(run_id="another")
+        await change.check()
+    site.assert_restored(Mode.OVERLAY)
+
+
+async def test_whoever_knows_its_id_may_end_a_living_run_which_learns_of_it_and_writes_nothing_more(site: Site) -> None:
+    async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state, lease_s=0.9) as change:
+        await change.apply()
+        assert (await site.restore(run_id=change._run.id)).fate is Fate.VERIFIED
+        site.assert_restored(Mode.PATCH)
+        with pytest.raises(MeshError, match=r"owners|lease|journal"):
+            await change.check()
+        with pytest.raises(MeshError):
+            await change.remove()
+        with pytest.raises(MeshError):
+            await change.apply()
+    site.assert_restored(Mode.PATCH)
+
+
+async def test_the_next_run_undoes_what_the_last_one_left_before_it_begins(site: Site) -> None:
+    dead = await site.abandoned(Mode.PATCH)
+    site.plane.api.delete(site.lease)
+    change = await planned(site.api, site.base, site.home, Mode.PATCH)
+    assert change.writes[0].before["spec"]["trafficPolicy"]["connectionPool"] != site.before["spec"]["trafficPolicy"]["connectionPool"]  # type: ignore[index]
+    told: list[str] = []
+    with pytest.RaisesGroup(pytest.RaisesExc(MeshError, match="after it was looked at")):
+        async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state, tell=told.append) as late:
+            await late.apply()  # it was planned with what the dead run had made of the rule
+    assert any(dead._run.id in line for line in told)
+    site.assert_restored(Mode.PATCH)
+    async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state) as next_one:
+        await next_one.apply()
+    site.assert_restored(Mode.PATCH)
+
+
+async def test_everything_that_was_left_is_found_by_its_marks(site: Site) -> None:
+    change = await site.abandoned(Mode.OVERLAY)
+    found = await find_left_overs(site.api, [site.home, site.base], folder=site.state)
+    assert [(each.host, each.namespace, each.runs) for each in found] == [(host(site.base), site.home, (change._run.id,))]
+    kinds = [part.split()[0] for part in found[0].parts]
+    assert sorted(kinds) == ["file", "journal", "lease", "rule"]
+    assert found[0].holder == change._run.identity
+    await site.restore(run_id=change._run.id)
+    assert await find_left_overs(site.api, [site.home, site.base], folder=site.state) == []
+
+
+async def test_a_left_over_in_the_services_namespace_is_found_by_its_annotations(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    found = await find_left_overs(site.api, [site.base], folder=site.state / "elsewhere")
+    assert [each.parts for each in found] == [(f"rule {site.base}/owners",)]
+    assert found[0].namespace == site.home
+    await site.restore(run_id=change._run.id)
+
+
+# The journal.
+
+
+async def test_the_journal_holds_the_rule_letter_for_letter_in_the_cluster_and_here_for_its_owner_only(site: Site) -> None:
+    text = await site.api.text(site.owners)
+    change = await site.abandoned(Mode.PATCH)
+    config_map = site.find(site.journal)
+    record = record_of(config_map, "the journal")
+    assert record.state is State.APPLIED
+    assert record.entries[0].image == text
+    assert config_map["data"][f"before-{site.base}.owners.json"] == text
+    assert record.entries[0].uid == site.before["metadata"]["uid"]
+    file = site.state / f"{change._run.id}.json"
+    assert Record.of_text(file.read_text(encoding="utf-8"), "file") == record
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(site.state.iterdir()) == [file]
+    await site.restore(run_id=change._run.id)
+
+
+async def test_a_journal_of_a_newer_version_is_left_for_it_and_nothing_is_touched(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    newer = site.find(site.journal)["data"]["journal.json"].replace("loadgen.journal/v1", "loadgen.journal/v2")
+    site.plane.api.patch(site.journal, {"data": {"journal.json": newer}})
+    patched = site.find(site.owners)
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.FAILED
+    assert "was written by another version of loadgen (loadgen.journal/v2; this one reads loadgen.journal/v1)" in undone.sentence
+    assert "restore with the version that made it" in undone.sentence
+    assert site.find(site.owners) == patched
+    assert site.find(site.journal) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": "loadgen.journal/v1", "run": {}}', '{"schema": "other/v1"}'])
+def test_what_is_no_journal_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(JournalError, match=r"no journal") as caught:
+        Record.of_text(text, "the ConfigMap test/x")
+    assert caught.value.exit_code is ExitCode.RESTORE_FAILED
+
+
+async def test_a_journal_with_more_in_it_than_is_known_here_is_read(site: Site) -> None:
+    run = new_run(site.api, site.base, site.home)
+    entry = Entry("base", "user", creates=True, written={"host": "user"}, uid="u", version="7")
+    record = Record(run, "own", State.APPLIED, "https://here", "v1", (entry,))
+    values = json.loads(record.to_text())
+    values |= {"new": 1}
+    values["run"] |= {"new": 1}
+    values["entries"][0] |= {"new": 1}
+    read = Record.of_text(json.dumps(values), "file")
+    assert read == replace(record, run=replace(run, expires_at=read.run.expires_at))
+    assert abs((read.run.expires_at - run.expires_at).total_seconds()) < 1.0
+
+
+async def test_a_second_journal_of_a_host_is_refused(site: Site) -> None:
+    change = await site.abandoned(Mode.OVERLAY)
+    with pytest.raises(RefusedError, match="there is a journal of .* already"):
+        await Journal.begin(site.api, Record(new_run(site.api, site.base, site.home), "own", State.INTENT, "", "v1"), None)
+    await site.restore(run_id=change._run.id)
+
+
+async def test_a_rule_that_is_too_large_for_a_journal_is_not_touched(site: Site) -> None:
+    site.plane.api.patch(site.owners, {"metadata": {"annotations": {f"note-{number}": "x" * 50_000 for number in range(5)}}})
+    subsets = [{"name": f"v{number}", "labels": {f"key{each}": "y" * 63 for each in range(100)}} for number in range(90)]
+    site.plane.api.patch(site.owners, {"spec": {"subsets": subsets}})
+    large = site.find(site.owners)
+    with pytest.RaisesGroup(pytest.RaisesExc(RefusedError, match="too large to be kept in a journal")):
+        async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state) as change:
+            await change.apply()
+    assert site.find(site.owners) == large
+
+
+def test_journals_of_this_machine_are_where_the_system_wants_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_folder() == tmp_path / "loadgen"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative/is/ignored")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(state_folder()) == "/home/somebody/.local/state/loadgen"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="ascii")
+    with pytest.raises(RefusedError, match="cannot be written"):
+        JournalFile("run-1", tmp_path / "file" / "state").prepare()
+    file = JournalFile("run-1", tmp_path / "state")
+    file.prepare()
+    assert list(left_behind(tmp_path / "state")) == []
+    file.path.parent.rmdir()
+    file.path.parent.write_text("", encoding="ascii")
+    file.write("{}")  # later it only says so: the cluster's copy counts
+    assert "run-1.json: " in file.trouble
+
+
+async def test_a_journal_here_that_is_of_another_cluster_or_cannot_be_read_is_left_alone(site: Site) -> None:
+    run = new_run(site.api, site.base, site.home)
+    elsewhere = JournalFile("elsewhere", site.state)
+    elsewhere.write(Record(run, "own", State.APPLIED, "https://another", "v1").to_text())
+    JournalFile("broken", site.state).write("{")
+    told: list[str] = []
+    assert (await site.restore(tell=told.append)).fate is Fate.VERIFIED
+    assert {file.name for file in site.state.iterdir()} == {"elsewhere.json", "broken.json"}
+    assert any("broken.json is no journal" in line for line in told)
+
+
+# The server's moods.
+
+
+@modes
+async def test_a_restore_goes_on_when_the_server_comes_back(mode: Mode, site: Site) -> None:
+    change = await site.abandoned(mode)
+    plane, token = site.plane, site.plane.users.token("admin")
+
+    async def put_back() -> Undone:
+        async with KubeApi(lambda: access(plane.url, plane.authority, token)) as api:
+            return await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
+
+    plane.stop_apiserver()
+    with ThreadPoolExecutor() as others:
+        restoring = others.submit(anyio.run, put_back)
+        plane.start_apiserver()  # by this thread: what a thread starts ends with it
+        assert restoring.result().fate is Fate.VERIFIED
+    site.assert_restored(mode)
+
+
+async def test_a_token_that_expires_during_the_restore_is_renewed(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        asked: list[str] = []
+
+        def log_in() -> Any:
+            asked.append(moody.url)
+            return access(moody.url, "", site.plane.users.token("admin"))
+
+        async with KubeApi(log_in) as api:
+            moody.play("PATCH", "destinationrules", says(401, "Unauthorized"))
+            undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
+    assert undone.fate is Fate.VERIFIED
+    assert len(asked) == 2
+    site.assert_restored(Mode.PATCH)
+
+
+async def test_a_restore_without_the_right_to_do_it_says_how_a_person_can_and_keeps_the_journal(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
+            moody.play("PATCH", "destinationrules", says(403, "not you"), times=99)
+            undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
+    assert undone.fate is Fate.FAILED
+    assert f"cannot patch destinationrules {site.base}/owners: the API server answered 403: not you" in undone.sentence
+    assert f"kubectl edit destinationrules.networking.istio.io owners -n {site.base}" in undone.sentence
+    assert record_of(site.find(site.journal), "").state is State.RESTORING
+    assert (await site.restore()).fate is Fate.VERIFIED
+    site.assert_restored(Mode.PATCH)
+
+
+async def test_a_namespace_that_is_being_deleted_is_restored_as_far_as_it_is_still_there(site: Site) -> None:
+    change = await site.abandoned(Mode.OVERLAY)
+    held = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "held", "namespace": site.home, "finalizers": ["example.com/test"]},
+    }
+    site.plane.api.create(held)  # or the namespace would be gone too soon where its controller runs
+    site.plane.api.delete(f"/api/v1/namespaces/{site.home}")
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    assert site.find(rules("v1", site.home, overlay_name(host(site.base)))) is None
+    site.plane.api.patch(config_maps(site.home, "held"), {"metadata": {"finalizers": None}})
+
+
+async def test_what_was_sent_by_a_run_that_died_is_waited_for_before_it_is_said_to_be_gone(site: Site) -> None:
+    site.plane.api.delete(site.owners)
+    change = await planned(site.api, site.base, site.home, Mode.OWN)
+    run = new_run(site.api, site.base, site.home)
+    lease = await Lease.acquire(site.api, run)
+    record = Record(run, "own", State.INTENT, site.api.url, "v1")
+    journal = await Journal.begin(site.api, record, JournalFile(run.id, site.state))
+    entry = Entry(site.base, "user", creates=True, written=change.writes[0].rule["spec"])
+    await journal.write(State.INTENT, (entry,))
+    del lease
+    rule = change.writes[0].rule
+    rule["metadata"] |= {"labels": run.labels, "annotations": run.annotations}
+
+    async def arrive() -> None:
+        await anyio.sleep(0.7)
+        await anyio.to_thread.run_sync(partial(site.plane.api.create, rule))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(arrive)
+        undone = await site.restore(run_id=run.id, settle_s=1.5)
+    assert undone.fate is Fate.VERIFIED
+    assert undone.sentence == f"the rule {site.base}/user is gone"
+    assert site.find(rules("v1", site.base, "user")) is None
+    assert marks.RUN not in json.dumps(await site.api.list(rules("v1", site.base)))
