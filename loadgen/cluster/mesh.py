@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
+from loadgen.cluster.failure import ApiError
+from loadgen.cluster.pods import UnreachableError, patiently
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
 from loadgen.ledger import ServiceCount
@@ -66,16 +69,19 @@ class Counting:
         total: Counter[str] = Counter()
         clients: dict[str, Counter[str]] = {}
         for pod, port in self._ports.items():
-            page = await self._page(pod, port, restart_peak=restart_peak)
+            page = await patiently(partial(self._page, pod, port, restart_peak=restart_peak))
             for name, count in page.pop("clients").items():
                 clients.setdefault(name, Counter()).update(count)
             total.update(page)
         return ServiceCount(**total), {name: ServiceCount(**count) for name, count in clients.items()}
 
     async def _page(self, pod: str, port: int, *, restart_peak: bool) -> dict[str, Any]:
-        status, answer = await self._api.proxy(
-            self._namespace, pod, port, "/count", body=b"" if restart_peak else None, headers={}, timeout_s=COUNT_S
-        )
+        try:
+            status, answer = await self._api.proxy(
+                self._namespace, pod, port, "/count", body=b"" if restart_peak else None, headers={}, timeout_s=COUNT_S
+            )
+        except ApiError as error:
+            raise UnreachableError(f"pod {pod} of the service cannot be reached: {error.message}", hint=error.hint) from error
         try:
             page: dict[str, Any] = json.loads(answer)
         except ValueError as error:

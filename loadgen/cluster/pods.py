@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import anyio
 
@@ -27,11 +27,12 @@ from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+T = TypeVar("T")
 PORT = 7000
 ASK_S = 5.0
 REACH_S = 5.0
@@ -49,6 +50,18 @@ SECRET_HEADER, RUN_HEADER, CALL_HEADER = "x-loadgen-secret", "x-loadgen-run", "x
 
 class UnreachableError(MeshError):
     """Nothing came back from a pod, or only from what lies between."""
+
+
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask again for as long as the pod cannot be reached, but not longer than ``SILENT_S``."""
+    until = clock() + SILENT_S
+    while True:
+        try:
+            return await ask()
+        except UnreachableError:
+            if clock() > until:
+                raise
+        await anyio.sleep(AGAIN_S)
 
 
 class Proxy(Protocol):
@@ -87,15 +100,8 @@ class Control:
 
         Raises MeshError if it does not answer, or refuses.
         """
-        call = secrets.token_hex(8)
-        until = clock() + SILENT_S
-        while True:
-            try:
-                return await self._ask(f"/control/{verb}", json.dumps(arguments).encode(), timeout_s, call)
-            except UnreachableError:
-                if clock() > until:
-                    raise
-            await anyio.sleep(AGAIN_S)
+        body, call = json.dumps(arguments).encode(), secrets.token_hex(8)
+        return await patiently(lambda: self._ask(f"/control/{verb}", body, timeout_s, call))
 
     async def _ask(self, path: str, body: bytes | None, timeout_s: float, call: str = "") -> dict[str, Any]:
         headers = {SECRET_HEADER: self.secret, RUN_HEADER: self.run, CALL_HEADER: call, "content-type": "application/json"}

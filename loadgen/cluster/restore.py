@@ -143,7 +143,7 @@ async def undo_left_overs(
     host, namespace = lease.run.host, lease.run.namespace
     version = await api.rule_version()
     journal = await Journal.find(api, host, namespace)
-    files = _journals_here(folder, api.url, host, namespace, tell)
+    files = _journals_here(folder, api.url, lease.run, journal, tell)
     records = [journal.record] if journal else [record for _, record in files]
     found: list[Undone] = []
     for record in records:
@@ -163,13 +163,14 @@ async def undo_left_overs(
     return undone
 
 
-def _journals_here(folder: Path | None, server: str, host: str, namespace: str, tell: Tell) -> list[tuple[JournalFile, Record]]:
-    """Give the journals on this machine that are about this host, in this cluster."""
+def _journals_here(folder: Path | None, server: str, me: Run, journal: Journal | None, tell: Tell) -> list[tuple[JournalFile, Record]]:
+    """Give the journals on this machine that are about this host, in this cluster; the copy of the cluster's journal is, by any address."""
+    run_id = journal.record.run.id if journal else ""
     found = []
     for file, record in left_behind(folder):
         if isinstance(record, JournalError):
             tell(f"{record.message}; it is left alone" + (f" ({record.hint})" if record.hint else ""))
-        elif (record.run.host, record.run.namespace, record.server) == (host, namespace, server):
+        elif (record.run.host, record.run.namespace) == (me.host, me.namespace) and (record.server == server or record.run.id == run_id):
             found.append((file, record))
     return found
 

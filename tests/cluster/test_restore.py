@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from tests.cluster.moody import Moody, says
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from loadgen.cluster.toggle import RuleChange
@@ -263,7 +263,7 @@ async def test_a_journal_with_more_in_it_than_is_known_here_is_read(site: Site) 
 
 async def test_a_second_journal_of_a_host_is_refused(site: Site) -> None:
     change = await site.abandoned(Mode.OVERLAY)
-    with pytest.raises(RefusedError, match="there is a journal of .* already"):
+    with pytest.raises(RefusedError, match=r"there is a journal of .* already"):
         await Journal.begin(site.api, Record(new_run(site.api, site.base, site.home), "own", State.INTENT, "", "v1"), None)
     await site.restore(run_id=change._run.id)
 
@@ -350,10 +350,12 @@ async def test_a_token_that_expires_during_the_restore_is_renewed(site: Site) ->
 
 async def test_a_restore_without_the_right_to_do_it_says_how_a_person_can_and_keeps_the_journal(site: Site) -> None:
     change = await site.abandoned(Mode.PATCH)
-    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
-        async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
-            moody.play("PATCH", "destinationrules", says(403, "not you"), times=99)
-            undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
+    async with (
+        Moody.serving(site.plane.url, site.plane.authority) as moody,
+        KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api,
+    ):
+        moody.play("PATCH", "destinationrules", says(403, "not you"), times=99)
+        undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
     assert undone.fate is Fate.FAILED
     assert f"cannot patch destinationrules {site.base}/owners: the API server answered 403: not you" in undone.sentence
     assert f"kubectl edit destinationrules.networking.istio.io owners -n {site.base}" in undone.sentence

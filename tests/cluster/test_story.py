@@ -107,6 +107,16 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
     assert command.report()["restore"]["state"] == "verified"
 
 
+@AGAIN_IF_STARVED
+def test_an_api_server_that_is_restarted_meanwhile_spoils_nothing(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
+    wait_for_line(process, "--- limited")
+    tutorial.cluster.plane.restart_apiserver()
+    ended = finish(process)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert [phase["ledger"]["difference"] for phase in command.report()["phases"]] == [0, 0, 0]
+
+
 def test_a_rule_that_somebody_edits_meanwhile_is_left_alone_and_the_run_is_invalid(tutorial: Tutorial, command: Loadgen) -> None:
     theirs = tutorial.add_rule(OWNERS_SPEC)
     try:
