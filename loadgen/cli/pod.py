@@ -15,7 +15,7 @@ def pod() -> int:
     POD_NAME, POD_NAMESPACE, REGION    who this pod is
     LOADGEN_TARGET                     whom it calls  [http://user.base:7000/]
     LOADGEN_EXPECT_BODY, _STATUS       the answer that counts as ok  [Kevin, 200]
-    LOADGEN_USERS, _THINK_TIME         its own load  [1, 1s]
+    LOADGEN_USERS, _THINK_TIME         its own load  [5, exponential 100ms]
     LOADGEN_PORT, _BIND                where it serves: /healthz /readyz /metrics /snapshot /control  [7000, all addresses]
     LOADGEN_SECRET_FILE                file with the secret of /control; without it nobody may use it
     LOADGEN_MAX_USERS, _MAX_RATE       what a run may ask for at most  [50, 500 per second]

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from loadgen.cluster.restore import LeftOver
 
 
+OTHERS_S = 15.0
+
+
 @click.command(short_help="Put back what an interrupted run left in a cluster.")
 @access_options
 @click.option("--namespace", "namespaces", multiple=True, default=("test",), show_default=True, help="Where runs were; may be repeated.")
@@ -49,14 +52,35 @@ def _show(left: LeftOver) -> None:
 
 async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
     from loadgen.cluster.finding import Fate  # noqa: PLC0415
+    from loadgen.cluster.lease import HeldError  # noqa: PLC0415
     from loadgen.cluster.restore import restore as put_back  # noqa: PLC0415
 
-    undone = await put_back(
-        api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: click.echo(f"   {text}")
-    )
+    try:
+        undone = await put_back(
+            api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: click.echo(f"   {text}")
+        )
+    except HeldError as error:
+        click.echo(f"   {error.message}")
+        if not await _others_do_it(api, left):
+            raise
+        click.echo("verified: somebody else has put it back, the guard or another restore; nothing is left")
+        return
     click.echo(f"{undone.fate.value}: {undone.sentence}")
     if undone.fate is Fate.FAILED:
         raise UnverifiedError(f"the rules of {left.host} could not be put back", hint="the lines above say what is left; try again")
+
+
+async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
+    """Wait a little: whoever has the lease may be putting back the same thing."""
+    import anyio  # noqa: PLC0415
+
+    from loadgen.cluster.restore import find_left_overs  # noqa: PLC0415
+
+    with anyio.move_on_after(OTHERS_S):
+        while any(each.host == left.host for each in await find_left_overs(api, [left.namespace])):
+            await anyio.sleep(1.0)
+        return True
+    return False
 
 
 @click.command(short_help="What the guard in a cluster runs.")

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from loadgen.cluster.failure import ConflictError, ExistsError, NotFoundError
-from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339
+from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError, printable
 
@@ -207,13 +207,24 @@ class Journal:
         self.record = record
 
     async def finish(self) -> None:
-        """Remove the journal: nothing is left to be undone."""
-        metadata = self._map["metadata"]
-        try:
-            await self._api.delete(self._path, uid=metadata["uid"], version=metadata["resourceVersion"])
-        except ConflictError as error:
-            message = f"the journal of {self.record.run.host} was changed by somebody else while the change was undone"
-            raise JournalLostError(message, hint="see what loadgen restore says") from error
+        """Remove the journal: nothing is left to be undone.
+
+        Raises JournalLostError if it has become another run's.
+        """
+        while True:
+            metadata = self._map["metadata"]
+            try:
+                await self._api.delete(self._path, uid=metadata["uid"], version=metadata["resourceVersion"])
+            except ConflictError as error:
+                found = await self._api.find(self._path)
+                if found is None:
+                    break
+                if run_of(found) != self.record.run.id:
+                    message = f"the journal of {self.record.run.host} is another run's by now"
+                    raise JournalLostError(message, hint="see what loadgen restore says") from error
+                self._map = found  # a write of ours whose answer was lost, or a note of somebody's
+            else:
+                break
         if self._file:
             self._file.remove()
 

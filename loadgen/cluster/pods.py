@@ -6,6 +6,7 @@ A pod that was restarted, that another run took, or that is silent for ``SILENT_
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -19,7 +20,7 @@ import anyio
 from loadgen.cluster.failure import ApiError
 from loadgen.engine.edge import Edge, Reading
 from loadgen.engine.load import Sight, clock
-from loadgen.errors import HammerError, LoadgenError, MeshError
+from loadgen.errors import HammerError, LoadgenError, MeshError, printable
 from loadgen.ledger import Counters
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.policy.limits import Limits
@@ -27,10 +28,9 @@ from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from anyio.abc import TaskGroup
-    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 T = TypeVar("T")
 PORT = 7000
@@ -44,6 +44,8 @@ LEAVE_S = 2.0
 AT_ONCE = 16
 """So many pods are asked at the same time: more is no faster through one API server, and costs memory."""
 AGAIN_S = 0.3
+SAID_BYTES = 200
+"""How much of what is no answer a message repeats."""
 SECRET_HEADER, RUN_HEADER, CALL_HEADER = "x-loadgen-secret", "x-loadgen-run", "x-loadgen-call"
 """A pod obeys each call once, however often it hears of it."""
 
@@ -111,18 +113,27 @@ class Control:
             raise UnreachableError(f"pod {self.name} cannot be reached: {error.message}", hint=error.hint) from error
         try:
             values = json.loads(answer)
-        except ValueError:
+        except (ValueError, RecursionError):
             values = None
         if status != 200 or not isinstance(values, dict):  # noqa: PLR2004
-            said = str(values.get("error", "")) if isinstance(values, dict) else answer[:200].decode("utf-8", "replace")
-            raise MeshError(f"pod {self.name} answered {status} to {path}: {said}", hint=_HINTS.get(status, ""))
+            said = str(values.get("error", "")) if isinstance(values, dict) else answer[:SAID_BYTES].decode("utf-8", "replace")
+            raise MeshError(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=_HINTS.get(status, ""))
         return values
+
+    @contextlib.contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Take an answer apart. One that is not what was asked for is the pod's fault, and no bug of ours: a MeshError."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            said = printable(repr(error))[:SAID_BYTES]
+            raise MeshError(f"pod {self.name} answered to {what} what is no such answer ({said})", hint=_HINTS[404]) from error
 
 
 _HINTS = {
     403: "its secret is another one than the runner's; see the Secret loadgen-control",
     404: "is this pod the load pod of this version of loadgen?",
-    409: "another run has this pod; wait for it to end, or see loadgen restore",
+    409: "another run has this pod, or it was restarted; wait for that run to end, or see loadgen restore",
     503: "the pod does not listen yet, or has just ended",
 }
 
@@ -143,9 +154,8 @@ class PodLoad:
         self._seen_at = math.inf
         self._tell: Callable[[Answer], None] | None = None
         self._sight = Sight(dict.fromkeys(Outcome, 0), 0, 0, 0, -number, 0.0)
-        self._orders: MemoryObjectSendStream[str]
-        self._ordered: MemoryObjectReceiveStream[str]
-        self._orders, self._ordered = anyio.create_memory_object_stream(math.inf)
+        self._orders: asyncio.Queue[str] = asyncio.Queue()
+        """No stream: what is ordered when nobody passes it on any more is no error."""
 
     def __repr__(self) -> str:
         return f"<PodLoad {self.name}>"
@@ -162,24 +172,27 @@ class PodLoad:
     async def prepare(self) -> None:
         """Take the pod: its own load ends, and that of the run is made."""
         taken = await self.control.tell("take", timeout_s=2 * ASK_S, **self._take)
-        self._incarnation = taken["incarnation"]
-        self.base = Counters(**(await self.control.tell("counters"))["counters"])
+        self.base = await self._counted()
+        with self.control.reading("take"):
+            self._incarnation = taken["incarnation"]
         self._note(taken)
 
     def start(self) -> None:
-        self._orders.send_nowait("start")
+        self._orders.put_nowait("start")
 
     def stop(self) -> None:
-        self._orders.send_nowait("stop")
+        self._orders.put_nowait("stop")
 
     def abort(self) -> None:
-        self._orders.send_nowait("abort")
+        self._orders.put_nowait("abort")
 
     def ask(self, tell: Callable[[Answer], None]) -> None:
         self._tell = tell
 
     async def look(self) -> Sight:
-        self._see(await self.control.tell("look"))
+        answer = await self.control.tell("look")
+        with self.control.reading("look"):
+            self._sight = self._as_sight(answer)
         return self._sight
 
     async def snapshot(self) -> Tally:
@@ -190,37 +203,48 @@ class PodLoad:
 
     async def all_done_since(self, moment: float) -> bool:
         answer = await self.control.tell("done_since", age_s=max(0.0, clock() - moment))
-        return bool(answer["done"])
+        with self.control.reading("done_since"):
+            return bool(answer["done"])
 
     async def edge(self) -> Edge:
         """Have the pod find an edge; it knows by itself how far it and its sidecar differ from before."""
         found = await self.control.tell("edge", timeout_s=2 * ASK_S)
-        counters = Counters(**found["counters"]).since(self.base)
-        return Edge(
-            at=clock(),
-            reading=Reading(counters, arrived=None),
-            tally=Tally.from_snapshot(found["tally"]),
-            overflow=found["overflow"],
-            held_s=found["held_s"],
-            on_the_way=found["on_the_way"],
-            settled=found["settled"],
-        )
+        with self.control.reading("edge"):
+            return Edge(
+                at=clock(),
+                reading=Reading(Counters(**found["counters"]).since(self.base), arrived=None),
+                tally=Tally.from_snapshot(found["tally"]),
+                overflow=found["overflow"],
+                held_s=found["held_s"],
+                on_the_way=found["on_the_way"],
+                settled=found["settled"],
+            )
 
     async def counters(self) -> Counters:
         """Read what the sidecar has counted since the run took the pod."""
-        return Counters(**(await self.control.tell("counters"))["counters"]).since(self.base)
+        return (await self._counted()).since(self.base)
+
+    async def _counted(self) -> Counters:
+        answer = await self.control.tell("counters")
+        with self.control.reading("counters"):
+            return Counters(**answer["counters"])
 
     async def state(self) -> SidecarState:
         """Read what is in force in the pod's sidecar."""
-        return _state(self.name, await self.control.tell("state"))
+        answer = await self.control.tell("state")
+        if answer.get("error"):
+            raise MeshError(f"the sidecar of pod {self.name}: {answer['error']}")
+        with self.control.reading("state"):
+            return SidecarState(Limits(**answer["limits"]), answer["rule"])
 
     async def reach(self, wanted: SidecarState) -> None:
         """Wait until the pod's sidecar shows a state."""
         limits = dataclasses.asdict(wanted.limits)
         while True:
             answer = await self.control.tell("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + ASK_S)
-            if answer["reached"]:
-                return
+            with self.control.reading("converge"):
+                if answer["reached"]:
+                    return
 
     async def poll(self) -> None:
         """Take in what the pod reports now, once it was taken."""
@@ -229,44 +253,39 @@ class PodLoad:
 
     async def obey(self) -> None:
         """Pass on what was ordered, one after the other, for as long as the task lives."""
-        with self._ordered:
-            async for verb in self._ordered:
-                try:
-                    await self.control.tell(verb)
-                except LoadgenError as error:
-                    self.lose(error.message)
+        while True:
+            verb = await self._orders.get()
+            try:
+                await self.control.tell(verb)
+            except LoadgenError as error:
+                self.lose(error.message)
 
     def lose(self, why: str) -> None:
         """Give the pod up."""
         self.death = self.death or HammerError(why)
 
     def _note(self, snapshot: Mapping[str, Any]) -> None:
-        if snapshot["incarnation"] != self._incarnation:
-            self.lose(f"pod {self.name} was restarted during the run; what it had counted is lost")
-            return
-        if snapshot["run"] != self.control.run:
-            self.lose(f"pod {self.name} works for {snapshot['run'] or 'nobody'} and no longer for this run")
-            return
+        with self.control.reading("/snapshot"):
+            if snapshot["incarnation"] != self._incarnation:
+                self.lose(f"pod {self.name} was restarted during the run; what it had counted is lost")
+                return
+            if snapshot["run"] != self.control.run:
+                self.lose(f"pod {self.name} works for {snapshot['run'] or 'nobody'} and no longer for this run")
+                return
+            self._sight, self.last_tally = self._as_sight(snapshot["sight"]), Tally.from_snapshot(snapshot["tally"])
+            sample = _answer(self.name, snapshot["sample"]) if snapshot["sample"] else None
         self._seen_at = clock()
-        self._see(snapshot["sight"])
-        self.last_tally = Tally.from_snapshot(snapshot["tally"])
-        if self._tell is not None and snapshot.get("sample"):
+        if self._tell is not None and sample is not None:
             tell, self._tell = self._tell, None
-            tell(_answer(self.name, snapshot["sample"]))
+            tell(sample)
 
-    def _see(self, sight: Mapping[str, Any]) -> None:
+    def _as_sight(self, sight: Mapping[str, Any]) -> Sight:
         outcomes = {outcome: sight["outcomes"].get(outcome.value, 0) for outcome in Outcome}
-        self._sight = Sight(**{**sight, "outcomes": outcomes, "pid": -self._number})  # every pod's process is number 1
+        return Sight(**{**sight, "outcomes": outcomes, "pid": -self._number})  # every pod's process is number 1
 
     def silent_s(self) -> float:
         """Give the seconds since the pod was last heard of; 0 before it was taken."""
         return max(0.0, clock() - self._seen_at)
-
-
-def _state(name: str, answer: Mapping[str, Any]) -> SidecarState:
-    if answer.get("error"):
-        raise MeshError(f"the sidecar of pod {name}: {answer['error']}")
-    return SidecarState(Limits(**answer["limits"]), answer["rule"])
 
 
 def _answer(client: str, sample: Mapping[str, Any]) -> Answer:
@@ -329,4 +348,4 @@ class PodCrew:
                 await load.poll()
             except LoadgenError as error:
                 if load.silent_s() > SILENT_S:
-                    load.lose(f"pod {load.name} has not answered for {SILENT_S:.0f} s: {error.message}")
+                    load.lose(f"pod {load.name} has reported nothing for {SILENT_S:g} s: {error.message.removeprefix(f'pod {load.name} ')}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen import __version__
-from loadgen.cluster.pods import AT_ONCE
+from loadgen.cluster.failure import ApiError
+from loadgen.cluster.pods import AT_ONCE, UnreachableError
 from loadgen.errors import LoadgenError
 from loadgen.target import parse_target
 
@@ -28,7 +29,7 @@ async def roll_call(controls: Sequence[Control], scenario: Scenario, *, leased: 
     A pod that is held by another run is in the way, unless a lease will show (``leased``) whether that run is alive.
     """
     snapshots: dict[str, dict[str, Any]] = {}
-    troubles: dict[str, list[str]] = {}
+    troubles: dict[str, dict[str, str]] = {}
     at_once = anyio.CapacityLimiter(AT_ONCE)
 
     async def ask(control: Control) -> None:
@@ -36,17 +37,33 @@ async def roll_call(controls: Sequence[Control], scenario: Scenario, *, leased: 
             try:
                 snapshot = snapshots[control.name] = await control.snapshot()
                 found = list(_troubles(snapshot, scenario, leased=leased))
+                if not found:
+                    found = [f"its sidecar: {error}"] if (error := (await control.tell("state"))["error"]) else []  # asked with the secret
+            except UnreachableError as error:
+                troubles.setdefault(_kind(error), {})[control.name] = _sentence(error, control)
+                return
             except LoadgenError as error:
-                found = [error.message.removeprefix(f"pod {control.name} ")]
+                found = [_sentence(error, control)]
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 found = [f"answers what is no snapshot ({error!r}): is it the load pod of this version?"]
         for trouble in found:
-            troubles.setdefault(trouble, []).append(control.name)
+            troubles.setdefault(trouble, {})[control.name] = trouble
 
     async with anyio.create_task_group() as tasks:
         for control in controls:
             tasks.start_soon(ask, control)
-    return snapshots, [f"{_names(sorted(names))} {trouble}" for trouble, names in sorted(troubles.items())]
+    return snapshots, [f"{_names(sorted(said))} {said[min(said)]}" for _, said in sorted(troubles.items())]
+
+
+def _sentence(error: LoadgenError, control: Control) -> str:
+    message = error.message.removeprefix(f"pod {control.name} ")
+    return f"{message}; {error.hint}" if error.hint else message
+
+
+def _kind(error: UnreachableError) -> str:
+    """Say what pods have in common that cannot be reached: the sentences hold their names and addresses."""
+    cause = error.__cause__
+    return f"cannot be reached: {type(cause).__name__} {cause.status if isinstance(cause, ApiError) else ''}"
 
 
 def _names(names: Sequence[str]) -> str:

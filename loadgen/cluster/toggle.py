@@ -130,6 +130,7 @@ class RuleChange:
             self.is_restored = True
             try:
                 await self._journal.finish()
+                lost = ""
             except (JournalLostError, ApiError) as error:
                 lost = error.message
         self.undone = undone = replace(undone, sentence=f"{undone.sentence}; but {lost}") if lost else undone

@@ -92,8 +92,8 @@ def read_settings(environment: Mapping[str, str], *, host_name: str = "") -> Set
         secret_file=Path(secret_file) if secret_file else None,
         max_users=read.value("LOADGEN_MAX_USERS", "50", _whole(1, MAX_USERS)),
         max_rate_per_s=read.value("LOADGEN_MAX_RATE", "500", _rate),
-        users=read.value("LOADGEN_USERS", "1", _whole(1, MAX_USERS)),
-        think=read.value("LOADGEN_THINK_TIME", "1s", interval, hint=_INTERVAL_HINT),
+        users=read.value("LOADGEN_USERS", "5", _whole(1, MAX_USERS)),
+        think=read.value("LOADGEN_THINK_TIME", "exponential 100ms", interval, hint=_INTERVAL_HINT),
         warnings=tuple(_unknown(environment)),
     )
     if read.problems:

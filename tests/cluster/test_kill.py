@@ -14,6 +14,7 @@ import pytest
 
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.lease import Hold
 from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import find_left_overs, restore
@@ -69,11 +70,39 @@ delete configmaps
 delete jobs
 delete leases
 """
-WRITES = {"own": CREATED, "overlay": CREATED, "patch": PATCHED}
-PLACES = {
-    mode: [f"{when} {write}" for write in writes.strip().splitlines() for when in ("before", "after")] for mode, writes in WRITES.items()
-}
-"""Every write to the API server on the way from the lease to its release; before it is sent, and after it was answered."""
+UNCREATED = """
+update leases
+update configmaps RESTORING
+delete destinationrules
+delete configmaps
+delete jobs
+delete leases
+"""
+UNPATCHED = """
+update leases
+update configmaps RESTORING
+patch destinationrules limits
+patch destinationrules owners of fields
+delete configmaps
+delete jobs
+delete leases
+"""
+Places = dict[str, list[str]]
+
+
+def _places(writes: dict[str, str]) -> Places:
+    """Give two places for each write: before it is sent, and after it was answered."""
+    return {mode: [f"{when} {write}" for write in text.split("\n")[1:-1] for when in ("before", "after")] for mode, text in writes.items()}
+
+
+def _each(places: Places) -> list[Any]:
+    return [pytest.param(mode, number, id=f"{mode}-{number}-{what}") for mode in places for number, what in enumerate(places[mode], 1)]
+
+
+RUN = _places({"own": CREATED, "overlay": CREATED, "patch": PATCHED})
+"""Every write to the API server on the way from the lease to its release."""
+RESTORE = _places({"own": UNCREATED, "overlay": UNCREATED, "patch": UNPATCHED})
+"""Every write of a restore after a run that was killed while its change was in force."""
 
 
 class Scene:
@@ -94,11 +123,18 @@ class Scene:
     def rule(self) -> dict[str, Any] | None:
         return self.plane.api.find(self.path)
 
-    def run(self, place: int) -> list[str]:
-        """Run until the place; give the places that were passed."""
+    def run(self, place: int, job: str = "run", run_id: str = "") -> list[str]:
+        """Run, or restore, until the place; give the places that were passed."""
         plane = self.plane
-        order = {"place": place, "state": str(self.state), "mode": self.mode, "url": plane.url, "authority": str(plane.authority)}
-        order |= {"token": plane.users.token("admin"), "base": self.base, "home": self.home, "run_id": self.run_id}
+        order = {
+            "job": job,
+            "place": place,
+            "state": str(self.state),
+            "mode": self.mode,
+            "url": plane.url,
+            "authority": str(plane.authority),
+        }
+        order |= {"token": plane.users.token("admin"), "base": self.base, "home": self.home, "run_id": run_id or self.run_id}
         ended = self.nursery(order)
         assert ended["code"] == (-signal.SIGKILL if place else 0), ended
         return [line for line in ended["lines"] if line[0].isdigit()]
@@ -176,19 +212,33 @@ def loose_schema(control_plane: ControlPlane) -> Iterator[None]:
     control_plane.api.patch(path, [{"op": "remove", "path": at.format(each)} for each in versions], "application/json-patch+json")
 
 
-@pytest.mark.parametrize("mode", WRITES)
+@pytest.mark.parametrize("mode", RUN)
 def test_a_run_that_nobody_kills_leaves_nothing_and_its_places_are_those_of_the_table(mode: str, scene: Scene) -> None:
-    assert [line.partition(" ")[2] for line in scene.run(0)] == PLACES[mode]
+    assert [line.partition(" ")[2] for line in scene.run(0)] == RUN[mode]
     scene.assert_as_before()
 
 
-@pytest.mark.parametrize(
-    ("mode", "place"),
-    [pytest.param(mode, number, id=f"{mode}-{number}-{what}") for mode, places in PLACES.items() for number, what in enumerate(places, 1)],
-)
+@pytest.mark.parametrize(("mode", "place"), _each(RUN))
 def test_after_sigkill_at_any_write_restore_puts_everything_back(mode: str, place: int, scene: Scene) -> None:
     assert len(scene.run(place)) == place
     undone = scene.restore(run_id=scene.run_id, settle_s=0.0)
     assert undone.fate is Fate.VERIFIED, undone.sentence
     scene.assert_as_before()
     assert scene.left_overs() == []
+
+
+@pytest.mark.parametrize("mode", RESTORE)
+def test_a_restore_that_nobody_kills_does_it_and_its_places_are_those_of_the_table(mode: str, scene: Scene) -> None:
+    scene.run(RUN[mode].index("after update configmaps APPLIED") + 1)
+    assert [line.partition(" ")[2] for line in scene.run(0, "restore")] == RESTORE[mode]
+    scene.assert_as_before()
+
+
+@pytest.mark.parametrize(("mode", "place"), _each(RESTORE))
+def test_after_sigkill_of_a_restore_at_any_write_the_next_one_goes_on(mode: str, place: int, scene: Scene) -> None:
+    scene.run(RUN[mode].index("after update configmaps APPLIED") + 1)
+    assert len(scene.run(place, "restore")) == place
+    lease = scene.plane.api.find(leases(scene.home, lease_name(host(scene.base))))
+    undone = scene.restore(run_id=Hold.of(lease).run if lease else "", settle_s=0.0)
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    scene.assert_as_before()

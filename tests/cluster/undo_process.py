@@ -1,7 +1,8 @@
-"""A run that dies where it is told to: the whole sequence from the lease to its release, killed before or after one of its writes.
+"""A run, or a restore, that dies where it is told to: the whole sequence from the lease to its release, killed before or after a write.
 
-``python -m tests.cluster.undo_process`` reads runs from stdin, one a line, as JSON: ``{"place", "state", "mode", "url", ...}``. Each becomes
-a process, which prints every place that it passes, and is killed at its own (0 is none). What it printed and how it ended goes to stdout.
+``python -m tests.cluster.undo_process`` reads orders from stdin, one a line, as JSON: ``{"job", "place", "state", "mode", "url", ...}``. Each
+becomes a process, which prints every place that it passes, and is killed at its own (0 is none). What it printed and how it ended goes to
+stdout.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from loadgen.cluster.change import Mode
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal_file import JournalFile
 from loadgen.cluster.paths import Call
+from loadgen.cluster.restore import restore
 from loadgen.cluster.turn import turn
-from tests.cluster.rules import access, new_run, planned
+from tests.cluster.rules import access, host, new_run, planned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,15 +81,21 @@ async def run(mode: str, url: str, authority: str, token: str, base: str, home: 
         tasks.cancel_scope.cancel()
 
 
+async def put_back(mode: str, url: str, authority: str, token: str, base: str, home: str, run_id: str) -> None:
+    del mode
+    async with Mortal(lambda: access(url, authority, token)) as api:
+        await restore(api, host(base), home, run_id=run_id, settle_s=0.0)
+
+
 def live(order: dict[str, Any]) -> None:
-    """Be a run, in a process of its own."""
+    """Be a run or a restore, in a process of its own."""
     Mortal.place = order.pop("place")
     os.environ["XDG_STATE_HOME"] = order.pop("state")
-    anyio.run(partial(run, **order))
+    anyio.run(partial({"run": run, "restore": put_back}[order.pop("job")], **order))
 
 
 def spawn(order: dict[str, Any]) -> dict[str, Any]:
-    """Give life to a run, and say how it ended."""
+    """Give life to one of them, and say how it ended."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

@@ -19,7 +19,7 @@ def test_an_empty_environment_makes_the_tutorials_client() -> None:
     assert settings.cluster == "outbound|7000||user.base.svc.cluster.local"
     assert settings.expected == Expected(200, b"Kevin")
     assert (settings.port, settings.bind, settings.admin) == (7000, "", ("127.0.0.1", 15000))
-    assert (settings.max_users, settings.max_rate_per_s, settings.users, settings.think) == (50, 500.0, 1, Interval(1.0))
+    assert (settings.max_users, settings.max_rate_per_s, settings.users, settings.think) == (50, 500.0, 5, Interval(0.1, exponential=True))
     assert settings.secret_file is None
     assert settings.warnings == ()
 
