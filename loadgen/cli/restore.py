@@ -20,7 +20,14 @@ OTHERS_S = 15.0
 
 @click.command(short_help="Put back what an interrupted run left in a cluster.")
 @access_options
-@click.option("--namespace", "namespaces", multiple=True, default=("test",), show_default=True, help="Where runs were; may be repeated.")
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    default=("test", "base"),
+    show_default=True,
+    help="Where runs and rules were; may be repeated.",
+)
 @click.option("--run-id", default="", help="Restore this run at once, even if its lease has not run out.")
 @click.option("--dry-run", is_flag=True, help="Only show what was left.")
 def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: Any) -> int:
@@ -77,7 +84,7 @@ async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
     from loadgen.cluster.restore import find_left_overs  # noqa: PLC0415
 
     with anyio.move_on_after(OTHERS_S):
-        while any(each.host == left.host for each in await find_left_overs(api, [left.namespace])):
+        while any(each.host == left.host for each in await find_left_overs(api, [left.namespace])):  # noqa: ASYNC110  # a cluster tells nobody
             await anyio.sleep(1.0)
         return True
     return False

@@ -98,6 +98,25 @@ def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutor
     until(lambda: not tutorial.left_overs(), "nothing is left")
 
 
+def test_what_a_killed_runner_left_is_shown_and_put_back_at_once_by_restore(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
+    try:
+        wait_for_line(process, "--- limited")
+    finally:
+        process.kill()
+        process.communicate()
+    shown = command.run("restore", "--dry-run")
+    assert shown.code == 0, shown.stdout + shown.stderr
+    assert "lease test/loadgen-" in shown.stdout
+    [run_id] = {lease["metadata"]["labels"]["loadgen.dev/run"] for lease in tutorial.leases()}
+    restored = command.run("restore", "--run-id", run_id)
+    assert restored.code == 0, restored.stdout + restored.stderr
+    assert "verified: " in restored.stdout
+    assert tutorial.rules("base") == []
+    until(lambda: not tutorial.left_overs(), "the guard is gone, too")
+    assert "nothing was left" in command.run("restore").stdout
+
+
 def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, command: Loadgen) -> None:
     process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
     wait_for_line(process, "--- limited")

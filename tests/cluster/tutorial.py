@@ -64,6 +64,9 @@ class Tutorial:
     def clients(self) -> list[PodView]:
         return self.cluster.ready_pods("test", "app=client", count=CLIENTS, patience_s=PATIENCE_S)
 
+    def leases(self) -> list[Json]:
+        return self.cluster.plane.api.list("/apis/coordination.k8s.io/v1/namespaces/test/leases", labelSelector="loadgen.dev/run")
+
     def left_overs(self) -> list[str]:
         """Name everything of a run that is in the cluster."""
         api = self.cluster.plane.api

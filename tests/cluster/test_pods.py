@@ -1,0 +1,433 @@
+"""Does the runner's side get along with its load pods, whatever becomes of them? Real pods with real sidecars, and no cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from loadgen.cluster import pods as code
+from loadgen.cluster.mesh import ClusterMesh, Counting
+from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.errors import MeshError
+from loadgen.inputs import load_plan
+from loadgen.mesh.boot import LocalSpec, boot
+from loadgen.mesh.local import ready
+from loadgen.outcome import Outcome
+from loadgen.pacing import Interval
+from loadgen.policy.selection import Service, Workload
+from loadgen.report import Environment
+from loadgen.runner.result import make_report
+from loadgen.runner.story import Story
+from tests.cluster.direct import NAMESPACE, Direct
+from tests.pod import conftest as beside
+from tests.pod.pods import LOAD, PATIENCE_S, RUN, SECRET, environment_of
+from tests.story.command import AGAIN_IF_STARVED, SCENARIOS, variant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from loadgen.errors import HammerError
+    from loadgen.inputs import Plan
+    from loadgen.mesh.local import LocalMesh
+    from loadgen.outcome import Answer
+    from loadgen.policy.rule import Rule
+    from loadgen.progress import Progress
+    from tests.pod.pods import Pod
+
+pytestmark = [pytest.mark.anyio, pytest.mark.envoy]
+SPEC = LocalSpec(Service("user", "base", (7000,)), 7000, Workload("test", {"app": "client"}), 3, 1, 200, "Kevin", Interval(0.005))
+TAKE = {"load": LOAD, "seed": "1", "path": "/", "hold_s": 60}
+RUBBISH = [
+    b"",
+    b"rubbish \x1b[31m",
+    b"[]",
+    b"{}",
+    b"[" * 100_000,
+    b'{"incarnation": {}}',
+    b'{"incarnation": "SAME", "run": "run-1"}',
+    b'{"incarnation": "SAME", "run": "run-1", "sight": [], "tally": {}, "sample": null}',
+    b'{"incarnation": "SAME", "run": "run-1", "sight": {"outcomes": {}}, "tally": {"latency": {"nonsense": 1}}, "sample": null}',
+]
+ENVIRONMENT = Environment(loadgen="0", python="3", platform="p", cpus=2, envoy="1", hammer_cpu_share=0, ready_s=0)
+pods = beside.pods
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[LocalMesh]:
+    """Run the user service and three real sidecars."""
+    with boot(SPEC) as booting:
+        yield anyio.run(ready, booting, backend_options={"use_uvloop": True})
+
+
+@pytest.fixture
+async def unlimited(mesh: LocalMesh) -> AsyncIterator[LocalMesh]:
+    """Give the mesh without a rule, and take away afterwards what the test put there."""
+    yield mesh
+    await mesh.put(())
+    with anyio.fail_after(PATIENCE_S):
+        for sidecar in mesh.clients:
+            await mesh.reach(sidecar, mesh.wanted(()))
+
+
+@dataclass
+class Field:
+    """Pods that a run could take: each with the load that the runner has of it."""
+
+    direct: Direct
+    pods: list[Pod]
+    loads: list[PodLoad]
+    start: Callable[[int], Pod]
+
+    def restart(self, index: int) -> None:
+        """Kill a pod, and start another one in its place."""
+        self.pods[index].process.kill()
+        self.pods[index].process.wait(PATIENCE_S)
+        self.pods[index] = self.start(index)
+        self.direct.addresses[self.loads[index].name] = self.pods[index].address
+
+
+@pytest.fixture
+async def enlist(unlimited: LocalMesh, pods: Callable[..., Pod], tmp_path: Path) -> AsyncIterator[Callable[..., Field]]:
+    """Start so many pods, each beside its sidecar."""
+    async with Direct({}) as direct:
+
+        def start(index: int) -> Pod:
+            sidecar = unlimited.clients[index]
+            return pods(environment_of(sidecar, tmp_path, POD_NAME=sidecar.name))
+
+        def enlist(count: int = 1, run: str = RUN) -> Field:
+            names = [sidecar.name for sidecar in unlimited.clients[:count]]
+            started = [start(index) for index in range(count)]
+            direct.addresses.update({name: pod.address for name, pod in zip(names, started, strict=True)})
+            loads = [PodLoad(Control(direct, NAMESPACE, name, run, SECRET), number, TAKE) for number, name in enumerate(names, 1)]
+            return Field(direct, started, loads, start)
+
+        yield enlist
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up soon what a run gives up after some seconds."""
+    for name, seconds in {"SILENT_S": 0.4, "POLL_S": 0.05, "AGAIN_S": 0.02}.items():
+        monkeypatch.setattr(code, name, seconds)
+
+
+async def until_sent(load: PodLoad, count: int) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        while (await load.look()).sent < count:
+            await anyio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def crew_of(loads: Sequence[PodLoad]) -> AsyncIterator[PodCrew]:
+    async with anyio.create_task_group() as tasks, PodCrew(loads)(tasks) as crew:
+        yield crew
+        tasks.cancel_scope.cancel()
+
+
+async def until_own_load(pod: Pod) -> None:
+    """Wait until a pod sends by itself: as few as its own user, and not as many as the run's."""
+    before = await pod.requests()
+
+    async def sends() -> bool:
+        return await pod.requests() > before
+
+    await pod.until(sends, "its own load goes on")
+    assert (await pod.snapshot())["run"] is None
+
+
+def taken(plan: Plan) -> dict[str, object]:
+    return {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path}
+
+
+async def until_lost(crew: PodCrew) -> HammerError:
+    with anyio.fail_after(PATIENCE_S):
+        return await crew.watch()
+
+
+# What is said arrives, once and in order.
+
+
+async def test_orders_arrive_one_after_the_other_in_the_order_in_which_they_were_given(enlist: Callable[..., Field]) -> None:
+    field = enlist()
+    [load] = field.loads
+    async with anyio.create_task_group() as tasks:
+        await load.prepare()
+        field.direct.asked.clear()
+        field.direct.most_waiting = 0
+        tasks.start_soon(load.obey)
+        field.direct.lose["/control/start"] = 2  # it comes late
+        load.start()
+        load.stop()
+        load.abort()
+        await field.pods[0].until(lambda: field.direct.calls("/control/abort"), "all was said")
+        await anyio.sleep(0.1)
+        tasks.cancel_scope.cancel()
+    said = [asked.path.removeprefix("/control/") for asked in field.direct.asked]
+    assert said == ["start", "start", "start", "stop", "abort"]
+    assert field.direct.most_waiting == 1
+    assert load.death is None
+    load.stop()  # nobody passes it on any more, which is no error: the run is over
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again_and_what_was_ordered_is_done_once(
+    enlist: Callable[..., Field], impatient: None
+) -> None:
+    field = enlist()
+    [load] = field.loads
+    await load.prepare()
+    await load.control.tell("start")
+    await until_sent(load, 50)
+    await load.control.tell("stop")
+    while not await load.all_done_since(code.clock()):
+        await anyio.sleep(0.01)
+    sent = (await load.look()).sent
+    field.direct.lose["/control/edge"] = 2
+    edge = await load.edge()
+    assert edge.tally.requests == sent, "the second edge would have had nothing left"
+    assert edge.settled
+    first, *others = field.direct.calls("/control/edge")
+    assert first
+    assert others == [first, first]
+    assert (await load.edge()).tally.requests == 0
+    assert field.direct.calls("/control/edge")[-1] != first
+
+
+async def test_an_answer_that_stays_away_is_an_error_that_names_the_pod(enlist: Callable[..., Field], impatient: None) -> None:
+    field = enlist()
+    [load] = field.loads
+    await load.prepare()
+    field.direct.away.add(load.name)
+    with anyio.fail_after(PATIENCE_S), pytest.raises(MeshError, match=f"pod {load.name} cannot be reached: .* it was taken away"):
+        await load.edge()
+
+
+# A pod that is lost.
+
+
+async def test_a_pod_that_was_restarted_is_lost_and_its_last_tally_is_kept(enlist: Callable[..., Field], impatient: None) -> None:
+    field = enlist(2)
+    first, second = field.loads
+    async with crew_of(field.loads) as crew:
+        for load in field.loads:
+            await load.prepare()
+            load.start()
+        await until_sent(first, 30)
+        counted = (await first.snapshot()).requests
+        assert counted > 0
+        field.pods[0].process.kill()
+        assert (await first.snapshot()).requests >= counted
+        field.restart(0)
+        death = await until_lost(crew)
+        assert death.message == f"pod {first.name} was restarted during the run; what it had counted is lost"
+        assert (await first.snapshot()).requests >= counted
+        assert second.death is None
+
+
+async def test_a_pod_that_another_run_took_is_lost(enlist: Callable[..., Field], impatient: None) -> None:
+    field = enlist()
+    [load] = field.loads
+    async with crew_of(field.loads) as crew:
+        await load.prepare()
+        await field.pods[0].do("leave")
+        assert (await field.pods[0].control("take", run="run-2", **TAKE)).status_code == 200
+        assert (await until_lost(crew)).message == f"pod {load.name} works for run-2 and no longer for this run"
+    assert (await field.pods[0].snapshot())["run"] == "run-2", "who leaves takes nothing from the other run"
+    with pytest.raises(MeshError, match=f"pod {load.name} answered 409 to /control/edge: this pod is held by run run-2"):
+        await load.edge()
+
+
+async def test_a_pod_that_is_silent_is_lost_and_its_last_tally_is_kept(enlist: Callable[..., Field], impatient: None) -> None:
+    field = enlist(2)
+    first, second = field.loads
+    async with crew_of(field.loads) as crew:
+        for load in field.loads:
+            await load.prepare()
+            load.start()
+        await until_sent(second, 30)
+        counted = (await second.snapshot()).requests
+        field.pods[1].process.kill()
+        death = await until_lost(crew)
+        assert death.message.startswith(f"pod {second.name} has reported nothing for 0.4 s: cannot be reached: ")
+        assert (await second.snapshot()).requests >= counted > 0
+        assert first.death is None
+
+
+async def test_a_pod_that_is_silent_for_a_moment_only_is_kept(enlist: Callable[..., Field], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "POLL_S", 0.05)
+    field = enlist()
+    [load] = field.loads
+    async with crew_of(field.loads):
+        await load.prepare()
+        field.direct.away.add(load.name)
+        load.start()
+        await anyio.sleep(0.5)
+        field.direct.away.clear()
+        await until_sent(load, 1)
+        assert load.death is None
+
+
+async def test_a_pod_that_answers_rubbish_is_lost_and_nothing_breaks(enlist: Callable[..., Field], impatient: None) -> None:
+    field = enlist()
+    for answer in RUBBISH:
+        load = PodLoad(field.loads[0].control, 1, TAKE)
+        async with crew_of([load]) as crew:
+            await load.prepare()
+            incarnation = (await field.pods[0].snapshot())["incarnation"]
+            rubbish = answer.replace(b"SAME", incarnation.encode())
+            field.direct.say["/snapshot"] = rubbish
+            death = await until_lost(crew)
+            assert f"pod {load.name} " in death.message
+            assert death.message.isprintable()
+            asks = {"look": load.look, "edge": load.edge, "counters": load.counters, "state": load.state}
+            for verb, ask in {**asks, "done_since": partial(load.all_done_since, 0.0), "take": load.prepare}.items():
+                field.direct.say[f"/control/{verb}"] = rubbish
+                with pytest.raises(MeshError, match=f"pod {load.name} answered"):
+                    await ask()
+            field.direct.say.clear()
+
+
+# The end of a run, and what a dead one left.
+
+
+async def test_at_the_end_every_pod_goes_back_to_its_own_load(enlist: Callable[..., Field]) -> None:
+    field = enlist(2)
+    async with crew_of(field.loads):
+        for load in field.loads:
+            await load.prepare()
+        assert [(await pod.snapshot())["run"] for pod in field.pods] == [RUN, RUN]
+    assert [(await pod.snapshot())["run"] for pod in field.pods] == [None, None]
+    for pod in field.pods:
+        await until_own_load(pod)
+
+
+async def test_one_pod_that_does_not_answer_keeps_no_other_from_being_let_go(
+    enlist: Callable[..., Field], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "LEAVE_S", 0.5)
+    field = enlist(2)
+    async with crew_of(field.loads):
+        for load in field.loads:
+            await load.prepare()
+        field.direct.away.add(field.loads[0].name)
+    assert (await field.pods[1].snapshot())["run"] is None
+    assert (await field.pods[0].snapshot())["run"] == RUN, "until it has heard nothing for as long as it was told to wait"
+
+
+async def test_a_pod_that_a_dead_run_holds_can_be_evicted_and_taken(enlist: Callable[..., Field]) -> None:
+    field = enlist()
+    [load] = field.loads
+    dead = PodLoad(replace(load.control, run="dead"), 1, {**TAKE, "hold_s": 600})
+    await dead.prepare()
+    with pytest.raises(MeshError, match=f"pod {load.name} answered 409 to /control/take: this pod is held by run dead"):
+        await load.prepare()
+    await load.evict("dead")
+    await until_own_load(field.pods[0])
+    await load.evict("dead")  # it may have let go by itself meanwhile
+    await load.prepare()
+    assert (await field.pods[0].snapshot())["run"] == RUN
+    with pytest.raises(MeshError, match=f"this pod is held by run {RUN}"):
+        await load.evict("dead")
+
+
+# A whole run.
+
+
+@dataclass
+class LocalToggle:
+    """Does with a local mesh what the toggle does with a cluster's rules."""
+
+    mesh: LocalMesh
+    after: Sequence[Rule]
+    before: Sequence[Rule] = ()
+
+    async def apply(self) -> None:
+        await self.mesh.put(self.after)
+
+    async def remove(self) -> None:
+        await self.mesh.put(self.before)
+
+    async def check(self) -> None: ...
+
+
+@dataclass
+class Watcher:
+    """Sees what a person would see of a run."""
+
+    phases: list[str]
+    answers: list[Answer]
+    in_flight: int = 0
+
+    def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
+        self.phases.append(f"{name}: {rule}, {len(convergence_s)} sidecars")
+
+    def answer(self, answer: Answer) -> None:
+        self.answers.append(answer)
+
+    def progress(self, progress: Progress) -> None:
+        self.in_flight = max(self.in_flight, progress.in_flight)
+
+
+def short_plan(folder: Path) -> Plan:
+    durations = (("duration: 8s", "duration: 1s"), ("duration: 10s", "duration: 1s"), ("count: 10", "count: 3"))
+    return load_plan(variant(folder / "scenario.yaml", SCENARIOS / "connection-pool.yaml", *durations))
+
+
+def story_of(plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher) -> tuple[Story[PodLoad, PodLoad], ClusterMesh]:
+    crew = PodCrew(field.loads)
+    counting = Counting(field.direct, plan.service.namespace, {"user-1": mesh.ports[1]})
+    cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules), counting)
+    field.direct.addresses["user-1"] = ("127.0.0.1", mesh.ports[1])
+    return Story(plan, cluster, watcher, crew), cluster
+
+
+@AGAIN_IF_STARVED
+async def test_a_whole_run_ends_enforced_and_valid_with_a_ledger_of_0(
+    enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path
+) -> None:
+    plan, field, watcher = short_plan(tmp_path), enlist(3), Watcher([], [])
+    field.loads = [PodLoad(load.control, number, {**TAKE, **taken(plan)}) for number, load in enumerate(field.loads, 1)]
+    story, cluster = story_of(plan, field, unlimited, watcher)
+    measured = await story.run()
+    report = make_report(plan, measured, cluster.wanted(plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+    assert report.validity.state == "VALID", report.validity.reasons
+    assert report.verdict.state == "enforced"
+    assert [phase.ledger.difference for phase in report.phases] == [0, 0, 0]
+    assert [phase.outcomes[Outcome.OVERFLOW] > 0 for phase in report.phases] == [False, True, False]
+    assert report.restore.state == "verified"
+    assert [client.name for client in report.phases[1].clients] == [load.name for load in field.loads]
+    assert all(client.service is not None and client.service.peak_in_flight == 1 for client in report.phases[1].clients)
+    assert watcher.phases == ["baseline: None, 0 sidecars", "limited: base/user, 3 sidecars", "recovered: None, 3 sidecars"]
+    assert {answer.client for answer in watcher.answers} == {load.name for load in field.loads}
+    assert watcher.in_flight > 0
+    assert [(await pod.snapshot())["run"] for pod in field.pods] == [None] * 3
+    assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
+
+
+async def test_a_run_that_loses_a_pod_is_invalid_names_it_and_puts_the_rule_back(
+    enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path
+) -> None:
+    plan, field, watcher = short_plan(tmp_path), enlist(3), Watcher([], [])
+    story, cluster = story_of(plan, field, unlimited, watcher)
+    async with anyio.create_task_group() as tasks:
+
+        async def spoil() -> None:
+            await field.pods[0].until(lambda: len(watcher.phases) == 2, "the rule is in force")
+            await anyio.to_thread.run_sync(field.restart, 1)
+
+        tasks.start_soon(spoil)
+        with anyio.fail_after(PATIENCE_S):
+            measured = await story.run()
+    report = make_report(plan, measured, cluster.wanted(plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+    assert report.validity.state == "INVALID"
+    assert field.loads[1].name in report.validity.reasons[0], report.validity.reasons
+    assert report.restore.state == "verified", report.restore
+    assert cluster.gone() == {field.loads[1].name}
+    assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
