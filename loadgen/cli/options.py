@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,7 +48,7 @@ _TOGGLE = (
     ),
     click.option("--allow-managed", is_flag=True, help="Cluster: patch a rule even if Argo CD, Flux or Helm manages it."),
 )
-CLUSTER_NAMES = ("kubeconfig", "context", "toggle", "allow_managed")
+_DEFAULTS = {"kubeconfig": None, "context": None, "toggle": "auto", "allow_managed": False}
 
 
 def access_options(command: Any) -> Any:
@@ -55,8 +57,20 @@ def access_options(command: Any) -> Any:
 
 
 def cluster_options(command: Any) -> Any:
-    """Add what ``--mesh cluster`` needs to know; ``CLUSTER_NAMES`` are their names."""
+    """Add what ``--mesh cluster`` needs to know."""
     return _add((*_ACCESS, *_TOGGLE), command)
+
+
+def cluster_part(mesh: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Take what ``cluster_options`` added out of a command's options.
+
+    Raises UsageError if some of it was given for another mesh.
+    """
+    part = {name: options.pop(name) for name in _DEFAULTS}
+    given = [name for name, default in _DEFAULTS.items() if part[name] != default]
+    if given and mesh != "cluster":
+        raise UsageError(f"--{given[0].replace('_', '-')} does not fit --mesh {mesh}", hint="add --mesh cluster")
+    return part
 
 
 def _add(options: Sequence[Any], command: Any) -> Any:

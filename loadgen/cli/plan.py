@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import cluster_options
+from loadgen.cli.options import cluster_options, cluster_part
 from loadgen.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @cluster_options
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **cluster: Any) -> int:
+def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **options: Any) -> int:
     """Show which rule would win for the clients of SCENARIO and which limits they would get, and in a cluster what a run would change there.
 
     Nothing is changed. The exit code is 3 if something stands in the way of a run.
@@ -32,6 +32,7 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **cluste
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
     from loadgen.render.preview import preview_text  # noqa: PLC0415
 
+    cluster = cluster_part(mesh, options)
     loaded = overridden(load_plan(scenario), {} if clients is None else {"clients": clients})
     if mesh == "local":
         preview = _local(loaded)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import CLUSTER_NAMES, DURATION, RATE, cluster_options
-from loadgen.errors import ExitCode, LoadgenError
+from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part
+from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,9 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
-    cluster = {name: options.pop(name) for name in CLUSTER_NAMES}
+    cluster = cluster_part(mesh, options)
+    if mesh == "cluster" and processes is not None:
+        raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if mesh == "cluster":

@@ -50,6 +50,15 @@ def test_a_rule_that_has_no_effect_is_seen_before_any_load(loadgen: Loadgen) -> 
     assert "did you mean user.base.svc.cluster.local" in loadgen.run("plan", SCENARIOS / "wrong-host.yaml").stderr
 
 
+def test_options_of_a_cluster_are_refused_without_one(loadgen: Loadgen) -> None:
+    ended = loadgen.run("plan", TUTORIAL, "--toggle", "patch")
+    assert ended.code == 2
+    assert "--toggle does not fit --mesh local" in ended.stderr
+    run = loadgen.run("run", TUTORIAL, "--mesh", "cluster", "--processes", "2")
+    assert run.code == 2
+    assert "--processes does not fit --mesh cluster" in run.stderr
+
+
 def test_a_scenario_with_mistakes_has_no_plan(loadgen: Loadgen, tmp_path: Path) -> None:
     ended = loadgen.run("plan", variant(tmp_path / "wrong.yaml", TUTORIAL, ("model: closed", "model: clsed")))
     assert ended.code == 2
