@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +16,24 @@ from loadgen.cli.story import environment, since_process_start
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
+from loadgen.cluster.failure import ForbiddenError
 from loadgen.cluster.finding import Fate
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal_file import JournalFile
-from loadgen.cluster.marks import Run, new_run_id, this_holder
+from loadgen.cluster.lease import HeldError, Hold
+from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
 from loadgen.cluster.mesh import ClusterMesh, Counting
-from loadgen.cluster.paths import secrets
+from loadgen.cluster.paths import leases, secrets
 from loadgen.cluster.pods import Control, PodCrew, PodLoad
 from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
 from loadgen.cluster.survey import SECRET, Survey, survey
 from loadgen.cluster.turn import turn
-from loadgen.errors import LoadgenError, RefusedError
+from loadgen.errors import LoadgenError, RefusedError, UnverifiedError
 from loadgen.render.screen import Screen
 from loadgen.runner.convergence import CONVERGE_S
 from loadgen.runner.story import Story
+from loadgen.runner.window import Measured
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -39,15 +43,18 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
     from loadgen.report import Report
-    from loadgen.runner.window import Measured
     from loadgen.scenario import Scenario
 
 HOLD_S = 20
 """A pod that hears nothing of its run for so long goes back to its own load."""
-SLACK_S = 120.0
+SLACK_S = 300.0
 """How much longer than its phases a run may take before its change expires, besides what each phase needs to begin."""
 BEGIN_S = 30.0
 GONE_POLL_S = 0.1
+TICK_S = 2.0
+ENDING = (
+    "ending in order: the rule is put back and the report is written; once more leaves at once, and the guard in the cluster puts it back"
+)
 
 
 def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
@@ -55,7 +62,7 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
 
     async def look(_interruption: Interruption) -> Preview:
         async with _api(options) as api:
-            return (await _survey(api, plan, options)).preview(plan)
+            return (await _look(api, plan, options, "plan")).survey.preview(plan)
 
     preview, code = anyio.run(attended, look)
     if preview is None:
@@ -79,46 +86,95 @@ def _api(options: Mapping[str, Any]) -> KubeApi:
     return KubeApi(find_access(kubeconfig=options["kubeconfig"], context=options["context"]))
 
 
-async def _survey(api: KubeApi, plan: Plan, options: Mapping[str, Any]) -> Survey:
+@dataclass(frozen=True)
+class _Sight:
+    """Everything that was seen before a run: what the API server knows, and what the pods say, by name."""
+
+    survey: Survey
+    controls: tuple[Control, ...]
+    snapshots: Mapping[str, Mapping[str, Any]]
+
+
+async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: str) -> _Sight:
+    """Look at the cluster and ask its pods; what stands in the way is in the survey's obstacles, all of it."""
     mode = None if options["toggle"] == "auto" else Mode(options["toggle"])
-    return await survey(api, plan, mode=mode, allow_managed=options["allow_managed"])
+    found = await survey(api, plan, mode=mode, allow_managed=options["allow_managed"])
+    namespace = plan.scenario.clients.namespace
+    try:
+        secret = await _secret(api, namespace)
+    except RefusedError as error:
+        return _Sight(replace(found, obstacles=(*found.obstacles, f"{error.message}: {error.hint}")), (), {})
+    controls = tuple(Control(api, namespace, name, run_id, secret) for name in found.pods)
+    snapshots, troubles = await roll_call(controls, plan.scenario)
+    return _Sight(replace(found, obstacles=(*found.obstacles, *troubles)), controls, snapshots)
+
+
+async def _refuse_if_held(api: KubeApi, plan: Plan) -> None:
+    """Say at once that another run is at work, before its pods and its rule are taken for obstacles.
+
+    Raises HeldError, which names the holder.
+    """
+    host = plan.service.host
+    try:
+        lease = await api.find(leases(plan.scenario.clients.namespace, lease_name(host)))
+    except ForbiddenError:
+        return  # the survey names all rights that are missing
+    hold = Hold.of(lease) if lease else None
+    if hold and hold.holder and hold.seems_alive(api.server_time()):
+        raise HeldError(hold, host, api.server_time())
+
+
+async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: str, screen: Screen) -> _Sight:
+    """Look, and if only a run that may be dead still has the pods, wait until they have let it go."""
+    seen = await _look(api, plan, options, run_id)
+    holders = {str(each["run"]) for each in seen.snapshots.values() if each.get("run")}
+    if holders and len(seen.survey.obstacles) == 1:
+        screen.say(
+            f"the load pods are held by run {', '.join(sorted(holders))}; waiting up to {HOLD_S + TICK_S:.0f} s for them to let go of it, if it is dead"
+        )
+        with anyio.move_on_after(HOLD_S + TICK_S):
+            while seen.survey.obstacles:
+                await anyio.sleep(TICK_S)
+                seen = await _look(api, plan, options, run_id)
+    return seen
 
 
 async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Screen, interruption: Interruption) -> Report:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    found = await _survey(api, plan, options)
-    found.check()
-    namespace = plan.scenario.clients.namespace
-    run = Run(
-        new_run_id(api.server_time()),
-        this_holder(),
-        plan.service.host,
-        namespace,
-        api.server_time() + dt.timedelta(seconds=_lasts_s(plan.scenario)),
-    )
-    secret = await _secret(api, namespace)
-    controls = [Control(api, namespace, name, run.id, secret) for name in found.pods]
-    snapshots, troubles = await roll_call(controls, plan.scenario, leased=found.change is not None)
-    replace(found, obstacles=tuple(troubles)).check()
-    sidecars = [snapshot["sidecar"] for snapshot in snapshots.values()]
-    plan = _as_found(plan, len(controls), max(sidecar["workers"] for sidecar in sidecars))
+    run_id = new_run_id(api.server_time())
+    await _refuse_if_held(api, plan)
+    seen = await _look_until_free(api, plan, options, run_id, screen)
+    seen.survey.check()
+    sidecars = [snapshot["sidecar"] for snapshot in seen.snapshots.values()]
+    plan = _as_found(plan, len(seen.controls), max(sidecar["workers"] for sidecar in sidecars))
     take = {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path, "hold_s": HOLD_S}
-    loads = [PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(controls, 1)]
-    crew = PodCrew(loads)
-    async with _toggle(api, run, found, plan, screen) as toggle:
-        mesh = ClusterMesh(plan.service, plan.client, crew, toggle, Counting(api, plan.service.namespace, found.found.count_ports))
-        story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)
-        interruption.on_first = story.stop
-        interruption.ending = "ending in order: the rule is put back and the report is written; once more leaves at once, and the guard in the cluster puts it back"
-        interruption.on_second = screen.close
-        ready_s = since_process_start()
-        for load in loads:
-            if dead := snapshots[load.name]["run"]:
-                await load.evict(dead)
-        screen.say(f"{len(loads)} load pods in {namespace} are ready, run {run.id}; first request after {ready_s:.2f} s")
-        measured = await story.run()
-        if found.change is not None:
-            await _restore(toggle, mesh, mesh.wanted(plan.rules), measured)
+    loads = [
+        PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(seen.controls, 1)
+    ]
+    mesh: ClusterMesh | None = None
+    toggle: Any = None
+    measured, ready_s, failure = Measured(), 0.0, ""
+    try:
+        async with _toggle(api, run_id, seen.survey, plan, screen) as toggle:
+            crew = PodCrew(loads)
+            mesh = ClusterMesh(
+                plan.service, plan.client, crew, toggle, Counting(api, plan.service.namespace, seen.survey.found.count_ports)
+            )
+            story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)
+            interruption.on_first = story.stop
+            interruption.ending = ENDING
+            interruption.on_second = screen.close
+            ready_s = since_process_start()
+            screen.say(f"{len(loads)} load pods in {plan.client.namespace} are ready, run {run_id}; first request after {ready_s:.2f} s")
+            measured = await story.run()
+    except BaseExceptionGroup as group:
+        unverified, others = group.split(UnverifiedError)
+        if unverified is None or others is not None or mesh is None:
+            raise
+        failure = "; ".join(str(error) for error in unverified.exceptions)  # the report is made all the same, and says so
+    assert mesh is not None, "set before anything can fail as it may"
+    if seen.survey.change is not None:
+        await _judge_restore(toggle, mesh, mesh.wanted(plan.rules), measured, failure)
 
     from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
@@ -128,7 +184,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
 
 def _lasts_s(scenario: Scenario) -> float:
     """Say how long a run may take at most, in seconds."""
-    return sum(phase.duration + BEGIN_S for phase in scenario.phases) + SLACK_S
+    return sum(phase.duration + BEGIN_S + scenario.load.timeout for phase in scenario.phases) + SLACK_S
 
 
 def _as_found(plan: Plan, clients: int, workers: int) -> Plan:
@@ -145,11 +201,13 @@ async def _secret(api: KubeApi, namespace: str) -> str:
     Raises RefusedError if there is none.
     """
     found = await api.find(secrets(namespace, SECRET))
-    value = (found or {}).get("data", {}).get("secret", "")
-    if not value:
+    value = base64.b64decode((found or {}).get("data", {}).get("secret", "")).strip()
+    if not re.fullmatch(rb"[!-~]{8,1024}", value):
         hint = f"loadgen manifests makes one; or: kubectl -n {namespace} create secret generic {SECRET} --from-literal=secret=$(openssl rand -hex 16)"
-        raise RefusedError(f"there is no Secret {SECRET} with the key 'secret' in namespace {namespace}", hint=hint)
-    return base64.b64decode(value).decode("utf-8", "replace").strip()
+        raise RefusedError(
+            f"there is no Secret {SECRET} in namespace {namespace} whose key 'secret' holds 8 or more printable characters", hint=hint
+        )
+    return value.decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -167,32 +225,38 @@ class _Unchanged:
 
 
 @contextlib.asynccontextmanager
-async def _toggle(api: KubeApi, run: Run, found: Survey, plan: Plan, screen: Screen) -> AsyncIterator[Any]:
+async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: Screen) -> AsyncIterator[Any]:
     """Give what toggles the rule, with lease, journal and guard around it; a run that changes nothing needs none of them."""
     if found.change is None:
         rules = tuple(read_rule(rule)[0] for rule in found.found.rules)
         yield _Unchanged(rules, rules)
         return
+    now = api.server_time()
+    run = Run(
+        run_id, this_holder(), plan.service.host, plan.scenario.clients.namespace, now + dt.timedelta(seconds=_lasts_s(plan.scenario))
+    )
     file = JournalFile(run.id)
     file.prepare()
     guard = guard_job(run, found.found.pods.image, lasts_s=_lasts_s(plan.scenario))
     async with (
         anyio.create_task_group() as tasks,
-        turn(api, run, found.change, tasks, version=found.found.istio_version, guard=guard, file=file, tell=screen.say) as change,
+        turn(api, run, found.change, tasks, version=found.found.version, guard=guard, file=file, tell=screen.say) as change,
     ):
         screen.say(f"mode {found.change.mode.value}: {found.change.reasons[0]}")
         yield change
 
 
-async def _restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarState, measured: Measured) -> None:
-    """Put back what is left to be put back, and let the report say how that went."""
-    undone = await change.restore()
+async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarState, measured: Measured, failure: str) -> None:
+    """Let the report say how the rule was put back: in the API server, and in the sidecars."""
+    undone = change.undone
+    if failure or undone is None or undone.fate is Fate.FAILED:
+        measured.restored, measured.restore_detail = False, failure or "the rule could not be put back"
+        return
     if undone.fate is Fate.SUPERSEDED:
         measured.reasons.append(undone.sentence)
     seen = measured.restored is not False
-    gone = seen or await _is_gone(mesh, ours)
-    measured.restored = gone and undone.fate is not Fate.FAILED
-    measured.restore_detail = undone.sentence if gone and not seen else f"{measured.restore_detail}; {undone.sentence}"
+    measured.restored = seen or await _is_gone(mesh, ours)
+    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if seen or not measured.restored else undone.sentence
 
 
 async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import access_options
-from loadgen.errors import ExitCode, UnverifiedError
+from loadgen.errors import ExitCode, LoadgenError, UnverifiedError, UsageError
 
 if TYPE_CHECKING:
     from loadgen.cluster.api import KubeApi
@@ -43,10 +43,20 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
         found = await find_left_overs(api, namespaces)
         if not found:
             click.echo(f"nothing was left in {', '.join(namespaces)}")
+        known = [run for left in found for run in left.runs]
+        if run_id and run_id not in known:
+            raise UsageError(f"nothing of a run {run_id} was found", hint=f"there are: {', '.join(known) or 'none'}")
+        failures: list[LoadgenError] = []
         for left in found:
             _show(left)
-            if not dry_run:
-                await _restore(api, left, run_id)
+            try:
+                if not dry_run:
+                    await _restore(api, left, run_id)
+            except LoadgenError as error:  # the other hosts are put back all the same
+                failures.append(error)
+                click.echo(f"   {error.message}")
+        if failures:
+            raise max(failures, key=lambda error: error.exit_code)
         return ExitCode.OK
 
     return _with_api(access, job)

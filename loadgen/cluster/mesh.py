@@ -11,6 +11,7 @@ import anyio
 
 from loadgen.cluster.failure import ApiError
 from loadgen.cluster.pods import UnreachableError, patiently
+from loadgen.cluster.preflight import COUNT_PORT
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
 from loadgen.ledger import ServiceCount
@@ -69,13 +70,13 @@ class Counting:
         total: Counter[str] = Counter()
         clients: dict[str, Counter[str]] = {}
         for pod, port in self._ports.items():
-            page = await patiently(partial(self._page, pod, port, restart_peak=restart_peak))
-            for name, count in page.pop("clients").items():
+            own, each = await patiently(partial(self._page, pod, port, restart_peak=restart_peak))
+            total.update(own)
+            for name, count in each.items():
                 clients.setdefault(name, Counter()).update(count)
-            total.update(page)
         return ServiceCount(**total), {name: ServiceCount(**count) for name, count in clients.items()}
 
-    async def _page(self, pod: str, port: int, *, restart_peak: bool) -> dict[str, Any]:
+    async def _page(self, pod: str, port: int, *, restart_peak: bool) -> tuple[Counter[str], dict[str, Counter[str]]]:
         try:
             status, answer = await self._api.proxy(
                 self._namespace, pod, port, "/count", body=b"" if restart_peak else None, headers={}, timeout_s=COUNT_S
@@ -84,9 +85,15 @@ class Counting:
             raise UnreachableError(f"pod {pod} of the service cannot be reached: {error.message}", hint=error.hint) from error
         try:
             page: dict[str, Any] = json.loads(answer)
-        except ValueError as error:
-            raise MeshError(f"pod {pod} of the service answered {status} to /count, which is no count") from error
-        return page
+            each = {str(name): _counts(count) for name, count in page.pop("clients").items()}
+            return _counts(page), each
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"pod {pod} of the service answered {status} to /count at port {port}, and no count"
+            raise MeshError(message, hint=f"take its annotation {COUNT_PORT} away if it does not count") from error
+
+
+def _counts(values: Mapping[str, Any]) -> Counter[str]:
+    return Counter({name: int(values[name]) for name in ("requests", "in_flight", "peak_in_flight")})
 
 
 class ClusterMesh:
@@ -132,6 +139,10 @@ class ClusterMesh:
     async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
         """Read what the service has counted, if it does."""
         return await self._counting.read(restart_peak=restart_peak)
+
+    async def phase(self, name: str | None) -> None:
+        """Label what the pods count from now on, for their metrics."""
+        await self._crew.label(name)
 
     def deaths(self) -> list[MeshError]:
         """Say what of the policy and of the pods was lost."""

@@ -13,6 +13,7 @@ import json
 import math
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import anyio
@@ -52,6 +53,10 @@ SECRET_HEADER, RUN_HEADER, CALL_HEADER = "x-loadgen-secret", "x-loadgen-run", "x
 
 class UnreachableError(MeshError):
     """Nothing came back from a pod, or only from what lies between."""
+
+
+class NotOursError(MeshError):
+    """The pod does not work for this run."""
 
 
 async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
@@ -117,7 +122,8 @@ class Control:
             values = None
         if status != 200 or not isinstance(values, dict):  # noqa: PLR2004
             said = str(values.get("error", "")) if isinstance(values, dict) else answer[:SAID_BYTES].decode("utf-8", "replace")
-            raise MeshError(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=_HINTS.get(status, ""))
+            kind = NotOursError if status == 409 else MeshError  # noqa: PLR2004
+            raise kind(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=_HINTS.get(status, ""))
         return values
 
     @contextlib.contextmanager
@@ -133,7 +139,7 @@ class Control:
 _HINTS = {
     403: "its secret is another one than the runner's; see the Secret loadgen-control",
     404: "is this pod the load pod of this version of loadgen?",
-    409: "another run has this pod, or it was restarted; wait for that run to end, or see loadgen restore",
+    409: "another run has this pod; wait for it to end, or see loadgen restore",
     503: "the pod does not listen yet, or has just ended",
 }
 
@@ -190,7 +196,7 @@ class PodLoad:
         self._tell = tell
 
     async def look(self) -> Sight:
-        answer = await self.control.tell("look")
+        answer = await self._have("look")
         with self.control.reading("look"):
             self._sight = self._as_sight(answer)
         return self._sight
@@ -202,13 +208,13 @@ class PodLoad:
         return self.last_tally
 
     async def all_done_since(self, moment: float) -> bool:
-        answer = await self.control.tell("done_since", age_s=max(0.0, clock() - moment))
+        answer = await self._have("done_since", age_s=max(0.0, clock() - moment))
         with self.control.reading("done_since"):
             return bool(answer["done"])
 
     async def edge(self) -> Edge:
         """Have the pod find an edge; it knows by itself how far it and its sidecar differ from before."""
-        found = await self.control.tell("edge", timeout_s=2 * ASK_S)
+        found = await self._have("edge", timeout_s=2 * ASK_S)
         with self.control.reading("edge"):
             return Edge(
                 at=clock(),
@@ -225,13 +231,13 @@ class PodLoad:
         return (await self._counted()).since(self.base)
 
     async def _counted(self) -> Counters:
-        answer = await self.control.tell("counters")
+        answer = await self._have("counters")
         with self.control.reading("counters"):
             return Counters(**answer["counters"])
 
     async def state(self) -> SidecarState:
         """Read what is in force in the pod's sidecar."""
-        answer = await self.control.tell("state")
+        answer = await self._have("state")
         if answer.get("error"):
             raise MeshError(f"the sidecar of pod {self.name}: {answer['error']}")
         with self.control.reading("state"):
@@ -241,7 +247,7 @@ class PodLoad:
         """Wait until the pod's sidecar shows a state."""
         limits = dataclasses.asdict(wanted.limits)
         while True:
-            answer = await self.control.tell("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + ASK_S)
+            answer = await self._have("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + ASK_S)
             with self.control.reading("converge"):
                 if answer["reached"]:
                     return
@@ -256,13 +262,24 @@ class PodLoad:
         while True:
             verb = await self._orders.get()
             try:
-                await self.control.tell(verb)
+                await self._have(verb)
             except LoadgenError as error:
                 self.lose(error.message)
 
     def lose(self, why: str) -> None:
         """Give the pod up."""
         self.death = self.death or HammerError(why)
+
+    async def _have(self, verb: str, *, timeout_s: float = ASK_S, **arguments: object) -> dict[str, Any]:
+        """Have the pod do something for the run. If it is no longer ours, say why: it knows only that it is not."""
+        try:
+            return await self.control.tell(verb, timeout_s=timeout_s, **arguments)
+        except NotOursError as error:
+            with contextlib.suppress(LoadgenError):
+                await self.poll()
+            if self.death is None:
+                raise
+            raise MeshError(self.death.message) from error
 
     def _note(self, snapshot: Mapping[str, Any]) -> None:
         with self.control.reading("/snapshot"):
@@ -312,16 +329,22 @@ class PodCrew:
             with anyio.move_on_after(LEAVE_S, shield=True):
                 await self.leave()
 
+    async def label(self, phase: str | None) -> None:
+        """Tell all pods under which phase their metrics count from now on. One that does not hear it counts under the one before."""
+        async with anyio.create_task_group() as tasks:
+            for load in self.loads.values():
+                tasks.start_soon(self._say, partial(load.control.tell, "phase", name=phase))
+
     async def leave(self) -> None:
         """Let all pods go. One that does not hear it goes back to its own load when the run is silent."""
         async with anyio.create_task_group() as tasks:
             for load in self.loads.values():
-                tasks.start_soon(self._leave, load)
+                tasks.start_soon(self._say, partial(load.control.tell, "leave"))
 
-    async def _leave(self, load: PodLoad) -> None:
+    async def _say(self, order: Callable[[], Awaitable[object]]) -> None:
         async with self._at_once:
             with contextlib.suppress(LoadgenError):
-                await load.control.tell("leave")
+                await order()
 
     async def watch(self) -> HammerError:
         """Wait until a pod is lost; say which."""
@@ -332,9 +355,12 @@ class PodCrew:
             await anyio.sleep(POLL_S / 5)
 
     async def _poll(self) -> None:
+        rest_s = POLL_S
         while True:
-            await anyio.sleep(POLL_S)
+            await anyio.sleep(rest_s)
+            began = clock()
             await self.poll_all()
+            rest_s = max(POLL_S, clock() - began)  # so many pods that it takes long must not keep the runner busy all the time
 
     async def poll_all(self) -> None:
         """Take in what all pods report now."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.cluster import paths
-from loadgen.cluster.failure import ForbiddenError
+from loadgen.cluster.failure import ApiError, ForbiddenError
 from loadgen.cluster.marks import annotation
 from loadgen.policy.selection import ROOT_NAMESPACE
 
@@ -53,9 +53,9 @@ class Pods:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a cluster has for a run. ``rules`` are all that could concern the clients, as the server gives them."""
+    """What a cluster has for a run. ``rules`` are all that could concern the clients, as the server gives them in ``version``."""
 
-    istio_version: str
+    version: str
     rules: tuple[Json, ...]
     pods: Pods
     count_ports: Mapping[str, int]
@@ -89,16 +89,25 @@ async def look(api: KubeApi, service: Service, client: Workload, wanted: int, ho
         problems.append(f"no load pod is usable in {client.namespace}: {_why(pods)}")
     elif len(pods.usable) < wanted:
         problems.append(f"{len(pods.usable)} load pods are usable in {client.namespace}, the scenario wants {wanted}: {_why(pods)}")
+    elif len(pods.usable) > wanted:
+        advice = f"say --clients {len(pods.usable)}, or scale the Deployment"
+        problems.append(f"{len(pods.usable)} load pods call the service, the scenario wants {wanted}, and the others would go on: {advice}")
     problems += await _service_problems(api, service)
     endpoints = await _endpoints(api, service)
     if not endpoints:
         problems.append(f"the service {service.host} has no endpoint that is ready")
-    return Found(version, rules, pods, await _count_ports(api, service, endpoints), tuple(problems), tuple(notes))
+    try:
+        count_ports = await _count_ports(api, service, endpoints)
+    except ForbiddenError as error:
+        count_ports = {}
+        notes.append(f"whether the service counts its requests could not be seen, so it is taken for one that does not: {error.message}")
+    return Found(version, rules, pods, count_ports, tuple(problems), tuple(notes))
 
 
 async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
     """Ask the server which of these rights we do not have."""
     missing: dict[Right, str] = {}
+    failures: list[ApiError] = []
 
     async def ask(right: Right) -> None:
         resource, _, subresource = right.resource.partition("/")
@@ -109,13 +118,20 @@ async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
         }
-        answer = await api.create(paths.ACCESS_REVIEWS, review)
+        try:
+            answer = await api.create(paths.ACCESS_REVIEWS, review)
+        except ApiError as error:
+            failures.append(error)
+            tasks.cancel_scope.cancel()
+            return
         if not answer.get("status", {}).get("allowed"):
             missing[right] = str(right)
 
     async with anyio.create_task_group() as tasks:
         for right in rights:
             tasks.start_soon(ask, right)
+    if failures:
+        raise failures[0]
     return [missing[right] for right in rights if right in missing]
 
 
@@ -131,7 +147,7 @@ async def _load_pods(api: KubeApi, client: Workload) -> Pods:
             others[name] = reason
         else:
             usable.append(name)
-            image = image or next(each["image"] for each in pod["spec"]["containers"] if each["name"] != SIDECAR)
+            image = image or _own_containers(pod)[0]["image"]
     return Pods(tuple(sorted(usable)), others, image)
 
 
@@ -144,11 +160,18 @@ def _unusable(pod: Mapping[str, Any]) -> str:
         return f"is {status.get('phase', 'unknown')}" + (f" ({status['reason']})" if status.get("reason") else "")
     if not any(each["name"] == SIDECAR for each in (*spec["containers"], *spec.get("initContainers", ()))):
         return "has no sidecar: label its namespace istio-injection=enabled and restart it"
+    if not _own_containers(pod):
+        return "has no container beside its sidecar"
     unready = [each["name"] for each in _statuses(status) if not each.get("ready")]
     if unready:
         return f"is not ready ({', '.join(unready)})"
     conditions = {each["type"]: each["status"] for each in status.get("conditions", ())}
     return "" if conditions.get("Ready") == "True" else "is not ready"
+
+
+def _own_containers(pod: Mapping[str, Any]) -> list[Json]:
+    """Give the containers that are not the sidecar."""
+    return [each for each in pod["spec"]["containers"] if each["name"] != SIDECAR]
 
 
 def _statuses(status: Mapping[str, Any]) -> list[Json]:

@@ -23,11 +23,8 @@ SAME_AT_MOST = 3
 """So many pods are named that have the same trouble; of the others it is said how many there are."""
 
 
-async def roll_call(controls: Sequence[Control], scenario: Scenario, *, leased: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Ask all pods; give their snapshots by name, and in sentences what stands in the way.
-
-    A pod that is held by another run is in the way, unless a lease will show (``leased``) whether that run is alive.
-    """
+async def roll_call(controls: Sequence[Control], scenario: Scenario) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Ask all pods; give their snapshots by name, and in sentences what stands in the way."""
     snapshots: dict[str, dict[str, Any]] = {}
     troubles: dict[str, dict[str, str]] = {}
     at_once = anyio.CapacityLimiter(AT_ONCE)
@@ -36,7 +33,7 @@ async def roll_call(controls: Sequence[Control], scenario: Scenario, *, leased: 
         async with at_once:
             try:
                 snapshot = snapshots[control.name] = await control.snapshot()
-                found = list(_troubles(snapshot, scenario, leased=leased))
+                found = list(_troubles(snapshot, scenario))
                 if not found:
                     found = [f"its sidecar: {error}"] if (error := (await control.tell("state"))["error"]) else []  # asked with the secret
             except UnreachableError as error:
@@ -44,8 +41,8 @@ async def roll_call(controls: Sequence[Control], scenario: Scenario, *, leased: 
                 return
             except LoadgenError as error:
                 found = [_sentence(error, control)]
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
-                found = [f"answers what is no snapshot ({error!r}): is it the load pod of this version?"]
+            except (KeyError, TypeError, AttributeError, ValueError):
+                found = ["answers what is no snapshot: is it the load pod of this version?"]
         for trouble in found:
             troubles.setdefault(trouble, {})[control.name] = trouble
 
@@ -71,7 +68,7 @@ def _names(names: Sequence[str]) -> str:
     return f"pod{'s' if len(names) > 1 else ''} {', '.join(names[:SAME_AT_MOST])}{more}:"
 
 
-def _troubles(snapshot: Mapping[str, Any], scenario: Scenario, *, leased: bool) -> Iterator[str]:
+def _troubles(snapshot: Mapping[str, Any], scenario: Scenario) -> Iterator[str]:
     if snapshot["schema"] != SCHEMA or snapshot["version"] != __version__:
         yield f"runs loadgen {snapshot['version']} ({snapshot['schema']}), and this is {__version__}: use the image of this version"
         return
@@ -80,7 +77,7 @@ def _troubles(snapshot: Mapping[str, Any], scenario: Scenario, *, leased: bool) 
     wanted = {"status": scenario.target.expect.status, "body": scenario.target.expect.body}
     if snapshot["expect"] != wanted:
         yield f"takes {snapshot['expect']} for ok, the scenario {wanted}: set LOADGEN_EXPECT_STATUS and LOADGEN_EXPECT_BODY"
-    if snapshot["run"] and not leased:
+    if snapshot["run"]:
         yield f"is held by run {snapshot['run']}: wait until that one has ended"
     if snapshot["sidecar"]["state"] != "live":
         yield f"has no sidecar that answers: {snapshot['sidecar']['state']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from loadgen.cluster.change import Change, Mode, plan_change
@@ -13,13 +13,15 @@ from loadgen.errors import RefusedError
 from loadgen.preview import Preview, state_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from loadgen.cluster.api import KubeApi
     from loadgen.inputs import Plan
 
 SECRET = "loadgen-control"  # noqa: S105  # a name
 """The name of the Secret that runner and load pods share."""
-_CHANGES = {Mode.OWN: "delete", Mode.OVERLAY: "delete", Mode.PATCH: "patch"}
-"""What it takes to put a rule back, beside to read it."""
+_CHANGES = {Mode.OWN: "delete patch", Mode.OVERLAY: "delete patch", Mode.PATCH: "patch"}
+"""What it takes to put a rule back, beside to read it; one that somebody else has edited stays, without our marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,7 @@ class Survey:
         Raises RefusedError with everything that stands in the way.
         """
         if self.obstacles:
-            listing = "".join(f"\n   - {obstacle}" for obstacle in self.obstacles)
-            raise RefusedError(f"the cluster is not ready for this run:{listing}", hint="nothing was changed")
+            raise RefusedError(_listing(self.obstacles), hint="nothing was changed")
 
     def preview(self, plan: Plan) -> Preview:
         """Give what a person may see of it."""
@@ -61,41 +62,70 @@ class Survey:
 
 
 async def survey(api: KubeApi, plan: Plan, *, mode: Mode | None, allow_managed: bool) -> Survey:
-    """Look at everything that a run needs.
+    """Look at everything that a run needs, as far as the API server knows it.
 
-    Raises RefusedError if it cannot even be looked.
+    Raises RefusedError if we may not even look; it names all rights that are missing.
     """
     service, client = plan.service, plan.client
     wanted = plan.scenario.clients.count
-    homes = [rule.namespace for rule in plan.rules]
-    found = await look(api, service, client, wanted, homes)
-    change = None
-    if any(phase.policy == "applied" for phase in plan.scenario.phases):
-        change = plan_change(found.rules, plan.rules, service, client, version=found.istio_version, mode=mode, allow_managed=allow_managed)
-    missing = await missing_rights(api, _rights(plan, change))
-    obstacles = [*found.problems, *(change.refusals if change else ())]
-    obstacles += [f"the account may not {right}" for right in missing]
+    changes = any(phase.policy == "applied" for phase in plan.scenario.phases)
+    missing = await missing_rights(api, _rights_of_a_run(plan, changes=changes))
+    if missing:
+        raise RefusedError(
+            _listing(f"the account may not {right}" for right in missing), hint="loadgen manifests has the Roles that a run needs"
+        )
+    found = await look(api, service, client, wanted, [rule.namespace for rule in plan.rules])
+    if not changes:
+        return Survey(found, None, found.pods.usable[:wanted], found.problems)
+    change, missing = await _change(api, found, plan, mode, allow_managed=allow_managed)
+    obstacles = [*found.problems, *change.refusals, *(f"the account may not {right}" for right in missing)]
     return Survey(found, change, found.pods.usable[:wanted], tuple(obstacles))
 
 
-def _rights(plan: Plan, change: Change | None) -> list[Right]:
-    """Say what a run does; RBAC can bind everything but ``create`` and ``list`` to names."""
+async def _change(api: KubeApi, found: Found, plan: Plan, mode: Mode | None, *, allow_managed: bool) -> tuple[Change, list[str]]:
+    """Decide what is changed, and ask for the rights. Where we may not create the scenario's rule, one over the clients' will do."""
+
+    async def plan_with(mode: Mode | None) -> tuple[Change, list[str]]:
+        change = plan_change(
+            found.rules, plan.rules, plan.service, plan.client, version=found.version, mode=mode, allow_managed=allow_managed
+        )
+        return change, await missing_rights(api, _rights_of_a_change(change))
+
+    change, missing = await plan_with(mode)
+    if mode is None and change.mode is Mode.OWN and missing and not change.refusals:
+        over, missing_there = await plan_with(Mode.OVERLAY)
+        if not over.refusals and not missing_there:
+            passed = f"not {Mode.OWN}: the account may not {missing[0]}"
+            return replace(over, reasons=(*over.reasons, passed)), []
+    return change, missing
+
+
+def _listing(obstacles: Iterable[str]) -> str:
+    return "the cluster is not ready for this run:" + "".join(f"\n   - {obstacle}" for obstacle in obstacles)
+
+
+def _rights_of_a_run(plan: Plan, *, changes: bool) -> list[Right]:
+    """Say what a run does, whatever it changes; RBAC can bind everything but ``create`` and ``list`` to names."""
     home, away, host = plan.scenario.clients.namespace, plan.service.namespace, plan.service.host
     rights = [Right("list", "pods", home), Right("get", "pods/proxy", home), Right("create", "pods/proxy", home)]
     rights += [Right("get", "secrets", home, name=SECRET), Right("get", "services", away, name=plan.service.name)]
     rights += [Right("list", "endpointslices", away, "discovery.k8s.io")]
     rights += [Right("list", "destinationrules", namespace, ISTIO) for namespace in (home, away)]
-    if change is None:
-        return rights
     for resource, group, name, verbs in (
         ("leases", "coordination.k8s.io", lease_name(host), "get update delete"),
         ("configmaps", "", journal_name(host), "get update delete"),
         ("jobs", "batch", guard_name(host), "get delete"),
     ):
-        rights += [Right("create", resource, home, group), *(Right(verb, resource, home, group, name) for verb in verbs.split())]
+        if changes:
+            rights += [Right("create", resource, home, group), *(Right(verb, resource, home, group, name) for verb in verbs.split())]
+    return list(dict.fromkeys(rights))
+
+
+def _rights_of_a_change(change: Change) -> list[Right]:
+    rights: list[Right] = []
     for write in change.writes:
         where, name = write.rule["metadata"]["namespace"], write.rule["metadata"]["name"]
         if write.before is None:
             rights.append(Right("create", "destinationrules", where, ISTIO))
-        rights += [Right(verb, "destinationrules", where, ISTIO, name) for verb in ("get", _CHANGES[change.mode])]
-    return list(dict.fromkeys(rights))
+        rights += [Right(verb, "destinationrules", where, ISTIO, name) for verb in ("get", *_CHANGES[change.mode].split())]
+    return rights

@@ -126,6 +126,9 @@ class LocalMesh:
         each = page.pop("clients")
         return ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()}
 
+    async def phase(self, name: str | None) -> None:
+        """Nobody here has to be told."""
+
     def deaths(self) -> list[MeshError]:
         """Say which parts of the mesh died, and how."""
         return self._children.deaths()

@@ -72,9 +72,9 @@ class Routes:
         return Reply(200, await self._metrics.page(), CONTENT_TYPE)
 
     async def _snapshot(self, request: Request) -> Reply:
-        """Give the snapshot; a run that names itself is heard of."""
+        """Give the snapshot; a run that names itself, and knows the secret, is heard of."""
         hold = self._hammer.hold
-        if hold is not None and request.headers.get("x-loadgen-run") == hold.run:
+        if hold is not None and request.headers.get("x-loadgen-run") == hold.run and self._control.knows_secret(request):
             with hold.heard():
                 return as_json(200, await self._snapshots.take())
         return as_json(200, await self._snapshots.take())

@@ -68,6 +68,9 @@ class Mesh(Sidecars[C], Protocol[C, L_contra]):
     async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
         """Read the service's count, in all and per client; None of a service that does not count."""
 
+    async def phase(self, name: str | None) -> None:
+        """Hear which phase counts from now on; None between two."""
+
     def deaths(self) -> Sequence[MeshError]:
         """Say which parts of the mesh died, and how."""
 

@@ -11,6 +11,7 @@ from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
+from loadgen.runner.window import strangers_of
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
@@ -215,19 +216,17 @@ def _disagreements(window: Window) -> list[str]:
     found = []
     for name, end in window.ends.items():
         start, counters, arrived = window.starts[name], _counters(window, name), _arrived(window, name)
-        if counters is None or arrived is None:
-            continue
         if not end.settled:
             found.append(f"{name} and its sidecar could not be brought to agree at the end of phase {window.phase.name}")
+        if counters is None or arrived is None:
+            continue
         if abs(arrived - counters.total) > start.on_the_way + end.on_the_way + LOST_AT_MOST:
             found.append(
                 f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
             )
-    if window.service is not None and all(edge.reading.arrived is not None for edge in window.starts.values()):
-        total, clients = window.service
-        strangers = total.requests - sum(count.requests for name, count in clients.items() if name) - window.strangers
-        if strangers:
-            found.append(f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}")
+    strangers = strangers_of(window.service, window.starts) - window.strangers if window.service is not None else 0
+    if strangers:
+        found.append(f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}")
     return found
 
 

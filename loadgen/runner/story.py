@@ -19,17 +19,16 @@ from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.runner.convergence import CONVERGE_S, converge, for_each
 from loadgen.runner.needs import C, L
-from loadgen.runner.window import Measured, Window
+from loadgen.runner.window import Measured, Window, strangers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup
 
     from loadgen.engine.edge import Edge
     from loadgen.inputs import Plan
-    from loadgen.ledger import ServiceCount
     from loadgen.policy.rule import Rule
     from loadgen.runner.needs import Loads, Mesh, Observer
     from loadgen.scenario import Phase
@@ -114,7 +113,8 @@ class Story(Generic[C, L]):
         drain = await self._each(self._drain)
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
-        strangers = _strangers(await self._mesh.count(restart_peak=True))
+        await self._mesh.phase(phase.name)
+        strangers = strangers_of(await self._mesh.count(restart_peak=True), starts)
         self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
@@ -141,6 +141,7 @@ class Story(Generic[C, L]):
         window.ended, window.cpu_end_s = clock(), self._cpu_s()
         window.service = await self._mesh.count()
         await self._each(self._end)
+        await self._mesh.phase(None)
         self._close(window)
         changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
         if changed:
@@ -301,14 +302,6 @@ class Story(Generic[C, L]):
             outcomes,
             in_flight,
         )
-
-
-def _strangers(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None) -> int:
-    """Give how many requests reached the service under no client's name."""
-    if counted is None:
-        return 0
-    total, clients = counted
-    return total.requests - sum(count.requests for name, count in clients.items() if name)
 
 
 def _sentence(error: LoadgenError) -> str:

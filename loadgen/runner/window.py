@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from loadgen.engine.edge import Edge
     from loadgen.ledger import ServiceCount
     from loadgen.policy.state import SidecarState
@@ -18,8 +20,8 @@ class Window:
     """One phase as it was measured.
 
     ``ends`` lacks a client, and ``service`` (all counts at the end, in all and per client) is None, if they could not be read any more;
-    ``tallies`` has all clients when the window is closed. ``strangers`` are requests that had reached the service without the name of a
-    client when the phase began. The CPU times are seconds by process id.
+    ``tallies`` has all clients when the window is closed. ``strangers`` are requests that had reached the service without the name of one
+    of these clients when the phase began. The CPU times are seconds by process id.
     """
 
     phase: Phase
@@ -46,3 +48,11 @@ class Measured:
     restored: bool | None = None
     restore_detail: str = "no phase applied a policy"
     ended_s: float = 0.0
+
+
+def strangers_of(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None, clients: Collection[str]) -> int:
+    """Give how many requests had reached the service that none of these clients sent; 0 of a service that does not count."""
+    if counted is None:
+        return 0
+    total, each = counted
+    return total.requests - sum(count.requests for name, count in each.items() if name in clients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,6 +177,6 @@ def test_of_two_runners_the_second_is_refused_and_told_who_the_first_is(tutorial
     (tmp_path / "second").mkdir()
     second = run(tutorial, tutorial.command(tmp_path / "second"))
     assert second.code == 3, second.stdout + second.stderr
-    assert "run 2" in second.stderr
+    assert f"@{socket.gethostname()}/{first.pid} has the lease since" in second.stderr
     ended = finish(first)
     assert ended.code in {0, 4}, ended.stdout + ended.stderr

@@ -11,6 +11,7 @@ from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.survey import Survey, survey
+from loadgen.errors import RefusedError
 from tests.cluster.site import Site, make_site, without_policy
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
+IN_TEST = (
+    ("coordination.k8s.io", "leases"),
+    ("", "configmaps"),
+    ("batch", "jobs"),
+    ("", "pods"),
+    ("", "pods/proxy"),
+    ("", "secrets"),
+    ("networking.istio.io", "destinationrules"),
+)
 
 
 @pytest.fixture
@@ -52,10 +62,12 @@ async def test_where_nothing_is_missing_a_run_may_begin(whole: Site, tmp_path: P
     assert [write.key for write in found.change.writes] == [f"{whole.base}/user"]
 
 
-async def test_of_more_pods_than_the_scenario_wants_the_first_are_taken(whole: Site, tmp_path: Path) -> None:
+async def test_more_pods_than_the_scenario_wants_are_an_obstacle_for_they_would_go_on(whole: Site, tmp_path: Path) -> None:
     whole.add_pod("client-0")
     found = await look_at(whole, whole.plan(tmp_path))
-    assert found.pods == ("client-0", "client-a")
+    assert found.obstacles == (
+        "3 load pods call the service, the scenario wants 2, and the others would go on: say --clients 3, or scale the Deployment",
+    )
 
 
 async def test_every_pod_that_cannot_be_used_is_named_with_the_reason(whole: Site, tmp_path: Path) -> None:
@@ -89,24 +101,33 @@ async def test_a_service_without_the_port_or_without_endpoints_is_an_obstacle(si
     )
 
 
-async def test_all_rights_that_are_missing_are_named_at_once(whole: Site, tmp_path: Path) -> None:
-    istio, discovery = "networking.istio.io", "discovery.k8s.io"
+async def test_all_rights_that_are_missing_are_named_at_once_to_one_who_has_none(whole: Site, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as refused:
+        await look_at(whole, whole.plan(tmp_path), user="runner")
+    said = refused.value.message
+    assert f"the account may not create leases.coordination.k8s.io in {whole.clients}" in said
+    assert f"the account may not get pods/proxy in {whole.clients}" in said
+    assert f"the account may not get secrets loadgen-control in {whole.clients}" in said
+    assert f"the account may not list destinationrules.networking.istio.io in {whole.base}" in said
+
+
+async def test_who_may_not_create_the_scenario_s_rule_lays_one_over_the_clients_instead(whole: Site, tmp_path: Path) -> None:
+    istio = "networking.istio.io"
     whole.allow(
-        "runner",
-        (whole.clients, istio, "destinationrules", "get list create"),
-        (whole.clients, "", "pods", "get list"),
+        "guest",
+        *((whole.clients, group, resource, "get list create update delete patch") for group, resource in IN_TEST),
         (whole.base, istio, "destinationrules", "get list"),
         (whole.base, "", "services", "get"),
-        (whole.base, "", "pods", "get"),
-        (whole.base, discovery, "endpointslices", "list"),
+        (whole.base, "discovery.k8s.io", "endpointslices", "list"),
     )
-    found = await look_at(whole, whole.plan(tmp_path), user="runner")
-    assert f"the account may not create leases.coordination.k8s.io in {whole.clients}" in found.obstacles
-    assert f"the account may not get pods/proxy in {whole.clients}" in found.obstacles
-    assert f"the account may not delete destinationrules.{istio} user in {whole.base}" in found.obstacles
-    assert f"the account may not get secrets loadgen-control in {whole.clients}" in found.obstacles
-    assert not [obstacle for obstacle in found.obstacles if "may not list" in obstacle]
+    found = await look_at(whole, whole.plan(tmp_path), user="guest")
+    assert found.obstacles == ()
+    assert found.change is not None
+    assert found.change.mode is Mode.OVERLAY
+    assert f"not own: the account may not create destinationrules.{istio} in {whole.base}" in found.change.reasons
     assert [note for note in found.found.notes if "rules for the whole mesh could not be read" in note]
+    named = await look_at(whole, whole.plan(tmp_path), user="guest", mode=Mode.OWN)
+    assert f"the account may not delete destinationrules.{istio} user in {whole.base}" in named.obstacles
 
 
 async def test_a_scenario_that_changes_nothing_needs_no_right_to_change(whole: Site, tmp_path: Path) -> None:

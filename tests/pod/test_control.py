@@ -204,7 +204,7 @@ async def test_a_run_that_is_not_heard_of_loses_the_pod_and_one_that_only_reads_
     await pod.do("start")
     for _ in range(4):
         await asyncio.sleep(0.4)
-        assert (await pod.snapshot(**{"x-loadgen-run": RUN}))["run"] == RUN
+        assert (await pod.snapshot(**{"x-loadgen-run": RUN, "x-loadgen-secret": SECRET}))["run"] == RUN
     before = (await pod.snapshot())["totals"]["ok"]
     assert before > 0
     await pod.until_logged(f"run {RUN} was not heard of for 1 s")
