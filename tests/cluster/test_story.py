@@ -177,6 +177,7 @@ def test_of_two_runners_the_second_is_refused_and_told_who_the_first_is(tutorial
     (tmp_path / "second").mkdir()
     second = run(tutorial, tutorial.command(tmp_path / "second"))
     assert second.code == 3, second.stdout + second.stderr
-    assert f"@{socket.gethostname()}/{first.pid} has the lease since" in second.stderr
+    assert f"@{socket.gethostname()}/{first.pid}/" in second.stderr
+    assert "has the lease since" in second.stderr
     ended = finish(first)
     assert ended.code in {0, 4}, ended.stdout + ended.stderr
