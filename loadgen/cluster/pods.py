@@ -171,10 +171,6 @@ class PodLoad:
         """What was seen when the pod last reported."""
         return self._sight
 
-    async def evict(self, run: str) -> None:
-        """Let a dead run's hold of the pod go. Only who has the lease knows that it is dead."""
-        await dataclasses.replace(self.control, run=run).tell("leave")
-
     async def prepare(self) -> None:
         """Take the pod: its own load ends, and that of the run is made."""
         taken = await self.control.tell("take", timeout_s=2 * ASK_S, **self._take)
