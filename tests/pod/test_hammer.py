@@ -93,7 +93,7 @@ async def owned(folder: Path, address: tuple[str, int] | None, think_s: float = 
     (folder / "secret").write_text(SECRET)
     settings = read_settings({"POD_NAME": "client-1", "LOADGEN_SECRET_FILE": str(folder / "secret")})
     name, sidecar, book = Name(address), Sidecar(), Book()
-    settings = dataclasses.replace(settings, aim=name, think=Interval(think_s))  # type: ignore[arg-type]  # what the hammer uses of it
+    settings = dataclasses.replace(settings, aim=name, users=1, think=Interval(think_s))  # type: ignore[arg-type]  # what the hammer uses of it
 
     async def snapshot() -> dict[str, Any]:
         await asyncio.sleep(0)
