@@ -25,6 +25,7 @@ from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
 from loadgen.cluster.mesh import ClusterMesh, Counting
 from loadgen.cluster.paths import leases, secrets
 from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.cluster.restore import clear_left_overs
 from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
 from loadgen.cluster.survey import SECRET, Survey, survey
@@ -143,6 +144,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
     await _refuse_if_held(api, plan)
+    await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
     seen = await _look_until_free(api, plan, options, run_id, screen)
     seen.survey.check()
     sidecars = [snapshot["sidecar"] for snapshot in seen.snapshots.values()]
@@ -216,6 +218,7 @@ class _Unchanged:
 
     before: Any
     after: Any
+    written_at: float | None = None
 
     async def apply(self) -> None:
         raise AssertionError("a run without a change applies none")

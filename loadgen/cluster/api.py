@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import anyio
@@ -23,6 +22,7 @@ from loadgen.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from loadgen.cluster.access import Source
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TRY_S = 5.0
 APPLY_S = 30.0
 RESTORE_S = 120.0
+SETTLE_S = TRY_S + 1.0
+"""After this time nothing that was sent can still happen: the server was told to give it up after ``TRY_S``."""
 PAGE = 500
 MAX_OBJECTS = 100_000
 MAX_LISTS = 3
@@ -79,10 +81,6 @@ class KubeApi:
     def server_time(self) -> datetime:
         """Say what the server's clock shows now; our own until it has answered once."""
         return self._server.clock.now()
-
-    def clock_offset_s(self) -> float:
-        """Say by how many seconds the server's clock is ahead of ours; it is known to about a second."""
-        return (self.server_time() - datetime.now(UTC)).total_seconds()
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None, content_type: str = PLAIN_JSON

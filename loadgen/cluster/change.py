@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loadgen.cluster.managers import owner_tool
-from loadgen.cluster.marks import DOMAIN, Json, key_of, overlay_name
+from loadgen.cluster.marks import DOMAIN, HOST, WAIT_OR_RESTORE, Json, annotation, key_of, overlay_name, run_of, whose
 from loadgen.cluster.paths import ISTIO
 from loadgen.cluster.rules import read_rule
 from loadgen.errors import RefusedError
@@ -136,7 +136,8 @@ def plan_change(
     """Decide how the scenario's rules are put in force among these of the cluster.
 
     ``rules`` are all of the clients', the service's and the root namespace, and of those that the wanted rules name; ``version`` is the
-    best one that is served. With ``mode`` only that one is looked at. The change that is given may have refusals.
+    best one that is served. With ``mode`` only that one is looked at. The change that is given may have refusals; it has if a rule of the
+    service has the marks of a run.
     """
     raw = {key_of(rule): rule for rule in rules}
     read = [read_rule(rule) for rule in raw.values()]
@@ -146,6 +147,8 @@ def plan_change(
         for rule, problems in read
         if problems and rule.document is None
     )
+    if held := _held(scene):
+        return Change(mode or Mode.OWN, (), notes, held, scene.known, scene.known)
     tried = [each(scene) for each in ([_WAYS[mode]] if mode else _WAYS.values())]
     chosen = next((change for change in tried if not change.refusals), tried[0])
     if chosen.refusals:
@@ -153,6 +156,14 @@ def plan_change(
         return replace(chosen, refusals=tuple(refusals), reasons=(*chosen.reasons, *notes))
     passed = (f"not {change.mode}: {'; '.join(change.refusals)}" for change in tried[: tried.index(chosen)])
     return replace(chosen, reasons=(*chosen.reasons, *passed, *notes))
+
+
+def _held(scene: Scene) -> tuple[str, ...]:
+    """Refuse to plan with what another run made of the rules, or left: the limits before it would be lost for good."""
+    host = scene.service.host
+    marked = [rule for rule in scene.known if run_of(scene.raw[rule.key])]
+    ours = [rule.key for rule in marked if host in {host_of(rule, scene.service), annotation(scene.raw[rule.key], HOST)}]
+    return tuple(f"the rule {key} is changed by {whose(scene.raw[key])} ({WAIT_OR_RESTORE})" for key in ours)
 
 
 def _own(scene: Scene) -> Change:

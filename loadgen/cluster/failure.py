@@ -52,7 +52,7 @@ class ApiError(RefusedError):
     def after(self, tries: int, seconds: float) -> Self:
         """Say how long it was tried."""
         if tries > 1:
-            self.message = f"{self.message} (tried {tries} times in {seconds:.0f} s)"
+            self.message = f"{self.message} (tried {tries} times in {seconds:.1f} s)"
             self.args = (self.message,)
         return self
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadgen.cluster.api import RESTORE_S
+from loadgen.cluster.api import RESTORE_S, SETTLE_S
 from loadgen.cluster.finding import Fate
-from loadgen.cluster.journal import State, expired, record_of
+from loadgen.cluster.journal import expired, record_of
 from loadgen.cluster.lease import LEASE_S, HeldError, Hold, Watch
 from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import config_maps, leases
 from loadgen.cluster.restore import restore
-from loadgen.cluster.toggle import SETTLE_S
 from loadgen.cluster.undo import Undone
 from loadgen.errors import LoadgenError
 
@@ -81,8 +80,6 @@ async def _dead_run(api: KubeApi, host: str, namespace: str, watch: Watch) -> st
     if found is None:
         return None
     record = record_of(found, f"the journal of {host}")
-    if record.state is State.DONE:
-        return None
     lease = await api.find(leases(namespace, lease_name(host)))
     hold = Hold.of(lease) if lease else None
     watch.see(hold)
@@ -92,18 +89,18 @@ async def _dead_run(api: KubeApi, host: str, namespace: str, watch: Watch) -> st
     return (hold.run if hold else record.run.id) if is_dead else ""
 
 
-def guard_job(run: Run, image: str, *, lasts_s: float, keep_s: int = 0, pull_policy: str = "IfNotPresent") -> Json:
+def guard_job(run: Run, image: str, *, lasts_s: float) -> Json:
     """Make the Job that watches over a run's change: what is created before anything is changed.
 
-    ``lasts_s`` is how long the run will take at most; the Job ends some minutes later. ``keep_s`` is how long it stays when it has ended: while
-    it stays, so do the rules that it owns.
+    ``lasts_s`` is how long the run will take at most; the Job ends some minutes later, and goes when it has ended: with it, the rules that it
+    owns.
     """
     name = guard_name(run.host)
     arguments = ["guard", "--host", run.host, "--namespace", run.namespace]  # the image begins with loadgen
     container = {
         "name": "guard",
         "image": image,
-        "imagePullPolicy": pull_policy,
+        "imagePullPolicy": "IfNotPresent",
         "args": arguments,
         "env": [{"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
         "resources": _RESOURCES,
@@ -128,7 +125,7 @@ def guard_job(run: Run, image: str, *, lasts_s: float, keep_s: int = 0, pull_pol
             "backoffLimit": TRIES,
             "completions": 1,
             "parallelism": 1,
-            "ttlSecondsAfterFinished": keep_s,
+            "ttlSecondsAfterFinished": 0,
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }

@@ -1,19 +1,23 @@
 """What was changed, how was it before, and how far did it get? Written down before it is done, in the cluster and in a file here.
 
 The law: INTENT says what will be written, and how it was before; only then it is written. APPLIED says that it was. RESTORING says that the
-undo has begun. A journal that is gone, or says DONE, needs nothing more. Whoever dies between two lines leaves enough to be undone.
+undo has begun. A journal that is gone needs nothing more. Whoever dies between two lines leaves enough to be undone.
 
 Each state replaces the one before with its resourceVersion: a run whose journal somebody else has taken away learns of it before it writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from loadgen.cluster.failure import ConflictError, ExistsError, NotFoundError
+import anyio
+
+from loadgen.cluster.api import SETTLE_S, TRY_S
+from loadgen.cluster.failure import ApiError, ConflictError, ExistsError, LostError, NotFoundError
 from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError, printable
@@ -36,7 +40,6 @@ class State(StrEnum):
     INTENT = "INTENT"
     APPLIED = "APPLIED"
     RESTORING = "RESTORING"
-    DONE = "DONE"
 
 
 class JournalError(LoadgenError):
@@ -170,7 +173,13 @@ class Journal:
         thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": record.run.metadata(name), "data": _data(record)}
         try:
             made = await api.create(config_maps(record.run.namespace), thing, ours=lambda found: found.get("data") == thing["data"])
-        except ExistsError as error:
+        except BaseException as error:  # also if it is cancelled: nothing is in force, so nothing must stay
+            if file:
+                file.remove()
+            if not isinstance(error, ApiError) or isinstance(error, LostError):
+                await _withdraw(api, record.run)
+            if not isinstance(error, ExistsError):
+                raise
             message = f"there is a journal of {record.run.host} already: {record.run.namespace}/{name}"
             raise RefusedError(message, hint="an earlier run was not undone; loadgen restore does it") from error
         return cls(api, record, made, file)
@@ -231,6 +240,16 @@ class Journal:
     @property
     def _path(self) -> str:
         return config_maps(self.record.run.namespace, journal_name(self.record.run.host))
+
+
+async def _withdraw(api: KubeApi, run: Run) -> None:
+    """Remove a journal that may have been created, and says that nothing was changed; where that cannot be done, the next run does it."""
+    path = config_maps(run.namespace, journal_name(run.host))
+    with anyio.CancelScope(shield=True), contextlib.suppress(ApiError):
+        await anyio.sleep(SETTLE_S)
+        found = await api.within(TRY_S).find(path)
+        if found is not None and run_of(found) == run.id:
+            await api.within(TRY_S).delete(path, uid=found["metadata"]["uid"])
 
 
 def record_of(config_map: Json, where: str) -> Record:

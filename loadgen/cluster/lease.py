@@ -18,6 +18,7 @@ import anyio
 from loadgen.cluster.failure import ApiError, ConflictError, NotFoundError
 from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import leases
+from loadgen.cluster.server import Tries
 from loadgen.errors import MeshError, RefusedError, printable
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ MARGIN = 6
 _LOOKS = 20
 """So often a lease is looked at while it lasts."""
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 1.0
+RACE_S = 10.0
+"""For so long a lease is tried to be taken that seems free each time, and then was taken by somebody else."""
 
 
 class HeldError(RefusedError):
@@ -151,10 +154,10 @@ class Lease:
         One that is held and seems alive is waited for up to ``wait_s``; with ``watch`` it must also be seen to be renewed. One that is not
         renewed for its whole time is taken over; with ``force``, the id of the run that has it, at once.
 
-        Raises HeldError, which names the holder.
+        Raises HeldError, which names the holder; ConflictError if others are quicker again and again.
         """
         path, watched, began = leases(run.namespace, lease_name(run.host)), Watch(), time.monotonic()
-        told = False
+        told, race = False, Tries()
         while True:
             found = await api.find(path)
             hold = Hold.of(found) if found else None
@@ -164,8 +167,10 @@ class Lease:
                 sent_at = awake_s()
                 try:
                     taken = await _take(api, path, run, lasts_s, found)
-                except ConflictError:
-                    continue  # somebody else was quicker; see who
+                except ConflictError as error:  # somebody else was quicker; see who
+                    race.count += 1
+                    await race.rest(error, race.began + RACE_S)
+                    continue
                 return cls(api, run, lasts_s, taken, sent_at, watched.still_s if hold and hold.run != force else 0.0)
             assert hold is not None, "a lease that nobody holds is free"
             alive = watched.renewals > 0 or (not watch and hold.seems_alive(api.server_time()))
@@ -175,13 +180,19 @@ class Lease:
                 tell(f"{hold.describe(api.server_time())}; waiting up to {max(wait_s, hold.lasts_s):.0f} s to see whether it is alive")
                 told = True
             await anyio.sleep(_look_s(hold.lasts_s))
+            race = Tries()
+
+    @property
+    def left_s(self) -> float:
+        """Say for how long it is surely ours if it is not renewed again."""
+        return max(0.0, self._sent_at + self._lasts_s * (1 - 1 / MARGIN) - awake_s())
 
     def check(self) -> None:
         """Make sure that the lease is ours at this moment.
 
         Raises LeaseLostError if it is not, or could not be renewed in time.
         """
-        if not self._lost and awake_s() - self._sent_at >= self._lasts_s * (1 - 1 / MARGIN):
+        if not self._lost and self.left_s == 0.0:
             self._lost = f"the lease of {self.run.host} could not be renewed for {awake_s() - self._sent_at:.0f} s"
         if self._lost:
             raise LeaseLostError(self._lost, hint="was this machine asleep, or the API server away? another run may change the rule now")
@@ -197,9 +208,8 @@ class Lease:
                 return error
 
     async def _renew(self) -> None:
-        left_s = self._sent_at + self._lasts_s * (1 - 1 / MARGIN) - awake_s()
         sent_at = awake_s()
-        api = self._api.within(max(left_s, 0.0))
+        api = self._api.within(self.left_s)
         spec = {**self._lease["spec"], "renewTime": micro_time(api.server_time())}
         try:
             self._lease = await api.replace(self._path, {**self._lease, "spec": spec}, ours=lambda found: found["spec"] == spec)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from loadgen.errors import printable
+
 Json = dict[str, Any]
 """An object as the API server gives it; what we do not know in it stays in it."""
 
@@ -29,6 +31,7 @@ HOME = f"{DOMAIN}home"
 EXPIRES_AT = f"{DOMAIN}expires-at"
 UNDO = f"{DOMAIN}undo"
 """How the object was before, or a fingerprint of what was made: enough to undo it when the journal is lost."""
+WAIT_OR_RESTORE = "wait for it to end; if it is dead, loadgen restore undoes what it left"
 _UNSAFE = re.compile(r"[^A-Za-z0-9@._-]+")
 
 
@@ -111,6 +114,13 @@ def annotation(thing: Json, key: str) -> str:
 def run_of(thing: Json) -> str:
     """Say which run an object belongs to: by the label of what a run made, or the annotation of what it changed; empty for neither."""
     return str((thing["metadata"].get("labels") or {}).get(RUN, "")) or annotation(thing, RUN)
+
+
+def whose(thing: Json) -> str:
+    """Say which run's the marks on an object are, for people: who holds it, and until when."""
+    expires_at = moment_of(annotation(thing, EXPIRES_AT))
+    until = f" until {rfc3339(expires_at)}" if expires_at else ""
+    return f"run {printable(run_of(thing))} of {printable(annotation(thing, HOLDER)) or 'nobody known'}{until}"
 
 
 def key_of(thing: Json) -> str:

@@ -42,6 +42,10 @@ class Toggle(Protocol):
     def after(self) -> Sequence[Rule]:
         """All rules while ours is in force."""
 
+    @property
+    def written_at(self) -> float | None:
+        """The moment on ``clock`` at which the last change was sent, None without one."""
+
     async def apply(self) -> object: ...
     async def remove(self) -> object: ...
 
@@ -112,7 +116,7 @@ class ClusterMesh:
         """Put our rule in, or take it out; gives the moment (on ``clock``) at which the API server was told, for all clients alike."""
         moment = clock()
         await (self._toggle.apply() if rules else self._toggle.remove())
-        return dict.fromkeys(self._crew.loads, moment)
+        return dict.fromkeys(self._crew.loads, self._toggle.written_at or moment)
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that the cluster's rules must lead to in every sidecar, with ours or without."""

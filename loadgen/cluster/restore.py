@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadgen.cluster import marks
-from loadgen.cluster.api import RESTORE_S
+from loadgen.cluster.api import RESTORE_S, SETTLE_S
 from loadgen.cluster.failure import ConflictError, ForbiddenError, NotFoundError
 from loadgen.cluster.finding import Fate, entry_of
 from loadgen.cluster.journal import Journal, JournalError, State
@@ -21,9 +21,8 @@ from loadgen.cluster.journal_file import left_behind
 from loadgen.cluster.lease import LEASE_S, RENEWALS, Hold, Lease
 from loadgen.cluster.marks import Run, annotation, guard_name, journal_name, key_of, moment_of, new_run_id, run_of, this_holder
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
-from loadgen.cluster.toggle import SETTLE_S
 from loadgen.cluster.undo import Undone, undo
-from loadgen.errors import LoadgenError
+from loadgen.errors import LoadgenError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -124,6 +123,25 @@ async def restore(
     return undone
 
 
+async def clear_left_overs(
+    api: KubeApi, host: str, namespace: str, tell: Tell = lambda _: None, *, lease_s: float = LEASE_S, folder: Path | None = None
+) -> None:
+    """Undo what dead runs left of the rules of a host, before anybody plans with it; do nothing if nothing was left, or a run is alive.
+
+    Raises RefusedError if it cannot be undone.
+    """
+    places = (namespace, *sorted(_namespace_of(host) - {namespace}))
+    left = [each for each in await find_left_overs(api, places, folder=folder) if (each.host, each.namespace) == (host, namespace)]
+    if not left or any(each.seems_alive for each in left):
+        return
+    tell(
+        f"an earlier run left something of the rules of {host}; it is undone first: {', '.join(part for each in left for part in each.parts)}"
+    )
+    undone = await restore(api, host, namespace, tell=tell, lease_s=lease_s, folder=folder)
+    if undone.fate is Fate.FAILED:
+        raise RefusedError(f"what an earlier run left could not be undone: {undone.sentence}", hint="see what loadgen restore says")
+
+
 async def let_go(lease: Lease, tell: Tell) -> None:
     """Release a lease, even if the task is being cancelled; where that cannot be done, it runs out."""
     with anyio.move_on_after(RELEASE_S, shield=True):
@@ -149,9 +167,9 @@ async def undo_left_overs(
     for record in records:
         tell(f"run {record.run.id} of {record.run.holder} got as far as {record.state.value}")
         await _settle(record, lease, settle_s)
-        if journal and record.state is not State.DONE:
+        if journal:
             await journal.write(State.RESTORING, record.entries)
-        for entry in reversed(record.entries if record.state is not State.DONE else ()):
+        for entry in reversed(record.entries):
             found.append(await undo(api, record.rules, record.run, entry))
             tell(found[-1].sentence)
     for undone in await _undo_by_marks(api, version, records, lease):
@@ -215,12 +233,12 @@ async def _clear(api: KubeApi, lease: Lease, journal: Journal | None, files: Seq
     await remove_guard(api, lease.run)
 
 
-async def remove_guard(api: KubeApi, run: Run) -> None:
-    """Delete the guard of a host, if there is one. It ends by itself, too, when the journal is gone."""
+async def remove_guard(api: KubeApi, run: Run, *, run_id: str = "") -> None:
+    """Delete the guard of a host, if there is one; with ``run_id`` only that of this run. It ends by itself, too, when the journal is gone."""
     path = jobs(run.namespace, guard_name(run.host))
     try:
         found = await api.find(path)
-        if found is not None:
+        if found is not None and run_id in {"", run_of(found)}:
             await api.delete(path, uid=found["metadata"]["uid"])
     except (ForbiddenError, ConflictError, NotFoundError):
         return

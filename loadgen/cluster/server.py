@@ -1,7 +1,8 @@
 """How is one question put to an API server until there is an answer that is final?
 
 The law: every try has a time-out, every question a deadline. What surely did not happen is tried again after a pause that grows; the first
-401 logs in again. The server is told to give a request up when we do, so that nothing happens long after it was given up here.
+401 logs in again, and a login that fails is a failure of the question, no other kind of error. The server is told to give a request up when
+we do, so that nothing happens long after it was given up here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from loadgen.cluster.access import Access, Source
 
 LOGIN_S = 30.0
+FIRST_ERROR = 400
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -78,12 +80,30 @@ class Server:
             if isinstance(answer, Answer):
                 return answer
             if answer.advice is Advice.RELOAD and not reloaded:
-                reloaded = True
-                await self.log_in(instead_of=access)
+                failure = await self._log_in_again(answer, access, until)
+                if failure is None:
+                    reloaded = True
+                elif call.is_write:
+                    raise tries.final(failure)
+                else:
+                    await tries.rest(failure, until)
             elif answer.advice is Advice.RETRY or (answer.advice is Advice.LOOK and not call.is_write):
                 await tries.rest(answer, until)
             else:
                 raise tries.final(answer)
+
+    async def _log_in_again(self, refused: ApiError, access: Access, until: float) -> ApiError | None:
+        """Log in anew after a 401, but not past ``until``; give how that failed. It may go better soon."""
+        try:
+            with anyio.fail_after(max(until - anyio.current_time(), 0.0)):
+                await self.log_in(instead_of=access)
+        except (RefusedError, TimeoutError) as error:
+            said, hint = (error.message, error.hint) if isinstance(error, RefusedError) else ("it took too long", "")
+            message = f"{refused.said}, and logging in again failed: {said}"
+            failure = LostError(refused.call, refused.status, message, hint=hint or refused.hint, retry_after_s=LONGEST_PAUSE_S)
+            failure.__cause__ = error
+            return failure
+        return None
 
     async def _try(
         self, call: Call, query: Mapping[str, str], headers: Mapping[str, str], content: bytes, until: float
@@ -114,12 +134,18 @@ class Server:
             answer = await self._way.exchange(call, {}, headers, body or b"", timeout_s, for_pod=True)
             if isinstance(answer, ApiError):
                 raise answer
-            failure = failure_of(call, answer.status, answer.headers, answer.body) if is_status(answer.body) else None
+            failure = (
+                None
+                if answer.status < FIRST_ERROR or not is_status(answer.body)
+                else failure_of(call, answer.status, answer.headers, answer.body)
+            )
             if failure is None:
                 return answer.status, answer.body
             if reloaded or failure.advice is not Advice.RELOAD:
                 raise failure
-            await self.log_in(instead_of=access)
+            refused = await self._log_in_again(failure, access, anyio.current_time() + LOGIN_S)
+            if refused:
+                raise refused
         raise AssertionError("the second round ends the loop")
 
 

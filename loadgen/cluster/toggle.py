@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from loadgen.cluster import marks
-from loadgen.cluster.api import APPLY_S, RESTORE_S, TRY_S
+from loadgen.cluster.api import APPLY_S, RESTORE_S, SETTLE_S
 from loadgen.cluster.failure import ApiError, ConflictError, LostError
 from loadgen.cluster.finding import Fate, drift, undo_annotation
 from loadgen.cluster.journal import Entry, JournalLostError, State
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from loadgen.cluster.marks import Json, Run
     from loadgen.policy.rule import Rule
 
-SETTLE_S = TRY_S + 1.0
-"""After this time nothing that was sent can still happen: the server was told to give it up after ``TRY_S``."""
 _STRICTLY = {"fieldValidation": "Strict"}
 """A field that the server does not know is refused, not dropped."""
 
@@ -49,7 +48,8 @@ class RuleChange:
     """One change of the cluster's rules during a run: applied, removed, applied again, and in the end restored.
 
     ``undone`` says how the last removal or restore ended; ``is_restored`` that nothing needs to be done any more. ``owner`` is the owner of
-    rules in the run's own namespace: they go when it goes.
+    rules in the run's own namespace: they go when it goes. ``written_at`` is the moment on ``time.perf_counter`` just before the first write
+    to a rule of the last ``apply`` or ``remove``; None if it came to none.
     """
 
     def __init__(self, api: KubeApi, lease: Lease, journal: Journal, change: Change) -> None:
@@ -57,6 +57,7 @@ class RuleChange:
         self.owner: Json | None = None
         self.undone: Undone | None = None
         self.is_restored = False
+        self.written_at: float | None = None
         self._api = api
         self._lease = lease
         self._journal = journal
@@ -90,13 +91,14 @@ class RuleChange:
         refuses. What was done until then is undone by ``remove`` or ``restore``.
         """
         api = self._api.within(APPLY_S)
+        self.written_at = None
         self._lease.check()
         entries = [await self._entry(api, write) for write in self.change.writes]
         await self._journal.write(State.INTENT, tuple(entries))
         self._entries = tuple(entries)
         for index, (entry, write) in enumerate(zip(entries, self.change.writes, strict=True)):
             self._lease.check()
-            entries[index] = entry.applied(await self._put(api, entry, write))
+            entries[index] = entry.applied(await self._put(api.within(self._lease.left_s), entry, write))  # it must not outlive the lease
             self._entries = tuple(entries)
         await self._journal.write(State.APPLIED, self._entries)
 
@@ -105,6 +107,7 @@ class RuleChange:
 
         Raises MeshError if lease or journal are lost, or if it could not be undone completely.
         """
+        self.written_at = None
         self._lease.check()
         await self._journal.write(State.RESTORING, self._entries)
         self.undone = await self._undo(self._api.within(RESTORE_S))
@@ -166,6 +169,8 @@ class RuleChange:
             return Entry(metadata["namespace"], metadata["name"], creates=True, written=write.rule["spec"])
         image = await api.text(path)
         now = json.loads(image)
+        if marks.run_of(now):
+            raise ForeignEditError(f"the rule {write.key} is changed by {marks.whose(now)}", hint=marks.WAIT_OR_RESTORE)
         if now["metadata"]["uid"] != write.before["metadata"]["uid"] or not same(now.get("spec"), write.before.get("spec")):
             raise _edited(write.before, now)
         before = {"trafficPolicy": part} if (part := _pool_part(now)) is not None else {}
@@ -180,6 +185,8 @@ class RuleChange:
             return marks.run_of(found) == run.id
 
         notes = {**run.annotations, marks.UNDO: undo_annotation(entry)}
+        is_answered = False
+        self._write_begins()
         try:
             if entry.creates:
                 thing = copy.deepcopy(write.rule)
@@ -196,20 +203,27 @@ class RuleChange:
                 noted = operations(annotations or {}, {**(annotations or {}), **notes, marks.RUN: run.id}, ("metadata", "annotations"))
                 first = [] if annotations else [{"op": "add", "path": "/metadata/annotations", "value": {}}]
                 made = await api.patch(self._path(now), [*tests(now), *steps, *first, *noted], ours=ours, **_STRICTLY)
+            is_answered = self._touched = True
         except ConflictError as error:
+            is_answered = True
             raise ForeignEditError(f"the rule {entry.key} was changed by somebody else at the same moment", hint="run again") from error
         except ApiError as error:
-            if isinstance(error, LostError):
+            is_answered = not isinstance(error, LostError)
+            raise error.late() if self._touched or not is_answered else error from None
+        finally:
+            if not is_answered:  # it may still happen, also if it was cancelled
                 self._touched = True
                 self._settled_at = anyio.current_time() + SETTLE_S
-            raise error.late() if self._touched else error from None
-        self._touched = True
         return made
+
+    def _write_begins(self) -> None:
+        if self.written_at is None:
+            self.written_at = time.perf_counter()
 
     async def _undo(self, api: KubeApi) -> Undone:
         """Undo all that may be in force, the last first."""
         await anyio.sleep(max(0.0, self._settled_at - anyio.current_time()))
-        found = [await undo(api, self._version, self._run, entry) for entry in reversed(self._entries)]
+        found = [await undo(api, self._version, self._run, entry, self._write_begins) for entry in reversed(self._entries)]
         return Undone.of(found, none="nothing was changed")
 
     def _path(self, rule: Json) -> str:

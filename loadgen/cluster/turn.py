@@ -1,7 +1,7 @@
 """Whose turn is it, from the lease to its release? Everything around one change of the rules, in the one order in which it is safe.
 
-Lease; what earlier runs left is undone; journal; guard; then the change is the caller's. In the end, whatever happened: restore, verify,
-journal gone, guard gone, lease gone.
+Lease; what earlier runs left is undone; journal; guard, until it runs; then the change is the caller's. In the end, whatever happened:
+restore, verify, journal gone, guard gone, lease gone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadgen.cluster.api import RESTORE_S
+from loadgen.cluster.failure import ApiError
 from loadgen.cluster.finding import Fate
 from loadgen.cluster.journal import Journal, Record, State
 from loadgen.cluster.lease import LEASE_S, Lease
 from loadgen.cluster.marks import guard_name, run_of
-from loadgen.cluster.paths import jobs
+from loadgen.cluster.paths import jobs, pods
 from loadgen.cluster.restore import let_go, remove_guard, undo_left_overs
 from loadgen.cluster.toggle import RuleChange
-from loadgen.errors import LoadgenError, RefusedError, UnverifiedError
+from loadgen.errors import LoadgenError, RefusedError, UnverifiedError, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from loadgen.cluster.undo import Tell
 
 
+GUARD_S = 60.0
+GUARD_LOOK_S = 0.5
+_OVER = ("Failed", "FailureTarget", "Complete")
+
+
 @contextlib.asynccontextmanager
 async def turn(
     api: KubeApi,
@@ -42,6 +48,7 @@ async def turn(
     *,
     version: str,
     guard: Json | None = None,
+    guard_s: float = GUARD_S,
     file: JournalFile | None = None,
     lease_s: float = LEASE_S,
     wait_s: float = 0.0,
@@ -49,8 +56,9 @@ async def turn(
 ) -> AsyncIterator[RuleChange]:
     """Take the turn to change the rules of a run's host, and give the change; nothing is in force yet.
 
-    ``version`` is that of DestinationRules; ``guard`` the Job that undoes the change if nobody else does; ``file`` the journal on this
-    machine; ``wait_s`` how long to wait for another run to end. The lease is renewed in ``tasks``.
+    ``version`` is that of DestinationRules; ``guard`` the Job that undoes the change if nobody else does; ``guard_s`` how long to wait
+    until it runs, 0 for not at all; ``file`` the journal on this machine; ``wait_s`` how long to wait for another run to end. The lease is
+    renewed in ``tasks``.
 
     Raises RefusedError before anything was touched; UnverifiedError in the end if not everything could be put back.
     """
@@ -68,6 +76,8 @@ async def turn(
         rule_change = RuleChange(api, lease, journal, change)
         if guard is not None:
             rule_change.owner = await _post(api, run, guard)
+            if guard_s:
+                await _see_it_run(api, run, lease, guard_s)
         yield rule_change
     finally:
         renewing.cancel()
@@ -87,6 +97,48 @@ async def _post(api: KubeApi, run: Run, guard: Json) -> Json:
     return {"apiVersion": "batch/v1", "kind": "Job", "name": metadata["name"], "uid": metadata["uid"]}
 
 
+async def _see_it_run(api: KubeApi, run: Run, lease: Lease, within_s: float) -> None:
+    """Wait until the guard's pod runs.
+
+    Raises RefusedError with the reason if it does not in time.
+    """
+    name = guard_name(run.host)
+    until = anyio.current_time() + within_s
+    while True:
+        lease.check()
+        job = await api.find(jobs(run.namespace, name)) or {}
+        status = job.get("status") or {}
+        if status.get("ready"):
+            return
+        over = [each for each in status.get("conditions") or () if each.get("type") in _OVER and each.get("status") == "True"]
+        if not job or over or anyio.current_time() >= until:
+            break
+        await anyio.sleep(GUARD_LOOK_S)
+    why = "; ".join([*map(_said, over), *await _pods_troubles(api, run)]) if job else "its Job was deleted"
+    why = why or f"after {within_s:.0f} s its Job has no pod that runs"
+    hint = f"kubectl describe job {name} -n {run.namespace} while a run waits for it; nothing was changed"
+    raise RefusedError(f"the guard in the cluster does not start: {why}", hint=hint)
+
+
+async def _pods_troubles(api: KubeApi, run: Run) -> list[str]:
+    """Say why the guard's pods don't run; nothing if that cannot be seen."""
+    try:
+        found = await api.list(pods(run.namespace), labelSelector=f"job-name={guard_name(run.host)}")
+    except ApiError:
+        return []
+    statuses = [pod.get("status") or {} for pod in found]
+    states = [each.get("state") or {} for status in statuses for each in status.get("containerStatuses") or ()]
+    waits = [state[key] for state in states for key in ("waiting", "terminated") if state.get(key)]
+    unmet = [
+        each for status in statuses for each in status.get("conditions") or () if each.get("status") == "False" and each.get("message")
+    ]
+    return list(dict.fromkeys(_said(each) for each in (*waits, *unmet)))
+
+
+def _said(status: Json) -> str:
+    return printable(": ".join(str(status[key]) for key in ("reason", "message") if status.get(key)))
+
+
 async def _end(api: KubeApi, run: Run, lease: Lease, change: RuleChange | None, tell: Tell) -> None:
     """Restore, and only then let go. What could not be restored is left to the guard, and to whoever restores later."""
     failed = ""
@@ -97,7 +149,7 @@ async def _end(api: KubeApi, run: Run, lease: Lease, change: RuleChange | None, 
             failed = undone.sentence if undone.fate is Fate.FAILED else ""
             if not failed:
                 with contextlib.suppress(LoadgenError):
-                    await remove_guard(api, run)
+                    await remove_guard(api, run, run_id=run.id)  # if the lease was lost, it may be the next run's
         tasks.cancel_scope.cancel()
     await let_go(lease, tell)
     if failed:

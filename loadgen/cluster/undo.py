@@ -48,15 +48,18 @@ class Undone:
         return cls(worst, "; ".join(dict.fromkeys(each.sentence for each in found)) or none)
 
 
-async def undo(api: KubeApi, version: str, run: Run, entry: Entry) -> Undone:
-    """Undo one entry of a run and verify it; what goes wrong is told, not raised. ``version`` is that of DestinationRules."""
+async def undo(api: KubeApi, version: str, run: Run, entry: Entry, begins: Callable[[], None] = lambda: None) -> Undone:
+    """Undo one entry of a run and verify it; what goes wrong is told, not raised.
+
+    ``version`` is that of DestinationRules; ``begins`` is called just before each write that changes what is in force.
+    """
     try:
-        return await _undo(api, version, run, entry)
+        return await _undo(api, version, run, entry, begins)
     except LoadgenError as error:
         return Undone(Fate.FAILED, f"{error.message}; {by_hand(run, entry)}")
 
 
-async def _undo(api: KubeApi, version: str, run: Run, entry: Entry) -> Undone:
+async def _undo(api: KubeApi, version: str, run: Run, entry: Entry, begins: Callable[[], None]) -> Undone:
     path = rules(version, entry.namespace, entry.name)
     made: Finding | None = None
     patience = anyio.current_time() + DELETION_S
@@ -73,6 +76,7 @@ async def _undo(api: KubeApi, version: str, run: Run, entry: Entry) -> Undone:
                 return Undone(finding.fate, f"{finding.sentence}; {by_hand(run, entry)}")
         else:
             rounds += 1
+            begins()
             made = await _take_out(api, path, run, entry, finding, now) or made
         await anyio.sleep(ROUND_S if finding.waits or made is None else 0)
     return Undone(Fate.FAILED, f"the rule {entry.key} changes faster than it can be put back; {by_hand(run, entry)}")

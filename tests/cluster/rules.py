@@ -11,6 +11,7 @@ import anyio
 
 from loadgen.cluster.access import Access
 from loadgen.cluster.change import Change, Mode, plan_change
+from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal import Journal, Record, State
 from loadgen.cluster.journal_file import JournalFile
 from loadgen.cluster.lease import Lease
@@ -106,12 +107,16 @@ def new_run(api: KubeApi, base: str, home: str, *, run_id: str = "", lasts_s: fl
 
 
 @contextlib.asynccontextmanager
-async def taking_turn(api: KubeApi, base: str, home: str, mode: Mode, state: Path, **options: Any) -> AsyncIterator[RuleChange]:
-    """Take the turn to change the rule of a service, as a run does."""
+async def taking_turn(
+    api: KubeApi, base: str, home: str, mode: Mode, state: Path, *, guarded: bool = False, **options: Any
+) -> AsyncIterator[RuleChange]:
+    """Take the turn to change the rule of a service, as a run does; ``guarded`` makes the guard's Job, which nobody here need run."""
     change = await planned(api, base, home, mode)
     run = new_run(api, base, home)
     async with anyio.create_task_group() as tasks:
-        async with turn(api, run, change, tasks, version="v1", file=JournalFile(run.id, state), **options) as toggle:
+        guard = guard_job(run, "loadgen:1", lasts_s=60.0) if guarded else None
+        options = {"guard": guard, "guard_s": 0.0, "file": JournalFile(run.id, state), **options}
+        async with turn(api, run, change, tasks, version="v1", **options) as toggle:
             yield toggle
         tasks.cancel_scope.cancel()
 

@@ -106,7 +106,6 @@ async def test_the_best_version_of_the_rules_that_is_served_is_found(straight: K
 
 async def test_the_clock_of_the_server_is_known_to_a_second_or_so(straight: KubeApi, namespace: str) -> None:
     await straight.list(config_maps(namespace))
-    assert abs(straight.clock_offset_s()) < 2.0
     assert abs((straight.server_time() - datetime.now(UTC)).total_seconds()) < 2.0
 
 
@@ -218,10 +217,8 @@ async def test_reads_are_repeated_until_they_are_answered(moody: Moody, api: Kub
 
 async def test_the_deadline_ends_it_and_says_how_often_it_was_tried(moody: Moody, api: KubeApi, namespace: str) -> None:
     moody.play("GET", "/configmaps", says(503, "etcd has no leader\x07"), times=99)
-    began = time.monotonic()
-    with pytest.raises(LostError, match=r"503: etcd has no leader\\x07 \(tried \d+ times in 1 s\)"):
+    with anyio.fail_after(20.0), pytest.raises(LostError, match=r"503: etcd has no leader\\x07 \(tried \d+ times in [01]\.\d s\)"):
         await api.within(1.0).list(config_maps(namespace))
-    assert time.monotonic() - began < 1.5
 
 
 async def test_every_try_has_a_deadline_of_its_own_even_if_bytes_keep_coming(moody: Moody, api: KubeApi, namespace: str) -> None:

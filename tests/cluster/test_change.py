@@ -174,6 +174,33 @@ def test_what_an_earlier_run_left_is_in_the_way_and_says_how_it_is_removed() -> 
         plan(stored(owners_rule(BASE)), left, mode=Mode.OVERLAY).check()
 
 
+MARKS = {"loadgen.dev/holder": "ann@desk/7", "loadgen.dev/home": "theirs", "loadgen.dev/expires-at": "2026-01-01T10:00:00Z"}
+
+
+@pytest.mark.parametrize("mode", [None, *Mode])
+@pytest.mark.parametrize(
+    "left",
+    [
+        stored(owners_rule(BASE), annotations={**MARKS, "loadgen.dev/run": "run-7"}),
+        rule("user", BASE, FOR_USER, labels={"loadgen.dev/run": "run-7"}, annotations=MARKS),
+        rule(
+            "user", BASE, {"host": "usr"}, labels={"loadgen.dev/run": "run-7"}, annotations={**MARKS, "loadgen.dev/host": FOR_USER["host"]}
+        ),
+        rule("loadgen-76e0200e79", HOME, FOR_USER, labels={"loadgen.dev/run": "run-7"}, annotations=MARKS),
+    ],
+    ids=["patched", "own", "own for no host", "overlay"],
+)
+def test_a_rule_that_another_run_has_changed_or_left_is_planned_with_in_no_mode(left: Object, mode: Mode | None) -> None:
+    change = plan(left, mode=mode)
+    assert change.writes == ()
+    with pytest.raises(RefusedError, match=r"is changed by run run-7 of ann@desk/7 until 2026-01-01T10:00:00Z \(wait .* loadgen restore"):
+        change.check()
+
+
+def test_a_rule_of_another_service_may_have_the_marks_of_a_run() -> None:
+    plan(rule("other", BASE, {"host": "other.base.svc.cluster.local"}, labels={"loadgen.dev/run": "run-7"}, annotations=MARKS)).check()
+
+
 def test_a_rule_for_a_host_that_does_not_exist_is_created_all_the_same() -> None:
     text = (
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: user, namespace: {namespace}}}\nspec: {{host: usr}}\n"

@@ -42,7 +42,7 @@ def base(make_namespace: Callable[..., str]) -> str:
 
 
 async def test_without_a_journal_its_work_is_done(api: KubeApi, base: str, namespace: str, tmp_path: Path) -> None:
-    with anyio.fail_after(2.0):
+    with anyio.fail_after(20.0):
         undone = await guard(api, host(base), namespace, folder=tmp_path, **QUICK)
     assert undone.fate is Fate.VERIFIED
 
@@ -54,7 +54,7 @@ async def test_a_run_whose_lease_is_not_renewed_is_undone(mode: Mode, api: KubeA
     before = await api.list(rules("v1", base))
     await abandoned(api, base, namespace, mode, tmp_path / "runner")
     told: list[str] = []
-    with anyio.fail_after(10.0):
+    with anyio.fail_after(30.0):
         undone = await guard(api, host(base), namespace, folder=tmp_path / "guard", tell=told.append, **QUICK)
     assert undone.fate is Fate.VERIFIED
     after = await api.list(rules("v1", base))
@@ -74,13 +74,13 @@ async def test_a_run_that_lives_is_left_alone_until_it_is_done(api: KubeApi, bas
         end.set()
 
     async with anyio.create_task_group() as tasks:
-        async with taking_turn(api, base, namespace, Mode.OWN, tmp_path, lease_s=0.9) as toggle:
+        async with taking_turn(api, base, namespace, Mode.OWN, tmp_path, lease_s=3.0) as toggle:
             tasks.start_soon(watch)
             await toggle.apply()
-            await anyio.sleep(2.0)
+            await anyio.sleep(4.0)  # longer than it lasts if it is not renewed
             assert not ended
             await toggle.check()
-        with anyio.fail_after(2.0):
+        with anyio.fail_after(20.0):
             await end.wait()
     assert ended == [Fate.VERIFIED]
 
@@ -98,7 +98,8 @@ async def test_a_run_that_lives_beyond_the_time_of_its_change_is_undone_and_lear
     began = time.monotonic()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(keep)
-        undone = await guard(api, host(base), namespace, folder=tmp_path / "guard", **QUICK)
+        with anyio.fail_after(20.0):
+            undone = await guard(api, host(base), namespace, folder=tmp_path / "guard", **QUICK)
     assert undone.fate is Fate.VERIFIED
     assert time.monotonic() - began > 1.0
     assert await api.list(rules("v1", base)) == []
@@ -132,8 +133,7 @@ async def test_when_the_guard_goes_the_rule_over_it_goes_too_and_the_run_is_told
 ) -> None:
     control_plane.start_controllers()
     await api.create(rules("v1", base), owners_rule(base))
-    job = guard_job(new_run(api, base, namespace), "loadgen:1", lasts_s=100.0)
-    async with taking_turn(api, base, namespace, Mode.OVERLAY, tmp_path, guard=job) as toggle:
+    async with taking_turn(api, base, namespace, Mode.OVERLAY, tmp_path, guarded=True) as toggle:
         await toggle.apply()
         await toggle.check()
         rule, guard_path = rules("v1", namespace, overlay_name(host(base))), jobs(namespace, guard_name(host(base)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from loadgen.cluster.lease import HeldError, Hold, Lease, LeaseLostError
 from loadgen.cluster.marks import lease_name
 from loadgen.cluster.paths import leases
 from loadgen.errors import ExitCode
+from tests.cluster.moody import Moody, says
 from tests.cluster.rules import access, host, new_run
 
 if TYPE_CHECKING:
@@ -112,11 +112,9 @@ async def test_a_lease_that_is_released_is_gone_and_free(api: KubeApi, namespace
 async def test_one_that_is_not_renewed_is_taken_over_after_its_time_by_our_own_clock(api: KubeApi, namespace: str) -> None:
     dead = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=1.0)
     await edit(api, namespace, renewTime="2999-01-01T00:00:00.000000Z")  # its clock says that it lives for ever
-    began = time.monotonic()
     told: list[str] = []
     mine = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=1.0, watch=True, tell=told.append)
-    assert 1.0 <= time.monotonic() - began < 2.0
-    assert mine.still_s >= 1.0
+    assert 1.0 <= mine.still_s < 30.0
     assert len(told) == 1
     assert "to see whether it is alive" in told[0]
     with pytest.raises(ConflictError):
@@ -125,6 +123,7 @@ async def test_one_that_is_not_renewed_is_taken_over_after_its_time_by_our_own_c
 
 async def test_one_that_looks_long_dead_but_is_renewed_is_alive(api: KubeApi, namespace: str) -> None:
     lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=1.0)
+    await edit(api, namespace, renewTime="2001-01-01T00:00:00.000000Z")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_renew_in_the_past, api, namespace)
         with pytest.raises(HeldError):
@@ -134,18 +133,18 @@ async def test_one_that_looks_long_dead_but_is_renewed_is_alive(api: KubeApi, na
 
 
 async def _renew_in_the_past(api: KubeApi, namespace: str) -> None:
-    for second in range(60):
+    for second in range(1, 60):
         await edit(api, namespace, renewTime=f"2001-01-01T00:00:{second:02}.000000Z")
         await anyio.sleep(0.2)
 
 
 async def test_it_is_renewed_for_as_long_as_it_is_kept(api: KubeApi, namespace: str) -> None:
-    lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=1.0)
+    lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=2.0)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lease.keep)
         with pytest.raises(HeldError):
-            await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=1.0, watch=True)
-        await anyio.sleep(1.5)
+            await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=2.0, watch=True)
+        await anyio.sleep(3.0)
         lease.check()
         tasks.cancel_scope.cancel()
     await lease.release()
@@ -166,7 +165,7 @@ async def test_a_run_can_wait_for_the_one_before_to_end(api: KubeApi, namespace:
     began = time.monotonic()
     with pytest.raises(HeldError):
         await Lease.acquire(api, new_run(api, namespace, namespace), wait_s=0.5)
-    assert 0.5 <= time.monotonic() - began < 3.0
+    assert 0.5 <= time.monotonic() - began < 20.0  # and not the lease's own time
 
 
 async def test_who_knows_the_runs_id_takes_it_over_at_once_and_the_holder_learns_of_it(api: KubeApi, namespace: str) -> None:
@@ -189,7 +188,7 @@ async def test_who_knows_the_runs_id_takes_it_over_at_once_and_the_holder_learns
 
 
 async def test_one_that_was_deleted_is_lost_and_one_that_was_annotated_is_not(api: KubeApi, namespace: str) -> None:
-    lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=0.6)
+    lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=2.0)
     lost: list[LeaseLostError] = []
 
     async def keep() -> None:
@@ -200,7 +199,7 @@ async def test_one_that_was_deleted_is_lost_and_one_that_was_annotated_is_not(ap
         found = await api.get(path(namespace))
         found["metadata"]["annotations"]["note"] = "hello"
         await api.replace(path(namespace), found, ours=lambda _: False)
-        await anyio.sleep(1.0)
+        await anyio.sleep(2.5)
         assert not lost
         found = await api.get(path(namespace))
         assert found["metadata"]["annotations"]["note"] == "hello"
@@ -213,13 +212,28 @@ async def test_one_that_could_not_be_renewed_is_lost_before_others_may_take_it(c
     async with KubeApi(lambda: access(control_plane.url, control_plane.authority, token)) as api:
         lease = await Lease.acquire(api, new_run(api, namespace, namespace), lasts_s=3.0)
         lease.check()
-        await anyio.sleep(2.55)  # asleep, or without a network: nobody renews
+        lease._sent_at -= 2.6  # asleep, or without a network: nobody renewed
         with pytest.raises(LeaseLostError, match="could not be renewed for 3 s"):
             lease.check()
         assert "could not be renewed" in (await lease.keep()).message
-        with anyio.move_on_after(0.3), contextlib.suppress(HeldError):
+        with pytest.raises(HeldError):
+            await Lease.acquire(api, new_run(api, namespace, namespace))  # and it is nobody else's yet
+        assert Hold.of(await api.get(path(namespace))).run == lease.run.id
+
+
+async def test_one_that_others_take_again_and_again_is_given_up_after_pauses(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.cluster.lease.RACE_S", 1.0)
+    token = control_plane.users.token("admin")
+    async with (
+        Moody.serving(control_plane.url, control_plane.authority) as moody,
+        KubeApi(lambda: access(moody.url, "", token)) as api,
+    ):
+        moody.play("POST", "leases", says(409, "somebody was quicker", reason="AlreadyExists"), times=1_000_000)
+        with anyio.fail_after(30.0), pytest.raises(ConflictError):
             await Lease.acquire(api, new_run(api, namespace, namespace))
-        assert Hold.of(await api.get(path(namespace))).run == lease.run.id  # and it is nobody else's yet
+        assert 1 < moody.count("POST", "leases") < 20
 
 
 async def test_different_hosts_do_not_wait_for_each_other(api: KubeApi, namespace: str) -> None:

@@ -22,7 +22,8 @@ from loadgen.cluster.journal_file import JournalFile, left_behind, state_folder
 from loadgen.cluster.lease import HeldError, Lease
 from loadgen.cluster.marks import journal_name, lease_name, overlay_name
 from loadgen.cluster.paths import config_maps, leases, rules
-from loadgen.cluster.restore import find_left_overs, restore
+from loadgen.cluster.restore import clear_left_overs, find_left_overs, restore
+from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError
 from tests.cluster.moody import Moody, says
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
@@ -175,19 +176,51 @@ async def test_whoever_knows_its_id_may_end_a_living_run_which_learns_of_it_and_
 
 
 async def test_the_next_run_undoes_what_the_last_one_left_before_it_begins(site: Site) -> None:
+    change = await planned(site.api, site.base, site.home, Mode.PATCH)
     dead = await site.abandoned(Mode.PATCH)
     site.plane.api.delete(site.lease)
-    change = await planned(site.api, site.base, site.home, Mode.PATCH)
-    assert change.writes[0].before["spec"]["trafficPolicy"]["connectionPool"] != site.before["spec"]["trafficPolicy"]["connectionPool"]  # type: ignore[index]
     told: list[str] = []
-    with pytest.RaisesGroup(pytest.RaisesExc(MeshError, match="after it was looked at")):
-        async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state, tell=told.append) as late:
-            await late.apply()  # it was planned with what the dead run had made of the rule
+    run = new_run(site.api, site.base, site.home)
+    async with anyio.create_task_group() as tasks:
+        async with turn(site.api, run, change, tasks, version="v1", file=JournalFile(run.id, site.state), tell=told.append) as next_one:
+            await next_one.apply()
+        tasks.cancel_scope.cancel()
     assert any(dead._run.id in line for line in told)
     site.assert_restored(Mode.PATCH)
-    async with taking_turn(site.api, site.base, site.home, Mode.PATCH, site.state) as next_one:
-        await next_one.apply()
-    site.assert_restored(Mode.PATCH)
+
+
+@modes
+async def test_what_a_dead_run_left_is_cleared_before_the_next_one_plans_with_it(mode: Mode, site: Site) -> None:
+    dead = await site.abandoned(mode)
+    with pytest.raises(RefusedError, match=f"is changed by run {dead._run.id} of {dead._run.holder} until"):
+        await planned(site.api, site.base, site.home)
+    site.plane.api.patch(site.lease, {"spec": {"renewTime": "2001-01-01T00:00:00.000000Z"}})
+    told: list[str] = []
+    await clear_left_overs(site.api, host(site.base), site.home, told.append, lease_s=1.0, folder=site.state)
+    assert "an earlier run left something" in told[0]
+    site.assert_restored(mode)
+    await planned(site.api, site.base, site.home)
+
+
+async def test_where_nothing_was_left_or_a_run_is_alive_nothing_is_cleared(site: Site) -> None:
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
+            await clear_left_overs(api, host(site.base), site.home, folder=site.state)
+            async with taking_turn(site.api, site.base, site.home, Mode.OVERLAY, site.state) as change:
+                await change.apply()
+                await clear_left_overs(api, host(site.base), site.home, folder=site.state)
+                await change.check()
+        assert {each.split()[0] for each in moody.seen} == {"GET"}
+
+
+async def test_what_cannot_be_cleared_is_refused(site: Site) -> None:
+    dead = await site.abandoned(Mode.PATCH)
+    site.plane.api.delete(site.lease)
+    newer = site.find(site.journal)["data"]["journal.json"].replace("loadgen.journal/v1", "loadgen.journal/v2")
+    site.plane.api.patch(site.journal, {"data": {"journal.json": newer}})
+    with pytest.raises(RefusedError, match=r"what an earlier run left could not be undone: .*another version"):
+        await clear_left_overs(site.api, host(site.base), site.home, folder=site.state)
+    assert marks.run_of(site.find(site.owners)) == dead._run.id
 
 
 async def test_everything_that_was_left_is_found_by_its_marks(site: Site) -> None:

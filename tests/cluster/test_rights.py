@@ -215,7 +215,7 @@ async def test_the_runner_can_change_the_rule_and_either_account_can_undo_it(
         change = await planned(api, base, home, mode)
         run = new_run(api, base, home)
         guard = guard_job(run, "loadgen:test", lasts_s=60.0)
-        async with turn(api, run, change, tasks, version="v1", guard=guard) as toggle:
+        async with turn(api, run, change, tasks, version="v1", guard=guard, guard_s=0.0) as toggle:
             await toggle.apply()
             (left,) = await find_left_overs(api, [home, base], folder=tmp_path)
             undone = await restore(other, host(base), home, run_id=run.id, settle_s=0, folder=tmp_path)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
-from loadgen.cluster import marks, toggle, undo
+from loadgen.cluster import journal, marks, server, toggle, undo
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.failure import ApiError, LostError
 from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
-from loadgen.cluster.marks import overlay_name
-from loadgen.cluster.paths import config_maps, jobs, leases, rules
+from loadgen.cluster.marks import guard_name, overlay_name
+from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
 from loadgen.cluster.toggle import ForeignEditError, RuleChange
-from loadgen.errors import ExitCode, MeshError, UnverifiedError
+from loadgen.cluster.turn import turn
+from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError
 from tests.cluster.moody import Moody, hangs, late, resets, says, swallows
-from tests.cluster.rules import LABELS, LIMITS, abandoned, access, host, new_run, owners_rule, taking_turn
+from tests.cluster.rules import LABELS, LIMITS, abandoned, access, host, new_run, owners_rule, planned, taking_turn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loadgen.cluster.access import Access
     from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
@@ -113,14 +118,13 @@ async def test_a_rule_of_our_own_is_there_while_it_is_applied_with_marks_that_sa
 
 
 async def test_an_overlay_never_touches_the_rule_that_it_goes_over_and_belongs_to_the_guard(site: Site, owners: Object) -> None:
-    job = guard_job(new_run(site.api, site.base, site.home), "loadgen:1", lasts_s=60.0)
-    async with site.turn(Mode.OVERLAY, guard=job) as change:
+    async with site.turn(Mode.OVERLAY, guarded=True) as change:
         await change.apply()
         rule = site.find(site.overlay)
         assert pool(rule) == LIMITS
         assert rule["spec"]["workloadSelector"] == {"matchLabels": LABELS}
         assert rule["spec"]["trafficPolicy"]["tls"] == owners["spec"]["trafficPolicy"]["tls"]
-        assert [(each["kind"], each["name"]) for each in rule["metadata"]["ownerReferences"]] == [("Job", job["metadata"]["name"])]
+        assert [(each["kind"], each["name"]) for each in rule["metadata"]["ownerReferences"]] == [("Job", guard_name(host(site.base)))]
         assert site.find(site.owners) == owners
         await change.check()
     assert site.find(site.overlay) is None
@@ -327,8 +331,7 @@ async def test_a_rule_that_we_made_goes_only_if_it_still_is_what_we_made(
 
 
 async def test_an_overlay_that_somebody_took_over_no_longer_goes_with_the_guard(site: Site, owners: Object) -> None:
-    job = guard_job(new_run(site.api, site.base, site.home), "loadgen:1", lasts_s=60.0)
-    async with site.turn(Mode.OVERLAY, guard=job) as change:
+    async with site.turn(Mode.OVERLAY, guarded=True) as change:
         await change.apply()
         site.edit(site.overlay, {"spec": {"trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}}})
     now = site.find(site.overlay)
@@ -459,6 +462,46 @@ async def _well(exchange: Any) -> None:
     await exchange.answer(response.status_code, dict(response.headers), response.content)
 
 
+@pytest.mark.parametrize(("mode", "method"), [(Mode.OWN, "DELETE"), (Mode.OVERLAY, "DELETE"), (Mode.PATCH, "PATCH")])
+async def test_an_edit_that_comes_between_our_look_and_our_write_is_not_lost(mode: Mode, method: str, shaky: Site, moody: Moody) -> None:
+    if mode is not Mode.OWN:
+        shaky.plane.api.create(owners_rule(shaky.base))
+    path = {Mode.OWN: shaky.own, Mode.OVERLAY: shaky.overlay, Mode.PATCH: shaky.owners}[mode]
+
+    async def overtaken(exchange: Any) -> None:
+        shaky.edit(path, {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 42}}}}})
+        await _well(exchange)
+
+    async with shaky.turn(mode) as change:
+        await change.apply()
+        moody.play(method, "destinationrules", overtaken)
+        undone = await change.restore()
+    assert undone.fate is Fate.SUPERSEDED
+    assert "http2MaxRequests from 1 to 42" in undone.sentence
+    assert pool(shaky.find(path))["http"]["http2MaxRequests"] == 42
+
+
+@pytest.mark.parametrize("mode", [Mode.OWN, Mode.PATCH])
+async def test_an_edit_that_comes_between_our_look_and_the_change_stops_it(mode: Mode, shaky: Site, moody: Moody) -> None:
+    if mode is Mode.PATCH:
+        shaky.plane.api.create(owners_rule(shaky.base))
+
+    async def overtaken(exchange: Any) -> None:
+        if mode is Mode.PATCH:
+            shaky.edit(shaky.owners, {"spec": {"exportTo": ["."]}})
+        else:
+            shaky.plane.api.create({**owners_rule(shaky.base), "metadata": {"name": "user", "namespace": shaky.base}})
+        await _well(exchange)
+
+    async with shaky.turn(mode) as change:
+        moody.play("PATCH" if mode is Mode.PATCH else "POST", "destinationrules", overtaken)
+        with pytest.raises(ForeignEditError, match="was changed by somebody else at the same moment"):
+            await change.apply()
+    now = shaky.find(shaky.owners if mode is Mode.PATCH else shaky.own)
+    assert pool(now) == OWNERS_POOL
+    assert not [key for key in now["metadata"].get("annotations", {}) if key.startswith(marks.DOMAIN)]
+
+
 async def test_a_rule_that_is_made_late_though_the_run_had_given_up_is_found_and_removed(
     shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +520,213 @@ async def test_a_rule_that_is_made_late_though_the_run_had_given_up_is_found_and
         assert moody.count("DELETE", "destinationrules/user") == 1
     assert shaky.find(shaky.own) is None
     shaky.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(("mode", "method"), [(Mode.OWN, "POST"), (Mode.PATCH, "PATCH")])
+async def test_a_write_that_was_under_way_when_the_run_was_cancelled_is_waited_for_and_undone(
+    mode: Mode, method: str, shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toggle, "SETTLE_S", 3.0)
+    before = shaky.plane.api.create(owners_rule(shaky.base)) if mode is Mode.PATCH else None
+    sent, arrived = anyio.Event(), anyio.Event()
+
+    async def arrives_late(exchange: Any) -> None:
+        sent.set()
+        await anyio.sleep(1.0)
+        await exchange.forward()
+        arrived.set()
+        await hangs(exchange)
+
+    moody.play(method, "destinationrules", arrives_late)
+
+    async def run() -> None:
+        token = shaky.plane.users.token("admin")
+        async with (
+            KubeApi(lambda: access(moody.url, "", token)) as patient,  # it is the run that gives up
+            taking_turn(patient, shaky.base, shaky.home, mode, shaky.state) as change,
+        ):
+            await change.apply()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await sent.wait()
+        tasks.cancel_scope.cancel()
+    assert arrived.is_set()
+    now = shaky.find(shaky.owners)
+    assert (users_part(now) if now else None) == (users_part(before) if before else None)
+    assert shaky.find(shaky.own) is None
+    shaky.assert_nothing_is_left()
+
+
+async def test_the_server_is_told_to_give_a_write_up_before_the_lease_is_over(site: Site, moody: Moody) -> None:
+    async with (
+        KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin")), try_s=60.0) as api,
+        taking_turn(api, site.base, site.home, Mode.OWN, site.state, lease_s=6.0) as change,
+    ):
+        await change.apply()
+    (write,) = [each for each in moody.seen if each.startswith("POST") and "destinationrules" in each]
+    (timeout_ms,) = [float(part.removeprefix("timeout=").removesuffix("ms")) for part in re.split("[?&]", write) if "timeout=" in part]
+    assert timeout_ms <= 5000  # the holder's part of the lease's time
+
+
+@pytest.mark.parametrize(("mode", "method"), [(Mode.OWN, "DELETE"), (Mode.PATCH, "PATCH")])
+async def test_the_moment_just_before_the_first_write_is_told_without_our_own_bookkeeping(
+    mode: Mode, method: str, shaky: Site, moody: Moody
+) -> None:
+    if mode is Mode.PATCH:
+        shaky.plane.api.create(owners_rule(shaky.base))
+    moments: dict[str, float] = {}
+
+    def notes(what: str) -> Any:
+        async def mood(exchange: Any) -> None:
+            await _well(exchange)
+            moments[what] = time.perf_counter()
+
+        return mood
+
+    async with shaky.turn(mode) as change:
+        assert change.written_at is None
+        moody.play("PUT", "configmaps", notes("intent"))
+        moody.play("POST" if mode is Mode.OWN else "PATCH", "destinationrules", notes("applied"))
+        await change.apply()
+        assert change.written_at is not None
+        assert moments["intent"] < change.written_at < moments["applied"]
+        moody.play("PUT", "configmaps", notes("restoring"))
+        moody.play("GET", "destinationrules", notes("looked"))
+        moody.play(method, "destinationrules", notes("removed"))
+        await change.remove()
+        assert moments["restoring"] < moments["looked"] < change.written_at < moments["removed"]
+
+
+@pytest.mark.parametrize("fails", ["login", "hangs"])
+async def test_a_login_that_fails_in_between_is_tried_again_and_the_change_is_undone(
+    fails: str, site: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(server, "LOGIN_S", 0.2)
+    asked: list[str] = []
+
+    def log_in() -> Access:
+        asked.append(fails)
+        if 2 <= len(asked) <= 5:
+            if fails == "hangs":
+                time.sleep(0.5)
+            raise RefusedError("the plugin failed", hint="log in")
+        return access(moody.url, "", site.plane.users.token("admin"))
+
+    async with KubeApi(log_in, try_s=0.5) as api, taking_turn(api, site.base, site.home, Mode.OWN, site.state) as change:
+        await change.apply()
+        moody.play("PUT", "configmaps", says(401, "Unauthorized"))
+        moody.play("DELETE", "destinationrules", says(401, "Unauthorized"))
+        moody.play("GET", "destinationrules/user", _well)
+        moody.play("GET", "destinationrules/user", says(401, "Unauthorized"), times=2)
+        undone = await change.restore()
+        assert undone.fate is Fate.VERIFIED, undone.sentence
+    assert len(asked) == 5
+    assert site.find(site.own) is None
+    site.assert_nothing_is_left()
+
+
+async def test_a_rule_that_another_run_has_changed_meanwhile_is_not_changed_a_second_time(
+    site: Site, owners: Object, make_namespace: Callable[..., str]
+) -> None:
+    change = await planned(site.api, site.base, site.home, Mode.PATCH)
+    notes = {marks.RUN: "theirs", marks.HOLDER: "ann@desk/7", marks.HOST: host(site.base), marks.HOME: make_namespace()}
+    site.edit(site.owners, {"metadata": {"annotations": notes}})
+    marked = site.find(site.owners)
+    run = new_run(site.api, site.base, site.home)
+    with pytest.RaisesGroup(pytest.RaisesExc(ForeignEditError, match=f"{site.base}/owners is changed by run theirs of ann@desk/7")):
+        async with anyio.create_task_group() as tasks, turn(site.api, run, change, tasks, version="v1") as late_one:
+            await late_one.apply()
+    assert site.find(site.owners) == marked
+
+
+async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: Site, owners: Object) -> None:
+    async with site.turn(Mode.OVERLAY, guarded=True) as change:
+        path = jobs(site.home, guard_name(host(site.base)))
+        job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
+        site.plane.api.delete(path, propagationPolicy="Background")
+        site.plane.api.create(job)
+        await change.apply()
+    assert marks.run_of(site.find(path)) == "next"
+
+
+# What begins the turn.
+
+
+@pytest.mark.parametrize("mood", [says(403, "not you"), swallows])
+async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
+    mood: Any, shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SETTLE_S", 0.1)
+    moody.play("POST", "configmaps", mood)
+    moody.play("GET", "configmaps/loadgen-journal", _well)  # what was left before
+    moody.play("GET", "configmaps/loadgen-journal", says(403, "not you"))  # so that it is not known whether it was made
+    with pytest.RaisesGroup(ApiError):
+        async with shaky.turn(Mode.OWN):
+            pass
+    shaky.assert_nothing_is_left()
+
+
+async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+    sent, arrived = anyio.Event(), anyio.Event()
+
+    async def arrives_late(exchange: Any) -> None:
+        sent.set()
+        await anyio.sleep(0.5)
+        await exchange.forward()
+        arrived.set()
+        await hangs(exchange)
+
+    async def run() -> None:
+        async with shaky.turn(Mode.OWN):
+            pass
+
+    moody.play("POST", "configmaps", arrives_late)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        await sent.wait()
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(20.0):
+        await arrived.wait()
+    shaky.assert_nothing_is_left()
+
+
+async def test_nothing_is_given_to_the_caller_until_the_guard_runs(shaky: Site, moody: Moody) -> None:
+    path = jobs(shaky.home, guard_name(host(shaky.base)))
+
+    async def runs(exchange: Any) -> None:
+        response = await exchange.forward()
+        job = response.json()
+        job["status"]["ready"] = 1
+        await exchange.answer(200, dict(response.headers), json.dumps(job).encode())
+
+    moody.play("GET", path, _well)  # what was left before
+    moody.play("GET", path, _well, times=2)
+    moody.play("GET", path, runs)
+    async with shaky.turn(Mode.OWN, guarded=True, guard_s=60.0):
+        assert moody.count("GET", path) == 4
+    assert shaky.find(path) is None
+
+
+async def test_a_guard_that_does_not_start_is_refused_with_the_reason_and_nothing_is_left(site: Site, owners: Object) -> None:
+    name = guard_name(host(site.base))
+    container = {"name": "guard", "image": "loadgen:1"}
+    metadata = {"name": "guard", "namespace": site.home, "labels": {"job-name": name}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    site.plane.api.create(pod)
+    waiting = {"reason": "ErrImagePull", "message": "there is no loadgen:1"}
+    status = {"name": "guard", "ready": False, "restartCount": 0, "image": "loadgen:1", "imageID": "", "state": {"waiting": waiting}}
+    site.plane.api.patch(pods(site.home, "guard") + "/status", {"status": {"containerStatuses": [status]}})
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RefusedError, match="the guard in the cluster does not start: ErrImagePull: there is no loadgen:1")
+    ) as caught:
+        async with site.turn(Mode.OVERLAY, guarded=True, guard_s=0.2):
+            raise AssertionError("without a guard nothing is given")
+    (error,) = caught.value.exceptions
+    assert f"kubectl describe job {name} -n {site.home}" in error.hint  # type: ignore[union-attr]
+    site.assert_nothing_is_left()
 
 
 async def test_a_server_that_refuses_the_rule_is_quoted_and_nothing_is_left(site: Site) -> None:

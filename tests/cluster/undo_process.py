@@ -73,7 +73,7 @@ async def run(mode: str, url: str, authority: str, token: str, base: str, home: 
         change = await planned(api, base, home, Mode(mode))
         one_run = new_run(api, base, home, run_id=run_id)
         guard = guard_job(one_run, "loadgen:test", lasts_s=60.0)
-        async with turn(api, one_run, change, tasks, version="v1", guard=guard, file=JournalFile(run_id)) as toggle:
+        async with turn(api, one_run, change, tasks, version="v1", guard=guard, guard_s=0.0, file=JournalFile(run_id)) as toggle:
             await toggle.apply()
             await toggle.remove()
             await toggle.apply()
