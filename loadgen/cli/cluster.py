@@ -144,7 +144,8 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
     await _refuse_if_held(api, plan)
-    await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
+    with contextlib.suppress(ForbiddenError):  # the survey names all rights that are missing
+        await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
     seen = await _look_until_free(api, plan, options, run_id, screen)
     seen.survey.check()
     sidecars = [snapshot["sidecar"] for snapshot in seen.snapshots.values()]
