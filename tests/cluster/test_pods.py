@@ -367,6 +367,7 @@ class LocalToggle:
     mesh: LocalMesh
     after: Sequence[Rule]
     before: Sequence[Rule] = ()
+    written_at: float | None = None
 
     async def apply(self) -> None:
         await self.mesh.put(self.after)
