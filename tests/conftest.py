@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Start every command with the usual signals, even where the tests themselves run under ``nohup``."""
+    """Start every command with the usual signals, even where the tests themselves run under ``nohup`` or behind ``&``."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

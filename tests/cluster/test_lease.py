@@ -170,7 +170,7 @@ async def test_a_run_can_wait_for_the_one_before_to_end(api: KubeApi, namespace:
 
 async def test_who_knows_the_runs_id_takes_it_over_at_once_and_the_holder_learns_of_it(api: KubeApi, namespace: str) -> None:
     run = new_run(api, namespace, namespace)
-    lease = await Lease.acquire(api, run, lasts_s=1.0)
+    lease = await Lease.acquire(api, run, lasts_s=6.0)
     with pytest.raises(HeldError):
         await Lease.acquire(api, new_run(api, namespace, namespace), force="another")
     lost: list[LeaseLostError] = []

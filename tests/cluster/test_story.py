@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.story.command import Ended, Loadgen
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
-SHORT_BASELINE = ("duration: 8s\n  - name: limited", "duration: 2s\n  - name: limited")
+SHORT = (("duration: 8s", "duration: 2s"), ("duration: 10s", "duration: 7s"))
+"""The phase with the rule is longer than an API server needs to come back."""
 OWNERS_SPEC = {"host": "user.base.svc.cluster.local", "trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 77}}}}
 
 
@@ -87,39 +88,8 @@ def test_over_a_rule_of_somebody_else_s_it_ends_the_same_and_that_rule_is_as_it_
         tutorial.remove(theirs)
 
 
-def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutorial: Tutorial, command: Loadgen) -> None:
-    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
-    try:
-        wait_for_line(process, "--- limited")
-        assert tutorial.rules("base")
-    finally:
-        process.kill()
-        process.communicate()
-    until(lambda: not tutorial.rules("base"), "the guard has put the rule back")
-    until(lambda: not tutorial.left_overs(), "nothing is left")
-
-
-def test_what_a_killed_runner_left_is_shown_and_put_back_at_once_by_restore(tutorial: Tutorial, command: Loadgen) -> None:
-    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
-    try:
-        wait_for_line(process, "--- limited")
-    finally:
-        process.kill()
-        process.communicate()
-    shown = command.run("restore", "--dry-run")
-    assert shown.code == 0, shown.stdout + shown.stderr
-    assert "lease test/loadgen-" in shown.stdout
-    [run_id] = {lease["metadata"]["labels"]["loadgen.dev/run"] for lease in tutorial.leases()}
-    restored = command.run("restore", "--run-id", run_id)
-    assert restored.code == 0, restored.stdout + restored.stderr
-    assert "verified: " in restored.stdout
-    assert tutorial.rules("base") == []
-    until(lambda: not tutorial.left_overs(), "the guard is gone, too")
-    assert "nothing was left" in command.run("restore").stdout
-
-
 def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, command: Loadgen) -> None:
-    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
     wait_for_line(process, "--- limited")
     interrupt(process)
     ended = finish(process)
@@ -129,7 +99,7 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
 
 @AGAIN_IF_STARVED
 def test_an_api_server_that_is_restarted_meanwhile_spoils_nothing(tutorial: Tutorial, command: Loadgen) -> None:
-    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
     wait_for_line(process, "--- limited")
     tutorial.cluster.plane.restart_apiserver()
     ended = finish(process)
@@ -140,7 +110,7 @@ def test_an_api_server_that_is_restarted_meanwhile_spoils_nothing(tutorial: Tuto
 def test_a_rule_that_somebody_edits_meanwhile_is_left_alone_and_the_run_is_invalid(tutorial: Tutorial, command: Loadgen) -> None:
     theirs = tutorial.add_rule(OWNERS_SPEC)
     try:
-        process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster", "--toggle", "patch")
+        process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster", "--toggle", "patch")
         wait_for_line(process, "--- limited")
         pool = {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 55}}}}}
         tutorial.cluster.plane.api.patch("/apis/networking.istio.io/v1/namespaces/base/destinationrules/theirs", pool)
@@ -154,7 +124,7 @@ def test_a_rule_that_somebody_edits_meanwhile_is_left_alone_and_the_run_is_inval
 
 
 def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tutorial, command: Loadgen) -> None:
-    process = command.start_scenario(tutorial.scenario(command.folder, SHORT_BASELINE), "--mesh", "cluster")
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
     wait_for_line(process, "--- limited")
     victim = tutorial.clients()[1].name
     tutorial.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
@@ -172,7 +142,7 @@ def test_fewer_pods_than_asked_for_are_refused_before_anything_is_touched(tutori
 
 
 def test_of_two_runners_the_second_is_refused_and_told_who_the_first_is(tutorial: Tutorial, command: Loadgen, tmp_path: Path) -> None:
-    first = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster")
+    first = command.start_scenario(tutorial.scenario(command.folder), "--mesh", "cluster", "--duration", "3s")
     wait_for_line(first, "--- baseline")
     (tmp_path / "second").mkdir()
     second = run(tutorial, tutorial.command(tmp_path / "second"))
@@ -181,3 +151,37 @@ def test_of_two_runners_the_second_is_refused_and_told_who_the_first_is(tutorial
     assert "has the lease since" in second.stderr
     ended = finish(first)
     assert ended.code in {0, 4}, ended.stdout + ended.stderr
+
+
+# Last, for the pods wait a while for a run that was killed.
+
+
+def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
+    try:
+        wait_for_line(process, "--- limited")
+        assert tutorial.rules("base")
+    finally:
+        process.kill()
+        process.communicate()
+    until(lambda: not tutorial.rules("base"), "the guard has put the rule back")
+    until(lambda: not tutorial.left_overs(), "nothing is left")
+
+
+def test_what_a_killed_runner_left_is_shown_and_put_back_at_once_by_restore(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
+    try:
+        wait_for_line(process, "--- limited")
+    finally:
+        process.kill()
+        process.communicate()
+    shown = command.run("restore", "--dry-run")
+    assert shown.code == 0, shown.stdout + shown.stderr
+    assert "lease test/loadgen-" in shown.stdout
+    [run_id] = {lease["metadata"]["labels"]["loadgen.dev/run"] for lease in tutorial.leases()}
+    restored = command.run("restore", "--run-id", run_id)
+    assert restored.code == 0, restored.stdout + restored.stderr
+    assert "verified: " in restored.stdout
+    assert tutorial.rules("base") == []
+    until(lambda: not tutorial.left_overs(), "the guard is gone, too")
+    assert "nothing was left" in command.run("restore").stdout
