@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Preview:
     """What a run will find and make of it.
 
-    ``names`` are the clients; all have the same namespace and labels, so what is said holds for each. ``rules`` are the keys of all rules that were
-    looked at. ``mode`` and ``reason`` say how a cluster's rule is toggled, ``diff`` what changes there; ``obstacles`` what stands in the way.
+    ``names`` are the clients; all have the same namespace and labels, so what is said holds for each. ``mode`` and ``reason`` say how a cluster's
+    rule is toggled, ``diff`` what changes there; ``obstacles`` what stands in the way.
     """
 
     service: Service
@@ -30,7 +30,6 @@ class Preview:
     names: tuple[str, ...]
     before: SidecarState
     after: SidecarState
-    rules: tuple[str, ...]
     findings: tuple[Problem, ...]
     mode: str = ""
     reason: str = ""

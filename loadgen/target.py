@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 _PORTS = {"http": 80, "https": 443}
 _SHOWN = 80
-_METADATA = {ipaddress.ip_address("fd00:ec2::254")}
-"""Where a cloud tells a machine its secrets; the others are link-local."""
+_METADATA = ipaddress.ip_address("fd00:ec2::254")
+"""Where a cloud tells a machine its secrets; the other such address is link-local."""
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,24 @@ def check_allowed(target: Target, addresses: Sequence[str], allowed_hosts: Colle
     if target.host in {host.strip("[]").lower() for host in allowed_hosts}:
         return
     for address in addresses:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-        mapped = getattr(parsed, "ipv4_mapped", None) or parsed
-        inside = in_cluster and mapped.is_private and not mapped.is_unspecified and not mapped.is_link_local and mapped not in _METADATA
-        if not mapped.is_loopback and not inside:
+        plain = plain_address(address)
+        inside = in_cluster and plain.is_private and not is_never_a_target(plain)
+        if not plain.is_loopback and not inside:
             raise RefusedError(
                 f"{target.host} ({address}) is not this machine, so nothing was sent: a load on a host of somebody else's is an attack",
                 hint=f"if the host is yours, say so: --allow-host {target.host}",
             )
+
+
+def plain_address(address: str) -> IpAddress:
+    """Read an address without its zone; an IPv4 address in the clothes of an IPv6 one counts as what it is."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def is_never_a_target(address: IpAddress) -> bool:
+    """Tell whether nobody may be found at an address: the way to a cloud's secrets, nobody's, or everybody's."""
+    return address.is_link_local or address.is_unspecified or address.is_multicast or address == _METADATA
 
 
 def _shown(url: str) -> str:

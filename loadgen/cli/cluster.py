@@ -136,7 +136,8 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
         with anyio.move_on_after(HOLD_S + TICK_S):
             while seen.survey.obstacles:
                 await anyio.sleep(TICK_S)
-                seen = await _look(api, plan, options, run_id)
+                snapshots, troubles = await roll_call(seen.controls, plan.scenario)  # the pods were all that was in the way
+                seen = replace(seen, survey=replace(seen.survey, obstacles=tuple(troubles)), snapshots=snapshots)
     return seen
 
 

@@ -59,6 +59,5 @@ def _local(plan: Plan) -> Preview:
         tuple(f"client-{number}" for number in range(1, plan.scenario.clients.count + 1)),
         state_of((), service, client),
         state_of(plan.rules, service, client),
-        tuple(rule.key for rule in plan.rules),
         plan.findings,
     )

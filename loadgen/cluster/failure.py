@@ -161,7 +161,7 @@ def is_status(body: bytes) -> bool:
     """Tell whether an answer is the API server's own, and not what it passed on."""
     try:
         values = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(values, dict) and values.get("kind") == "Status" and values.get("apiVersion") == "v1"
 
@@ -170,7 +170,7 @@ def _status(body: bytes) -> tuple[str, str]:
     """Read reason and message of a ``Status``; of anything else, its beginning."""
     try:
         values = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if isinstance(values, dict):
         return str(values.get("reason") or ""), str(values.get("message") or values.get("reason") or "")

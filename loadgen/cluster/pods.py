@@ -24,6 +24,7 @@ from loadgen.engine.load import Sight, clock
 from loadgen.errors import HammerError, LoadgenError, MeshError, printable
 from loadgen.ledger import Counters
 from loadgen.outcome import Answer, Outcome, Response
+from loadgen.pod_interface import CALL_HEADER, PORT, RUN_HEADER, SECRET_HEADER
 from loadgen.policy.limits import Limits
 from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 T = TypeVar("T")
-PORT = 7000
 ASK_S = 5.0
 REACH_S = 5.0
 """How long a pod waits for its sidecar before it answers that the state was not reached; then it is asked again."""
@@ -47,8 +47,6 @@ AT_ONCE = 16
 AGAIN_S = 0.3
 SAID_BYTES = 200
 """How much of what is no answer a message repeats."""
-SECRET_HEADER, RUN_HEADER, CALL_HEADER = "x-loadgen-secret", "x-loadgen-run", "x-loadgen-call"
-"""A pod obeys each call once, however often it hears of it."""
 
 
 class UnreachableError(MeshError):

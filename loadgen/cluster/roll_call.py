@@ -10,6 +10,7 @@ from loadgen import __version__
 from loadgen.cluster.failure import ApiError
 from loadgen.cluster.pods import AT_ONCE, UnreachableError
 from loadgen.errors import LoadgenError
+from loadgen.pod_interface import SCHEMA
 from loadgen.target import parse_target
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from loadgen.cluster.pods import Control
     from loadgen.scenario import Scenario
 
-SCHEMA = "loadgen.pod/v1"
 SAME_AT_MOST = 3
 """So many pods are named that have the same trouble; of the others it is said how many there are."""
 

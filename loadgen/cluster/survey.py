@@ -51,7 +51,6 @@ class Survey:
             self.pods,
             state_of(before, plan.service, plan.client),
             state_of(after, plan.service, plan.client),
-            tuple(rule.key for rule in before),
             plan.findings,
             mode=self.change.mode.value if self.change else "",
             reason="; ".join(self.change.reasons) if self.change else "",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from loadgen.cluster.paths import Call
 
 MAX_BODY_BYTES = 32 << 20
+MAX_POD_BYTES = 2 << 20
+"""A snapshot has some 40 KB, and many pods are asked at the same time."""
 POD_CONNECTIONS = 32
 _SILENCE = 0.9
 """The share of a time-out after which a silent connection is given up, so that it is httpx who does: then nobody uses it again."""
@@ -45,7 +47,7 @@ class Answer:
         """Tell whether the body is JSON, whatever the headers say."""
         try:
             json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return True
 
@@ -105,13 +107,14 @@ class Way:
             timeout=timeout_s * _SILENCE,
             extensions={"sni_hostname": access.server_name} if access.server_name else None,
         )
+        most = MAX_POD_BYTES if client is self._pods else MAX_BODY_BYTES
         response = await client.send(request, stream=True)
         try:
             content = bytearray()
             async for part in response.aiter_raw():
                 content += part
-                if len(content) > MAX_BODY_BYTES:
-                    raise TooLargeError(f"the answer is larger than {MAX_BODY_BYTES:,} bytes")
+                if len(content) > most:
+                    raise TooLargeError(f"the answer is larger than {most:,} bytes")
         finally:
             await response.aclose()
         return Answer(response.status_code, response.headers, bytes(content))

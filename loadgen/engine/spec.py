@@ -40,6 +40,11 @@ class LoadSpec:
         )
 
 
+def mesh_request(client: str, authority: str, path: str) -> bytes:
+    """Give the request of a mesh's client; a service that counts tells the clients apart by their names in it."""
+    return f"GET {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: loadgen\r\nx-loadgen-client: {client}\r\n\r\n".encode("ascii")
+
+
 def _carrier(load: ClientLoad, shot: Shot | HttpShot, tasks: TaskGroup) -> Carrier:
     if isinstance(shot, Shot):
         return Lanes(load, shot, tasks)

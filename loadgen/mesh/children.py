@@ -11,16 +11,18 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from loadgen.errors import MeshError, RefusedError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_INTERRUPT = {signal.SIGINT}
 _TAIL_BYTES = 4096
 _TAIL_LINES = 5
 STOP_S = 1.0
@@ -73,8 +75,19 @@ def _die_with(parent: int) -> Callable[[], None]:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _INTERRUPT)
 
     return die_with_parent
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a ^C wait: one that comes while CPython runs its hooks after a fork is printed as ignored, and lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Children:
@@ -96,7 +109,7 @@ class Children:
         Raises RefusedError if it cannot be started.
         """
         try:
-            with log.open("wb") as output:
+            with log.open("wb") as output, _uninterrupted():
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -106,13 +119,13 @@ class Children:
                     start_new_session=True,
                     preexec_fn=self._die_with_us,  # noqa: PLW1509  # we start children while there is one thread, and it only makes a system call
                 )
+                child = Child(name, process, log)
+                self._children.append(child)
         except OSError as error:
             raise RefusedError(
                 f"{name} cannot be started: {error}",
                 hint="check that the file exists and may be executed, and that there is memory and disk space",
             ) from error
-        child = Child(name, process, log)
-        self._children.append(child)
         return child
 
     def dead(self) -> list[Child]:

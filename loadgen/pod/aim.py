@@ -18,7 +18,9 @@ import anyio
 from pydantic import ValidationError
 
 from loadgen.errors import RefusedError
+from loadgen.policy.state import outbound_cluster
 from loadgen.scenario import Target
+from loadgen.target import is_never_a_target, plain_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +28,7 @@ if TYPE_CHECKING:
 LOOK_UP_S = 3.0
 _SHORT_HOST = re.compile(r"(?P<scheme>http://)(?P<host>[^/.:@]+\.[^/.:@]+)(?P<rest>[:/].*)?", re.DOTALL)
 _LOOPBACK_HOST = re.compile(r"127(\.\d{1,3}){3}|localhost|::1")
-_CLUSTER = "outbound|{port}||{host}"
-"""As ``policy.translation`` names it; to import that module would make the start of a pod a third longer."""
-_TUTORIAL = _CLUSTER.format(port=7000, host="user.base.svc.cluster.local")
-_METADATA = ipaddress.ip_address("fd00:ec2::254")
-"""Where a cloud tells a machine its secrets; the other such address is link-local."""
+_TUTORIAL = outbound_cluster("user.base.svc.cluster.local", 7000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def aim_at(url: str, *, outside: bool = False) -> Aim:
     name, namespace = target.service
     host = f"{name}.{namespace}.svc.cluster.local"
     names = (host, f"{name}.{namespace}.svc")  # the second one where the cluster's domain is another
-    cluster = _CLUSTER.format(port=target.port, host=host)
+    cluster = outbound_cluster(host, target.port)
     return Aim(url, names, target.port, target.path, f"{name}.{namespace}:{target.port}", cluster, outside)
 
 
@@ -108,10 +106,8 @@ def check_addresses(name: str, addresses: Sequence[str], *, outside: bool) -> st
     ``outside``: some clusters give their services addresses that look like that).
     """
     for address in addresses:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-        plain = getattr(parsed, "ipv4_mapped", None) or parsed
-        never = plain.is_link_local or plain.is_unspecified or plain.is_multicast or plain == _METADATA
-        if never or (plain.is_global and not outside):
+        plain = plain_address(address)
+        if is_never_a_target(plain) or (plain.is_global and not outside):
             raise RefusedError(
                 f"{name} stands for {address}, which is no address of a service in this cluster, so nothing is sent to it",
                 hint="an ExternalName Service leads out of the cluster; aim at one with pods",

@@ -36,6 +36,7 @@ from loadgen.pod.orders import (
     over_limits,
     read_order,
 )
+from loadgen.pod_interface import CALL_HEADER, RUN_HEADER, SECRET_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -87,8 +88,6 @@ class Control:
             "start": Verb(Nothing, self._start),
             "stop": Verb(Nothing, partial(self._tell, "stop")),
             "abort": Verb(Nothing, partial(self._tell, "abort")),
-            "hold": Verb(Nothing, partial(self._tell, "hold")),
-            "release": Verb(Nothing, partial(self._tell, "release")),
             "look": Verb(Nothing, self._look, only_reads=True),
             "done_since": Verb(DoneSince, self._done_since, only_reads=True),
             "edge": Verb(FindEdge, self._edge),
@@ -101,13 +100,13 @@ class Control:
         """Check who asks, and obey."""
         if not self.knows_secret(request):
             self._log.say("a control request without the right secret was refused", kind="secret")
-            return refusal(403, "the control interface demands the shared secret in the header x-loadgen-secret")
-        run = request.headers.get("x-loadgen-run", "")
+            return refusal(403, f"the control interface demands the shared secret in the header {SECRET_HEADER}")
+        run = request.headers.get(RUN_HEADER, "")
         if not _RUN.fullmatch(run):
-            return refusal(400, "the header x-loadgen-run must name the run: letters, digits, '.', '_' and '-', at most 80")
+            return refusal(400, f"the header {RUN_HEADER} must name the run: letters, digits, '.', '_' and '-', at most 80")
         if verb not in self._verbs:
             return refusal(404, f"there is no such verb; there are {', '.join(self._verbs)}")
-        call = request.headers.get("x-loadgen-call", "")[:MAX_CALL_CHARACTERS]
+        call = request.headers.get(CALL_HEADER, "")[:MAX_CALL_CHARACTERS]
         if not call or self._verbs[verb].only_reads:
             return await self._obey(run, verb, request.body)
         return await self._once((run, verb, call), request.body)
@@ -115,7 +114,7 @@ class Control:
     def knows_secret(self, request: Request) -> bool:
         """Compare in constant time. The file is read each time: it may come later than the pod, and change."""
         secret = _read_secret(self._settings.secret_file)
-        given = request.headers.get("x-loadgen-secret", "").encode("latin-1", "replace")
+        given = request.headers.get(SECRET_HEADER, "").encode("latin-1", "replace")
         return bool(secret) and hmac.compare_digest(secret, given)
 
     async def _once(self, call: tuple[str, str, str], body: bytes) -> Reply:
@@ -191,7 +190,7 @@ class Control:
         load.start()
         return {}
 
-    async def _tell(self, what: Literal["stop", "abort", "hold", "release"], run: str, _order: Nothing) -> Json:
+    async def _tell(self, what: Literal["stop", "abort"], run: str, _order: Nothing) -> Json:
         _, load = self._hammer.held_by(run)
         getattr(load, what)()
         return {}

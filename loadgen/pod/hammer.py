@@ -15,6 +15,7 @@ import anyio
 from loadgen.engine.hammers import drain
 from loadgen.engine.lanes import Lanes, Shot
 from loadgen.engine.load import ClientLoad, Sight, clock, cpu_s
+from loadgen.engine.spec import mesh_request
 from loadgen.errors import LoadgenError, RefusedError
 from loadgen.outcome import Outcome
 from loadgen.pacing import Closed
@@ -264,8 +265,8 @@ class Hammer:
     def _make(self, path: str, pacing: Pacing, seed: str, timeout_s: float, max_in_flight: int, phase: str) -> PodLoad:
         assert self._address is not None, "looked up before"
         name = self._settings.name
-        head = f"GET {path} HTTP/1.1\r\nhost: {self._settings.aim.authority}\r\nuser-agent: loadgen\r\nx-loadgen-client: {name}\r\n\r\n"
-        shot = Shot(self._address, head.encode("ascii"), self._settings.expected, timeout_s)
+        request = mesh_request(name, self._settings.aim.authority, path)
+        shot = Shot(self._address, request, self._settings.expected, timeout_s)
 
         def carrier(load: ClientLoad) -> Lanes:
             return Lanes(load, shot, self._tasks)

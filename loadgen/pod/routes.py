@@ -8,6 +8,7 @@ from loadgen.outcome import Outcome
 from loadgen.pod.exchange import Reply, as_json, as_text, refusal
 from loadgen.pod.metrics import CONTENT_TYPE
 from loadgen.pod.own_sidecar import LIVE
+from loadgen.pod_interface import RUN_HEADER
 
 if TYPE_CHECKING:
     from loadgen.pod.control import Control
@@ -74,7 +75,7 @@ class Routes:
     async def _snapshot(self, request: Request) -> Reply:
         """Give the snapshot; a run that names itself, and knows the secret, is heard of."""
         hold = self._hammer.hold
-        if hold is not None and request.headers.get("x-loadgen-run") == hold.run and self._control.knows_secret(request):
+        if hold is not None and request.headers.get(RUN_HEADER) == hold.run and self._control.knows_secret(request):
             with hold.heard():
                 return as_json(200, await self._snapshots.take())
         return as_json(200, await self._snapshots.take())

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from loadgen.errors import InputError, Problem, Severity
 from loadgen.outcome import Expected
 from loadgen.pod.aim import Aim, aim_at, is_outside
+from loadgen.pod_interface import PORT
 from loadgen.quantity import interval
 from loadgen.scenario import MAX_RATE_PER_S, MAX_USERS, Expect
 from loadgen.schema import nearest, shown
@@ -85,7 +86,7 @@ def read_settings(environment: Mapping[str, str], *, host_name: str = "") -> Set
         region=read.value("REGION", "unknown", _text),
         aim=aim,
         expected=Expected(status, body),
-        port=read.value("LOADGEN_PORT", "7000", _whole(0, _MAX_PORT), hint=_service_link(environment)),
+        port=read.value("LOADGEN_PORT", str(PORT), _whole(0, _MAX_PORT), hint=_service_link(environment)),
         bind=read.value("LOADGEN_BIND", "", _text),
         admin=read.value("LOADGEN_ADMIN", "127.0.0.1:15000", _address),
         cluster=cluster or aim.cluster,

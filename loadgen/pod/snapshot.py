@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from loadgen import __version__
+from loadgen.pod_interface import SCHEMA
 
 if TYPE_CHECKING:
     from loadgen.pod.answers import Answers
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from loadgen.pod.own_sidecar import OwnSidecar
     from loadgen.pod.settings import Settings
 
-SCHEMA = "loadgen.pod/v1"
 INCARNATION_BYTES = 8
 
 

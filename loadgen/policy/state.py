@@ -43,6 +43,11 @@ def with_digest(cluster: Mapping[str, Any]) -> dict[str, Any]:
     return {**cluster, "metadata": {**metadata, "filter_metadata": filters}}
 
 
+def outbound_cluster(host: str, port: int, subset: str = "") -> str:
+    """Name a client's cluster of a service as Istio does: ``outbound|7000||user.base.svc.cluster.local``."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
 def rule_of(source: str) -> str:
     """Read ``namespace/name`` from istiod's ``/apis/networking.istio.io/v1/namespaces/base/destination-rule/user``."""
     parts = source.split("/")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loadgen.policy.limits import HTTP_OPTIONS, UNSET, Limits
 from loadgen.policy.manifest import ConnectionPool, HttpPool, TcpPool, TrafficPolicy
 from loadgen.policy.selection import ROOT_NAMESPACE, select
+from loadgen.policy.state import outbound_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +37,8 @@ Json = dict[str, Any]
 
 
 def cluster_name(service: Service, port: int, subset: str = "") -> str:
-    """Name a cluster as Istio does: ``outbound|7000||user.base.svc.cluster.local``."""
-    return f"outbound|{port}|{subset}|{service.host}"
+    """Name a service's cluster as Istio does."""
+    return outbound_cluster(service.host, port, subset)
 
 
 def clusters(rules: Sequence[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> dict[str, Json]:

@@ -71,7 +71,10 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collect
 
 
 async def for_each(clients: Sequence[C], job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
-    """Do a job for all clients at the same time. The first error of ours ends the others and is raised as itself, not in a group."""
+    """Do a job for all clients at the same time; give the results in the clients' order.
+
+    The first error of ours ends the others and is raised as itself, not in a group.
+    """
     results: dict[str, T] = {}
     failures: list[LoadgenError] = []
 
@@ -87,4 +90,4 @@ async def for_each(clients: Sequence[C], job: Callable[[C], Awaitable[T]]) -> di
             tasks.start_soon(one, client)
     if failures:
         raise failures[0]
-    return results
+    return {client.name: results[client.name] for client in clients}

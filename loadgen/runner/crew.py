@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loadgen.engine.hammers import default_processes, hammers
 from loadgen.engine.lanes import Shot
-from loadgen.engine.spec import LoadSpec
+from loadgen.engine.spec import LoadSpec, mesh_request
 from loadgen.outcome import Expected
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LocalCrew:
     def _spec(self, client: Addressed, number: int) -> LoadSpec:
         target, load = self._scenario.target, self._scenario.load
         name, namespace = target.service
-        head = f"GET {target.path} HTTP/1.1\r\nhost: {name}.{namespace}:{target.port}\r\nuser-agent: loadgen\r\nx-loadgen-client: {client.name}\r\n\r\n"
+        request = mesh_request(client.name, f"{name}.{namespace}:{target.port}", target.path)
         expected = Expected(target.expect.status, target.expect.body.encode())
-        shot = Shot(client.address, head.encode("ascii"), expected, load.timeout)
+        shot = Shot(client.address, request, expected, load.timeout)
         return LoadSpec(client.name, shot, load.pacing, f"{self._scenario.seed}-{number}", load.max_in_flight)

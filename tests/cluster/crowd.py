@@ -22,13 +22,14 @@ from loadgen import __version__
 from loadgen.cluster import paths
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
-from loadgen.cluster.pods import PORT, Control, PodCrew, PodLoad
+from loadgen.cluster.pods import Control, PodCrew, PodLoad
 from loadgen.engine.load import Sight, clock
 from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
 from loadgen.pod.exchange import as_json, refusal
 from loadgen.pod.log import Log
 from loadgen.pod.server import Server, listen
+from loadgen.pod_interface import PORT
 from loadgen.recorder import Tally, merged
 from loadgen.runner.convergence import for_each
 

@@ -393,6 +393,15 @@ async def test_a_pod_that_answers_nonsense_or_an_error_of_its_own_is_passed_on_a
     assert moody.count("POST", part) == 2
 
 
+async def test_a_pod_that_answers_without_end_is_cut_off_long_before_an_api_server_would_be(
+    moody: Moody, api: KubeApi, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(way, "MAX_POD_BYTES", 1000)
+    moody.play("GET", "/proxy/", raw(200, b"x" * 2000))
+    with pytest.raises(UnusableError, match="larger than 1,000 bytes"):
+        await api.proxy(namespace, "client-1", 7000, "/snapshot")
+
+
 async def test_pods_that_do_not_answer_keep_nobody_else_waiting(moody: Moody, api: KubeApi, namespace: str) -> None:
     moody.play("GET", "/proxy/", hangs, times=99)
 

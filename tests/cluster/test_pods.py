@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -430,6 +431,12 @@ async def test_a_whole_run_ends_enforced_and_valid_with_a_ledger_of_0(
     assert {answer.client for answer in watcher.answers} == {load.name for load in field.loads}
     assert watcher.in_flight > 0
     assert [(await pod.snapshot())["run"] for pod in field.pods] == [None] * 3
+    page = (await field.pods[0].client.get("/metrics")).text
+    counted = {
+        phase: float(re.findall(rf'loadgen_requests_total{{outcome="overflow",phase="{phase}"}} (\S+)', page)[0])
+        for phase in ("baseline", "limited", "recovered")
+    }
+    assert [count > 0 for count in counted.values()] == [False, True, False], counted
     assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
 
 

@@ -235,7 +235,7 @@ async def test_what_a_pod_refuses_or_fails_at_is_said_with_its_own_words() -> No
 
 
 async def test_an_enormous_answer_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loadgen.cluster.way.MAX_BODY_BYTES", 1 << 20)
+    monkeypatch.setattr("loadgen.cluster.way.MAX_POD_BYTES", 1 << 20)
     [trouble] = await troubles_of([receive, forever(send(http(b"[" * (1 << 16), length=1 << 40)))])
     assert trouble.startswith("pod a: cannot be reached: ")
     assert "the answer is larger than 1,048,576 bytes" in trouble

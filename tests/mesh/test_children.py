@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -86,6 +87,28 @@ def test_a_child_ends_when_its_parent_leaves_in_good_order(tmp_path: Path) -> No
 def test_a_child_lives_in_a_session_of_its_own_so_that_the_terminal_does_not_interrupt_it(children: Children, tmp_path: Path) -> None:
     child = children.start("a child", SLEEP, tmp_path / "log")
     assert os.getsid(child.process.pid) == child.process.pid != os.getsid(0)
+
+
+def test_an_interrupt_that_comes_while_a_child_is_started_is_not_lost_and_the_child_can_be_interrupted(
+    children: Children, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        options["preexec_fn"] = partial(_interrupt_parent, options["preexec_fn"], os.getpid())
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        children.start("sleeper", ["sleep", "60"], tmp_path / "log")
+    [child] = children._children
+    child.process.send_signal(signal.SIGINT)
+    assert child.process.wait(5) == -signal.SIGINT
+
+
+def _interrupt_parent(before: Callable[[], None], parent: int) -> None:
+    os.kill(parent, signal.SIGINT)  # it waits for the exec, and runs its hooks after that
+    before()
 
 
 def test_a_child_that_lives_has_not_died(children: Children, tmp_path: Path) -> None:

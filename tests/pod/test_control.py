@@ -34,8 +34,6 @@ VERBS = [
     "start",
     "stop",
     "abort",
-    "hold",
-    "release",
     "look",
     "done_since",
     "edge",
@@ -142,8 +140,6 @@ async def test_every_request_that_is_wrong_has_a_status_and_a_sentence(pod: Pod)
         ("start", {}, 409),
         ("stop", {}, 409),
         ("abort", {}, 409),
-        ("hold", {}, 409),
-        ("release", {}, 409),
         ("look", {}, 409),
         ("edge", {}, 409),
         ("counters", {}, 409),
@@ -261,12 +257,6 @@ async def test_a_load_is_started_held_released_and_stopped_as_it_is_told(pod: Po
         return bool((await pod.do("look"))["sent"] > count)
 
     await pod.until(lambda: sent_more_than(20), "it sends")
-    await pod.do("hold")
-    held = (await pod.do("look"))["sent"]
-    await asyncio.sleep(0.3)
-    assert (await pod.do("look"))["sent"] == held
-    await pod.do("release")
-    await pod.until(lambda: sent_more_than(held + 20), "it goes on")
     await pod.do("stop")
     await drained(pod)
     stopped = await pod.do("look")

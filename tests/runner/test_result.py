@@ -117,6 +117,11 @@ def call_from_outside(run: Measured) -> None:
     run.windows[1].service = (ServiceCount(2 * OK + 1, 0, 2), clients)
 
 
+def call_under_a_name_that_is_no_client_s(run: Measured) -> None:
+    total, clients = run.windows[1].service or (ServiceCount(), {})
+    run.windows[1].service = (replace(total, requests=total.requests + 1), {**clients, "client-99": ServiceCount(1, 0, 1)})
+
+
 def not_settle(run: Measured) -> None:
     end(run, 1, "client-2", settled=False)
 
@@ -136,6 +141,10 @@ def stop_early(run: Measured) -> None:
         (drop, "5 of 205 requests in phase baseline were not sent"),
         (lose_an_overflow, "the ledger of phase limited does not balance"),
         (go_round, "the sidecar of client-1 let 100 requests through, but 106 of this client reached the service"),
+        (
+            call_under_a_name_that_is_no_client_s,
+            "somebody else calls the service: requests in phase limited that no client sent: 1",
+        ),
         (call_from_outside, "somebody else calls the service: requests in phase limited that no client sent: 1"),
         (not_settle, "client-2 and its sidecar could not be brought to agree"),
         (stop_early, "phase recovered was not measured"),
