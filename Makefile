@@ -1,7 +1,8 @@
 # make run    from a fresh clone to a verdict
 # make bench  the hammer against other load tools
 # make test   everything that guards the project: format, lint, types, import contracts, tests
-# make controlplane   the API server and istiod that the cluster's tests run against; built once, from Go modules
+# make cluster        a whole cluster with Istio on this machine, to try docs/cluster.md in
+# make controlplane   what it and the cluster's tests are made of; built once, from Go modules
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV ?= .venv
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help run test format lint types imports tests controlplane ledgers bench lock clean
+.PHONY: help run test format lint types imports tests controlplane cluster ledgers bench lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +38,9 @@ tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a cont
 
 controlplane: $(VENV)/.dev  ## build what the tests of the cluster run against (root, Go, Debian; 15 minutes the first time)
 	$(BIN)/python -m tests.cluster.controlplane.binaries
+
+cluster: controlplane  ## a whole cluster with Istio on this machine, until ^C, to try docs/cluster.md in (root)
+	@$(BIN)/python -m tests.cluster.serve
 
 format: $(VENV)/.dev  ## rewrite the code as the formatter wants it
 	$(BIN)/ruff format .

@@ -236,6 +236,16 @@ class TestPods:
         assert condition_of_job(cluster, "default", "well") == "Complete"
         assert condition_of_job(cluster, "default", "ill") == "Failed"
 
+    def test_the_api_server_gives_a_container_s_log(self, cluster: Cluster) -> None:
+        cluster.plane.api.create(job("default", "telling", "echo one; echo two; echo three"))
+        assert condition_of_job(cluster, "default", "telling") == "Complete"
+        [pod] = cluster.plane.api.list("/api/v1/namespaces/default/pods", labelSelector="app=telling")
+        path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/log"
+        assert cluster.plane.api.get(path, container="main") == "one\ntwo\nthree\n"
+        assert cluster.plane.api.get(path, container="main", tailLines="2") == "two\nthree\n"
+        with pytest.raises(ApiError, match="404"):
+            cluster.plane.api.get(path, container="main", previous="true")
+
     def test_a_pod_whose_preparation_fails_never_begins(self, cluster: Cluster) -> None:
         for name, code in (("prepared", "exit 0"), ("unprepared", "exit 1")):
             preparing = {"name": "first", "image": "shell", "args": [code]}

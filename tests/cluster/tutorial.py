@@ -42,6 +42,23 @@ def run_image(image: Image, container: Container) -> list[str]:
     )
 
 
+class EveryImage(dict[str, "Program"]):
+    """The program for whatever an image is called: it is always ours that runs."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__()
+        self._image = image
+
+    def __reduce__(self) -> tuple[type[EveryImage], tuple[Image]]:
+        return EveryImage, (self._image,)
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Program:
+        return partial(run_image, self._image)
+
+
 @dataclass
 class Tutorial:
     """A cluster in which the tutorial's clients call the user service."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.cluster.controlplane.api import Api, ApiError
+from tests.cluster.controlplane.logs import serve_logs
 from tests.cluster.controlplane.pod import TERMINAL, Pod, Surroundings
 
 if TYPE_CHECKING:
@@ -55,11 +56,15 @@ class Kubelet:
     _pods: dict[str, Pod] = field(default_factory=dict)
     _told: dict[str, Object] = field(default_factory=dict)
 
-    def register(self) -> None:
-        """Tell the API server that the node is there."""
+    def register(self, logs_port: int) -> None:
+        """Tell the API server that the node is there, and where it gives the containers' logs."""
         self.around.api.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "labels": _PLACE}})
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}
-        self.around.api.patch(f"/api/v1/nodes/{NODE}/status", {"status": {"conditions": [ready]}})
+        status = {
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": ""}],
+            "addresses": [{"type": "InternalIP", "address": self.around.network.gateway}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": logs_port}},
+        }
+        self.around.api.patch(f"/api/v1/nodes/{NODE}/status", {"status": status})
 
     def round(self) -> None:
         """Look at every pod once."""
@@ -148,7 +153,7 @@ def main() -> None:
             api, settings.network, settings.programs, settings.server, settings.authority, settings.istiod, hosts, settings.folder
         )
         kubelet = Kubelet(around)
-        kubelet.register()
+        kubelet.register(serve_logs(settings.folder, settings.network.gateway))
         _say("ready")
         while True:
             try:
