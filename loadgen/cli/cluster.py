@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,8 +24,9 @@ from loadgen.cluster.journal_file import JournalFile
 from loadgen.cluster.lease import HeldError, Hold
 from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
 from loadgen.cluster.mesh import ClusterMesh, Counting
-from loadgen.cluster.paths import leases, secrets
+from loadgen.cluster.paths import VERSION, leases, secrets
 from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.cluster.preflight import newcomers
 from loadgen.cluster.restore import clear_left_overs
 from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
@@ -51,6 +53,8 @@ HOLD_S = 20
 SLACK_S = 300.0
 """How much longer than its phases a run may take before its change expires, besides what each phase needs to begin."""
 BEGIN_S = 30.0
+REACH_S = 8.0
+"""An API server that does not answer at all is sooner given up at the start than in the middle of a run."""
 GONE_POLL_S = 0.1
 TICK_S = 2.0
 ENDING = (
@@ -63,6 +67,7 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
 
     async def look(_interruption: Interruption) -> Preview:
         async with _api(options) as api:
+            await _reach(api)
             return (await _look(api, plan, options, "plan")).survey.preview(plan)
 
     preview, code = anyio.run(attended, look)
@@ -78,6 +83,7 @@ def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool) -> tuple
         with Screen(quiet=quiet) as screen:
             interruption.say = screen.say
             async with _api(options) as api:
+                await _reach(api)
                 return await _run(api, plan, options, screen, interruption)
 
     return anyio.run(attended, tell)
@@ -85,6 +91,12 @@ def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool) -> tuple
 
 def _api(options: Mapping[str, Any]) -> KubeApi:
     return KubeApi(find_access(kubeconfig=options["kubeconfig"], context=options["context"]))
+
+
+async def _reach(api: KubeApi) -> None:
+    """Make sure that there is an API server, before it is asked with more patience."""
+    with contextlib.suppress(ForbiddenError):  # it answered
+        await api.within(REACH_S).get(VERSION)
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,12 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
         async with _toggle(api, run_id, seen.survey, plan, screen) as toggle:
             crew = PodCrew(loads)
             mesh = ClusterMesh(
-                plan.service, plan.client, crew, toggle, Counting(api, plan.service.namespace, seen.survey.found.count_ports)
+                plan.service,
+                plan.client,
+                crew,
+                toggle,
+                Counting(api, plan.service.namespace, seen.survey.found.count_ports),
+                partial(newcomers, api, plan.client, crew.loads),
             )
             story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)
             interruption.on_first = story.stop

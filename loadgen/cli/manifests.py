@@ -14,7 +14,7 @@ from loadgen import __version__
 from loadgen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from importlib.resources.abc import Traversable
 
 Object = dict[str, Any]
@@ -22,10 +22,12 @@ Object = dict[str, Any]
 NAMESPACE, TARGET_NAMESPACE, TARGET = "test", "base", "http://user.base:7000/"
 """What the files say."""
 EXAMPLE_HOST = "user.base.svc.cluster.local"
+EXAMPLE_RULE = "user"
 SECRET_BYTES = 32
 SECRET_CHARACTERS = 16, 1024
 MAX_REPLICAS = 200
 _NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_RULE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HOST = re.compile(rf"(?P<service>{_NAME})\.(?P<namespace>{_NAME})(\.svc(\.cluster\.local)?)?")
 _REGION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _IMAGE = re.compile(r"[a-zA-Z0-9][!-~]{0,510}")
@@ -40,7 +42,11 @@ _IMAGE = re.compile(r"[a-zA-Z0-9][!-~]{0,510}")
 @click.option(
     "--user-service/--no-user-service", default=None, help="With the service user.base as an example.  [default: if it is the target]"
 )
-@click.option("--toggle-in-base", is_flag=True, help="Let the runner change rules in the target's namespace, as the tutorial does.")
+@click.option("--toggle-in-base", is_flag=True, help="Let the runner change a rule in the target's namespace, as the tutorial does.")
+@click.option("--rule", "rules", multiple=True, metavar="NAME", help="The rule that it may change there; repeatable.  [default: user]")
+@click.option(
+    "--service-counts", is_flag=True, help="The service counts its requests itself, as the example does: let the runner read its count."
+)
 @click.option(
     "--secret-from",
     type=click.File(encoding="utf-8"),
@@ -63,7 +69,17 @@ def manifests(secret_from: TextIO | None, **options: Any) -> int:
 
 
 def cluster_objects(
-    *, namespace: str, replicas: int, image: str, target: str, region: str, user_service: bool | None, toggle_in_base: bool, secret: str
+    *,
+    namespace: str,
+    replicas: int,
+    image: str,
+    target: str,
+    region: str,
+    user_service: bool | None,
+    toggle_in_base: bool,
+    rules: Sequence[str],
+    service_counts: bool,
+    secret: str,
 ) -> list[Object]:
     """Give the objects in the order in which they are to be made.
 
@@ -79,14 +95,24 @@ def cluster_objects(
         raise UsageError(f"the example service is {TARGET}, the target is {target}", hint="leave out --user-service, or --target")
     if with_service and namespace == TARGET_NAMESPACE:
         raise UsageError(f"--namespace {namespace} is the example service's own", hint="choose another one, or add --no-user-service")
-    parts = ["clients", *(["user"] if with_service else []), "runner", *(["toggle-in-base"] if toggle_in_base else [])]
-    found = [each for part in parts for each in _load(part)]
-    names = _names(EXAMPLE_HOST, host)
+    if rules and not toggle_in_base:
+        raise UsageError("--rule says which rules may be changed in the target's namespace", hint="add --toggle-in-base")
+    for rule in rules:
+        _check("--rule", rule, _RULE, "the name of a DestinationRule, such as user")
+    parts = {
+        "clients": True,
+        "user": with_service,
+        "runner": True,
+        "count": with_service or service_counts,
+        "toggle-in-base": toggle_in_base,
+    }
+    found = [each for part, wanted in parts.items() if wanted for each in _load(part)]
+    names = _names(EXAMPLE_HOST, host) | {EXAMPLE_RULE: list(rules or [EXAMPLE_RULE])}
     for each in found:
         _move(each, {NAMESPACE: namespace, TARGET_NAMESPACE: its_namespace})
-        for rule in each.get("rules", ()):
-            if "resourceNames" in rule:
-                rule["resourceNames"] = [names.get(name, name) for name in rule["resourceNames"]]
+        for right in each.get("rules", ()):
+            if "resourceNames" in right:
+                right["resourceNames"] = [after for name in right["resourceNames"] for after in names.get(name, [name])]
         if each["kind"] == "Deployment":
             _set_image(each, image)
         if each["kind"] == "Deployment" and each["metadata"]["name"] == "client":
@@ -146,12 +172,12 @@ def _load(part: str) -> Iterator[Object]:
     return read(files("loadgen").joinpath("manifests", part))
 
 
-def _names(before: str, after: str) -> dict[str, str]:
+def _names(before: str, after: str) -> dict[str, list[str]]:
     """Give the names of what a run makes for one host, by those for another."""
     from loadgen.cluster import marks  # noqa: PLC0415
 
     namers = (marks.lease_name, marks.overlay_name, marks.journal_name, marks.guard_name)
-    return {name(before): name(after) for name in namers}
+    return {name(before): [name(after)] for name in namers}
 
 
 def _move(thing: Object, namespaces: Mapping[str, str]) -> None:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "loadgen.journal/v1"
 MAX_CHARACTERS = 900_000
+FINISH_TRIES, FINISH_PAUSE_S = 10, 0.2
+"""So often a journal is removed that somebody changes again and again."""
 """A ConfigMap holds a MiB, and the before-image stands in it as text in JSON."""
 _KEY = "journal.json"
 
@@ -220,7 +222,7 @@ class Journal:
 
         Raises JournalLostError if it has become another run's.
         """
-        while True:
+        for tries_left in reversed(range(FINISH_TRIES)):
             metadata = self._map["metadata"]
             try:
                 await self._api.delete(self._path, uid=metadata["uid"], version=metadata["resourceVersion"])
@@ -231,7 +233,10 @@ class Journal:
                 if run_of(found) != self.record.run.id:
                     message = f"the journal of {self.record.run.host} is another run's by now"
                     raise JournalLostError(message, hint="see what loadgen restore says") from error
+                if not tries_left:
+                    raise
                 self._map = found  # a write of ours whose answer was lost, or a note of somebody's
+                await anyio.sleep(FINISH_PAUSE_S)
             else:
                 break
         if self._file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name, clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from loadgen.cluster.pods import PodCrew, PodLoad, Proxy
     from loadgen.engine.edge import Edge
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from loadgen.policy.selection import Service, Workload
 
 WATCH_S = 1.0
+NEWCOMERS_S = 5.0
 COUNT_S = 5.0
+SHOWN = 3
+Newcomers = Callable[[], Awaitable[Sequence[str]]]
+"""Names the pods that make the clients' load and are not the run's."""
 
 
 class Toggle(Protocol):
@@ -103,13 +108,14 @@ def _counts(values: Mapping[str, Any]) -> Counter[str]:
 class ClusterMesh:
     """A run's part of a cluster. ``clients`` are its load pods in order."""
 
-    def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting) -> None:
+    def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting, newcomers: Newcomers) -> None:
         self.clients = tuple(crew.loads.values())
         self._crew = crew
         self._service = service
         self._client = client
         self._toggle = toggle
         self._counting = counting
+        self._newcomers = newcomers
         self._lost: list[MeshError] = []
 
     async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
@@ -145,8 +151,10 @@ class ClusterMesh:
         return await self._counting.read(restart_peak=restart_peak)
 
     async def phase(self, name: str | None) -> None:
-        """Label what the pods count from now on, for their metrics."""
+        """Label what the pods count from now on, for their metrics; when a phase is over, look who else has made load in it."""
         await self._crew.label(name)
+        if name is None and not self._lost:
+            await self._look_for_newcomers()
 
     def deaths(self) -> list[MeshError]:
         """Say what of the policy and of the pods was lost."""
@@ -157,13 +165,28 @@ class ClusterMesh:
         return frozenset(load.name for load in self.clients if load.death is not None)
 
     async def watch(self) -> MeshError:
-        """Wait until the policy is no longer ours: somebody else changed the rule, or has the lease."""
-        while True:
+        """Wait until the mesh is no longer ours alone: somebody changed the rule, has the lease, or brought more clients."""
+        rounds = 0
+        while not self._lost:
             await anyio.sleep(WATCH_S)
+            rounds += 1
             try:
                 await self._toggle.check()
             except MeshError as error:
                 self._lost.append(error)
-                return error
             except LoadgenError:
                 continue  # the API server does not answer now; what matters is asked again, and has deadlines of its own
+            if not self._lost and rounds % (NEWCOMERS_S // WATCH_S) == 0:
+                await self._look_for_newcomers()
+        return self._lost[0]
+
+    async def _look_for_newcomers(self) -> None:
+        """Note clients that the run does not count: their requests are none of the scenario's, and the limits are theirs, too."""
+        try:
+            names = await self._newcomers()
+        except LoadgenError:
+            return  # as above
+        if names:
+            who = f"{len(names)} more client{'s' if len(names) > 1 else ''} than the run began with ({', '.join(names[:SHOWN])}"
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            self._lost.append(MeshError(f"{who}{more}) called the service: do not scale the clients during a run"))

@@ -10,6 +10,7 @@ ISTIO = "networking.istio.io"
 VERSIONS = ("v1", "v1beta1", "v1alpha3")
 """The versions of a DestinationRule, the best first; they share one schema."""
 ISTIO_GROUP = f"/apis/{ISTIO}"
+VERSION = "/version"
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}

@@ -16,7 +16,7 @@ from loadgen.cluster.marks import annotation
 from loadgen.policy.selection import ROOT_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from loadgen.cluster.api import KubeApi
     from loadgen.cluster.marks import Json
@@ -101,6 +101,12 @@ async def look(api: KubeApi, service: Service, client: Workload, wanted: int, ho
     except ForbiddenError as error:
         count_ports = {}
         notes.append(f"whether the service counts its requests could not be seen, so it is taken for one that does not: {error.message}")
+    missing = await missing_rights(api, [Right(verb, "pods/proxy", service.namespace) for verb in ("get", "create")] if count_ports else ())
+    if missing:
+        count_ports = {}
+        notes.append(
+            f"the service counts its requests, but the account may not {missing[0]}, so its count is no witness; loadgen manifests --service-counts gives the right"
+        )
     return Found(version, rules, pods, count_ports, tuple(problems), tuple(notes))
 
 
@@ -133,6 +139,11 @@ async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
     if failures:
         raise failures[0]
     return [missing[right] for right in rights if right in missing]
+
+
+async def newcomers(api: KubeApi, client: Workload, known: Collection[str]) -> list[str]:
+    """Name the load pods that could make load by now, and are none of those that are known."""
+    return [name for name in (await _load_pods(api, client)).usable if name not in known]
 
 
 async def _load_pods(api: KubeApi, client: Workload) -> Pods:

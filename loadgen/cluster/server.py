@@ -7,10 +7,15 @@ we do, so that nothing happens long after it was given up here.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import signal
+import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -23,7 +28,7 @@ from loadgen.cluster.way import Answer, Way
 from loadgen.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from loadgen.cluster.access import Access, Source
 
@@ -52,10 +57,17 @@ class Server:
         async with self._login:
             if instead_of is not None and instead_of is not self._way.access:
                 return
+            thread: list[int] = []
+
+            def ask_source() -> Access:
+                thread.append(threading.get_native_id())
+                return self._source()
+
             try:
                 with anyio.fail_after(LOGIN_S):
-                    access = await anyio.to_thread.run_sync(self._source, abandon_on_cancel=True)
+                    access = await anyio.to_thread.run_sync(ask_source, abandon_on_cancel=True)
             except TimeoutError as error:
+                _end_what_was_started_by(thread)
                 message = f"logging in to the cluster took more than {LOGIN_S:.0f} s"
                 raise RefusedError(
                     message, hint="does the kubeconfig's plugin wait for something? see what kubectl version does"
@@ -147,6 +159,14 @@ class Server:
             if refused:
                 raise refused
         raise AssertionError("the second round ends the loop")
+
+
+def _end_what_was_started_by(threads: Iterable[int]) -> None:
+    """End the plugin that a login waits for; only Linux tells which one that is. Whoever leaves Python waits for the thread, and so for it."""
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            for pid in Path(f"/proc/self/task/{thread}/children").read_text(encoding="ascii").split():
+                os.kill(int(pid), signal.SIGTERM)
 
 
 @dataclass(slots=True)

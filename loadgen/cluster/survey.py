@@ -78,7 +78,15 @@ async def survey(api: KubeApi, plan: Plan, *, mode: Mode | None, allow_managed: 
         return Survey(found, None, found.pods.usable[:wanted], found.problems)
     change, missing = await _change(api, found, plan, mode, allow_managed=allow_managed)
     obstacles = [*found.problems, *change.refusals, *(f"the account may not {right}" for right in missing)]
+    if missing:
+        obstacles.append(f"loadgen manifests{_toggling(change, plan.client.namespace)} has the Roles for that")
     return Survey(found, change, found.pods.usable[:wanted], tuple(obstacles))
+
+
+def _toggling(change: Change, home: str) -> str:
+    """Give the options of ``loadgen manifests`` with which a rule outside the clients' namespace may be changed."""
+    names = [write.rule["metadata"]["name"] for write in change.writes if write.rule["metadata"]["namespace"] != home]
+    return "".join([" --toggle-in-base" if names else "", *(f" --rule {name}" for name in names)])
 
 
 async def _change(api: KubeApi, found: Found, plan: Plan, mode: Mode | None, *, allow_managed: bool) -> tuple[Change, list[str]]:

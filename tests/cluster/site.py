@@ -80,6 +80,23 @@ class Site:
         }
         self.plane.api.patch(f"/api/v1/namespaces/{self.clients}/pods/{name}/status", {"status": status})
 
+    def add_counting_pod(self, name: str) -> None:
+        """Put a pod that counts behind the service."""
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.base, "annotations": {"loadgen.dev/count-port": "7001"}},
+            "spec": {"containers": [{"name": "user", "image": "loadgen:test"}]},
+        }
+        self.plane.api.create(pod)
+        path = f"/apis/discovery.k8s.io/v1/namespaces/{self.base}/endpointslices/user-1"
+        endpoint = {
+            "addresses": ["10.9.0.1"],
+            "conditions": {"ready": True},
+            "targetRef": {"kind": "Pod", "name": name, "namespace": self.base},
+        }
+        self.plane.api.patch(path, {"endpoints": [endpoint]})
+
     def allow(self, user: str, *rules: tuple[str, str, str, str]) -> None:
         """Give a user rights: namespace, group, resource, verbs."""
         for number, (namespace, group, resource, verbs) in enumerate(rules):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import queue
+import signal
 import socket
 import ssl
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from loadgen.cluster import server, way
@@ -362,6 +367,19 @@ async def test_a_login_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(RefusedError, match="logging in to the cluster took more than"):
         await KubeApi(plugin).__aenter__()
+
+
+async def test_a_plugin_that_hangs_is_ended_so_that_nobody_waits_for_it_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LOGIN_S", 0.5)
+    codes: queue.Queue[int] = queue.Queue()
+
+    def plugin() -> Access:
+        codes.put(subprocess.run(["sleep", "60"], check=False).returncode)
+        raise RuntimeError("nobody hears of this")
+
+    with pytest.raises(RefusedError, match="logging in to the cluster took more than"):
+        await KubeApi(plugin).__aenter__()
+    assert await anyio.to_thread.run_sync(partial(codes.get, timeout=5)) == -signal.SIGTERM
 
 
 async def test_a_port_where_nobody_listens_is_tried_until_the_deadline() -> None:

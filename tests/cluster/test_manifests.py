@@ -132,7 +132,7 @@ def test_every_object_is_accepted_by_a_real_server_which_knows_all_its_fields(
 
 def test_the_files_name_what_a_run_makes_for_the_tutorials_host(printed: Callable[..., list[Object]]) -> None:
     names = {name for each in printed("--toggle-in-base") for rule in each.get("rules", ()) for name in rule.get("resourceNames", ())}
-    assert names == {lease_name(HOST), overlay_name(HOST), journal_name(HOST), guard_name(HOST), "loadgen-control"}
+    assert names == {lease_name(HOST), overlay_name(HOST), journal_name(HOST), guard_name(HOST), "loadgen-control", "user"}
 
 
 def test_the_files_name_the_image_of_this_version() -> None:
@@ -178,7 +178,14 @@ def test_every_option_says_what_stands_in_the_objects(printed: Callable[..., lis
     assert {each["metadata"].get("namespace") for each in objects} == {None, "load", "shop", ROOT_NAMESPACE}
     assert {subject["namespace"] for each in objects for subject in each.get("subjects", ())} == {"load"}
     assert lease_name("orders.shop.svc.cluster.local") in str(one(objects, "Role", "loadgen-runner"))
-    assert "user" not in {each["metadata"]["name"] for each in objects}
+    assert {"user", "loadgen-runner-count"} & {each["metadata"]["name"] for each in objects} == set()
+
+
+def test_only_the_rules_that_are_named_may_be_changed(printed: Callable[..., list[Object]]) -> None:
+    objects = printed("--toggle-in-base", "--rule", "orders", "--rule", "orders.v2")
+    for role in ("loadgen-runner-toggle", "loadgen-guard-toggle"):
+        bound = [each.get("resourceNames") for each in one(objects, "Role", role)["rules"] if "patch" in each["verbs"]]
+        assert bound == [["orders", "orders.v2"]]
 
 
 def test_the_example_service_comes_with_its_own_target_and_can_be_left_out(printed: Callable[..., list[Object]]) -> None:
@@ -197,6 +204,8 @@ def test_a_new_secret_is_made_each_time(printed: Callable[..., list[Object]]) ->
     [
         (["--replicas", "0"], "--replicas"),
         (["--replicas", "201"], "--replicas"),
+        (["--rule", "user"], "--rule says which rules may be changed in the target's namespace\n   hint: add --toggle-in-base"),
+        (["--toggle-in-base", "--rule", "User"], "--rule 'User' is not possible\n   hint: the name of a DestinationRule"),
         (["--namespace", "Test"], "--namespace 'Test' is not possible\n   hint: lower-case letters"),
         (["--namespace", "base"], "the example service's own\n   hint: choose another one, or add --no-user-service"),
         (["--image", "load gen"], "--image 'load gen' is not possible\n   hint: the name of an image"),

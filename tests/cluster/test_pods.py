@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import sys
@@ -93,6 +94,8 @@ class Field:
     pods: list[Pod]
     loads: list[PodLoad]
     start: Callable[[int], Pod]
+    newcomers: list[str] = dataclasses.field(default_factory=list)
+    """Pods that the run does not know, and that an API server would show."""
 
     def restart(self, index: int) -> None:
         """Kill a pod, and start another one in its place."""
@@ -405,7 +408,11 @@ def short_plan(folder: Path) -> Plan:
 def story_of(plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher) -> tuple[Story[PodLoad, PodLoad], ClusterMesh]:
     crew = PodCrew(field.loads)
     counting = Counting(field.direct, plan.service.namespace, {"user-1": mesh.ports[1]})
-    cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules), counting)
+
+    async def newcomers() -> list[str]:
+        return field.newcomers
+
+    cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules), counting, newcomers)
     field.direct.addresses["user-1"] = ("127.0.0.1", mesh.ports[1])
     return Story(plan, cluster, watcher, crew), cluster
 
@@ -461,6 +468,27 @@ async def test_a_run_that_loses_a_pod_is_invalid_names_it_and_puts_the_rule_back
     assert report.restore.state == "verified", report.restore
     assert cluster.gone() == {field.loads[1].name}
     assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
+
+
+async def test_a_run_during_which_more_clients_come_is_invalid_and_names_them(
+    enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path
+) -> None:
+    plan, field, watcher = short_plan(tmp_path), enlist(3), Watcher([], [])
+    story, cluster = story_of(plan, field, unlimited, watcher)
+    async with anyio.create_task_group() as tasks:
+
+        async def spoil() -> None:
+            await field.pods[0].until(lambda: len(watcher.phases) == 2, "the rule is in force")
+            field.newcomers += ["client-d", "client-e", "client-f", "client-g"]
+
+        tasks.start_soon(spoil)
+        with anyio.fail_after(PATIENCE_S):
+            measured = await story.run()
+    report = make_report(plan, measured, cluster.wanted(plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+    assert report.validity.state == "INVALID"
+    who = "4 more clients than the run began with (client-d, client-e, client-f and 1 more) called the service"
+    assert report.validity.reasons[0] == f"{who}: do not scale the clients during a run", report.validity.reasons
+    assert report.restore.state == "verified", report.restore
 
 
 # Many pods.

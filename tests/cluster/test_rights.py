@@ -47,7 +47,6 @@ RUNNER = {
     "base get list destinationrules.networking.istio.io",
     "base get services pods",
     "base list endpointslices.discovery.k8s.io",
-    "base get create pods/proxy",
     "mesh get list destinationrules.networking.istio.io",
 }
 GUARD = {
@@ -58,8 +57,12 @@ GUARD = {
     "clients patch delete destinationrules.networking.istio.io OVERLAY",
     "base get list destinationrules.networking.istio.io",
 }
-RUNNER_TOGGLES = {"base create patch delete destinationrules.networking.istio.io"}
-GUARD_TOGGLES = {"base patch delete destinationrules.networking.istio.io"}
+RUNNER_COUNTS = {"base get create pods/proxy"}
+RUNNER_TOGGLES = {"base create destinationrules.networking.istio.io", "base patch delete destinationrules.networking.istio.io user"}
+RUNNER_PATCHES = {"base create destinationrules.networking.istio.io", "base patch delete destinationrules.networking.istio.io owners"}
+GUARD_TOGGLES = {"base patch delete destinationrules.networking.istio.io user"}
+GUARD_PATCHES = {"base patch delete destinationrules.networking.istio.io owners"}
+TOGGLE, PATCH = ["--toggle-in-base"], ["--toggle-in-base", "--rule", "owners"]
 NOBODYS = {
     "clients get list secrets",
     "clients get secrets other",
@@ -107,7 +110,9 @@ class Accounts:
             place, *words = line.split()
             wanted = [word for word in words if word in verbs]
             *resources, last = [word for word in words if word not in verbs]
-            name = namers[last](self.site.host) if last in namers else last if last in {"loadgen-control", "other"} else ""
+            name = (
+                namers[last](self.site.host) if last in namers else last if last in {"loadgen-control", "other", "user", "owners"} else ""
+            )
             found |= {(places[place], verb, resource, name) for verb in wanted for resource in (resources if name else [*resources, last])}
         return found
 
@@ -166,10 +171,13 @@ def accounts(
     ("account", "options", "wanted"),
     [
         ("loadgen-runner", [], RUNNER),
-        ("loadgen-runner", ["--toggle-in-base"], RUNNER | RUNNER_TOGGLES),
+        ("loadgen-runner", ["--service-counts"], RUNNER | RUNNER_COUNTS),
+        ("loadgen-runner", TOGGLE, RUNNER | RUNNER_TOGGLES),
+        ("loadgen-runner", PATCH, RUNNER | RUNNER_PATCHES),
         ("loadgen-guard", [], GUARD),
-        ("loadgen-guard", ["--toggle-in-base"], GUARD | GUARD_TOGGLES),
-        ("client", ["--toggle-in-base"], set()),
+        ("loadgen-guard", TOGGLE, GUARD | GUARD_TOGGLES),
+        ("loadgen-guard", PATCH, GUARD | GUARD_PATCHES),
+        ("client", TOGGLE, set()),
     ],
 )
 def test_an_account_has_the_rights_that_it_needs_and_no_other(
@@ -179,13 +187,13 @@ def test_an_account_has_the_rights_that_it_needs_and_no_other(
     needed = made.spelt_out(wanted)
     assert made.granted(account) == needed
     assert made.denied(account, needed) == set()
-    others = made.spelt_out(NOBODYS | RUNNER | GUARD | RUNNER_TOGGLES | GUARD_TOGGLES)
+    others = made.spelt_out(NOBODYS | RUNNER | RUNNER_COUNTS | GUARD | RUNNER_TOGGLES | GUARD_TOGGLES | RUNNER_PATCHES)
     others = {right for right in others - needed if (*right[:3], "") not in needed}
     assert made.denied(account, others) == others
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, ["--toggle-in-base"]), (Mode.PATCH, ["--toggle-in-base"])])
+@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, TOGGLE), (Mode.PATCH, PATCH)])
 async def test_the_runner_can_do_all_that_a_run_asks_before_it_begins(
     mode: Mode, options: list[str], accounts: Callable[..., Accounts], tmp_path: Path
 ) -> None:
@@ -202,7 +210,7 @@ async def test_the_runner_can_do_all_that_a_run_asks_before_it_begins(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("undoer", ["loadgen-runner", "loadgen-guard"])
-@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, ["--toggle-in-base"]), (Mode.PATCH, ["--toggle-in-base"])])
+@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, TOGGLE), (Mode.PATCH, PATCH)])
 async def test_the_runner_can_change_the_rule_and_either_account_can_undo_it(
     undoer: str, mode: Mode, options: list[str], accounts: Callable[..., Accounts], tmp_path: Path
 ) -> None:

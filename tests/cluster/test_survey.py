@@ -128,6 +128,23 @@ async def test_who_may_not_create_the_scenario_s_rule_lays_one_over_the_clients_
     assert [note for note in found.found.notes if "rules for the whole mesh could not be read" in note]
     named = await look_at(whole, whole.plan(tmp_path), user="guest", mode=Mode.OWN)
     assert f"the account may not delete destinationrules.{istio} user in {whole.base}" in named.obstacles
+    assert named.obstacles[-1] == "loadgen manifests --toggle-in-base --rule user has the Roles for that"
+
+
+async def test_a_count_that_the_account_may_not_read_is_no_witness_and_is_noted(whole: Site, tmp_path: Path) -> None:
+    whole.add_counting_pod("user-1")
+    assert (await look_at(whole, whole.plan(tmp_path))).found.count_ports == {"user-1": 7001}
+    whole.allow(
+        "guest",
+        *((whole.clients, group, resource, "get list create update delete patch") for group, resource in IN_TEST),
+        (whole.base, "networking.istio.io", "destinationrules", "get list create patch delete"),
+        (whole.base, "", "services", "get"),
+        (whole.base, "", "pods", "get"),
+        (whole.base, "discovery.k8s.io", "endpointslices", "list"),
+    )
+    found = await look_at(whole, whole.plan(tmp_path), user="guest")
+    assert (found.obstacles, found.found.count_ports) == ((), {})
+    assert [note for note in found.found.notes if f"may not get pods/proxy in {whole.base}" in note and "--service-counts" in note]
 
 
 async def test_a_scenario_that_changes_nothing_needs_no_right_to_change(whole: Site, tmp_path: Path) -> None:

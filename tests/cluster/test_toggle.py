@@ -783,6 +783,19 @@ async def test_a_run_whose_journal_was_taken_away_puts_nothing_in_force(site: Si
     site.plane.api.delete(leases(site.home))
 
 
+async def test_a_journal_that_somebody_changes_again_and_again_is_left_in_the_end_and_the_rule_is_put_back(
+    shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FINISH_PAUSE_S", 0.01)
+    async with shaky.turn(Mode.OWN) as change:
+        await change.apply()
+        moody.play("DELETE", "configmaps/loadgen-journal", says(409, "it was changed"), times=journal.FINISH_TRIES)
+        undone = await change.restore()
+        assert "it was changed" in undone.sentence
+        assert shaky.find(shaky.own) is None
+    assert moody.count("DELETE", "configmaps/loadgen-journal") == journal.FINISH_TRIES
+
+
 async def test_an_exception_in_the_run_does_not_hide_that_everything_was_put_back(site: Site, owners: Object) -> None:
     class BugError(Exception):
         pass

@@ -109,7 +109,7 @@ class Tutorial:
 
 def make_tutorial(start_cluster: Callable[[Mapping[str, Program]], Cluster], *, toggle_in_base: bool = True) -> Tutorial:
     """Start a cluster and make it the tutorial's."""
-    options = ["--replicas", str(CLIENTS), *(["--toggle-in-base"] if toggle_in_base else [])]
+    options = ["--replicas", str(CLIENTS), *(["--toggle-in-base", "--rule", "user", "--rule", "theirs"] if toggle_in_base else [])]
     printed = subprocess.run(
         [sys.executable, "-m", "loadgen", "manifests", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
