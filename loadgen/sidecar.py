@@ -75,7 +75,7 @@ class Admin:
         if config is None:
             return None
         state = SidecarState.of_cluster(config)
-        live = await self.ask(THRESHOLDS_PATH, lambda page: read_thresholds(page, self.cluster))
+        live = await self.ask(thresholds_path(self.cluster), lambda page: read_thresholds(page, self.cluster))
         return replace(state, limits=replace(state.limits, **live))
 
 
@@ -120,7 +120,9 @@ def read_config(page: bytes) -> dict[str, Any] | None:
     return configs[0]["cluster"] if configs else None
 
 
-THRESHOLDS_PATH = "/clusters"
+def thresholds_path(cluster: str) -> str:
+    """Give the admin path of the live thresholds of one cluster. A sidecar that knows no filter shows all its clusters; that is read, too."""
+    return f"/clusters?filter={quote(f'^{re.escape(cluster)}$')}"
 
 
 def read_thresholds(page: bytes, cluster: str) -> dict[str, int]:

@@ -61,8 +61,9 @@ def test_only_the_counters_of_the_one_cluster_are_asked_for(name: str, asked_for
     assert bool(re.search(unquote(path).partition("filter=")[2], name)) is asked_for
 
 
-def test_only_the_configuration_of_the_one_cluster_is_asked_for() -> None:
-    pattern = unquote(sidecar.config_path(USER)).partition("name_regex=")[2]
+@pytest.mark.parametrize("path", [sidecar.config_path(USER), sidecar.thresholds_path(USER)])
+def test_only_the_state_of_the_one_cluster_is_asked_for(path: str) -> None:
+    pattern = unquote(path).rpartition("=")[2]
     assert re.search(pattern, USER)
     assert not any(re.search(pattern, name) for name in (USER + "x", "x" + USER, USER.replace(".", "-")))
 
