@@ -25,8 +25,9 @@ from loadgen.cluster.lease import HeldError, Hold
 from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
 from loadgen.cluster.mesh import ClusterMesh, Counting
 from loadgen.cluster.paths import VERSION, leases, secrets
-from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.cluster.pods import PodCrew, PodLoad
 from loadgen.cluster.preflight import newcomers
+from loadgen.cluster.remote import RemotePod
 from loadgen.cluster.restore import clear_left_overs
 from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
@@ -104,7 +105,7 @@ class _Sight:
     """Everything that was seen before a run: what the API server knows, and what the pods say, by name."""
 
     survey: Survey
-    controls: tuple[Control, ...]
+    controls: tuple[RemotePod, ...]
     snapshots: Mapping[str, Mapping[str, Any]]
 
 
@@ -117,7 +118,7 @@ async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: st
         secret = await _secret(api, namespace)
     except RefusedError as error:
         return _Sight(replace(found, obstacles=(*found.obstacles, f"{error.message}: {error.hint}")), (), {})
-    controls = tuple(Control(api, namespace, name, run_id, secret) for name in found.pods)
+    controls = tuple(RemotePod(api, namespace, name, run_id, secret) for name in found.pods)
     snapshots, troubles = await roll_call(controls, plan.scenario)
     return _Sight(replace(found, obstacles=(*found.obstacles, *troubles)), controls, snapshots)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from loadgen.cluster.failure import ApiError
-from loadgen.cluster.pods import UnreachableError, patiently
 from loadgen.cluster.preflight import COUNT_PORT
+from loadgen.cluster.remote import UnreachableError, patiently
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
 from loadgen.ledger import ServiceCount
@@ -22,7 +22,8 @@ from loadgen.policy.translation import cluster_name, clusters
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from loadgen.cluster.pods import PodCrew, PodLoad, Proxy
+    from loadgen.cluster.pods import PodCrew, PodLoad
+    from loadgen.cluster.remote import Proxy
     from loadgen.engine.edge import Edge
     from loadgen.ledger import Counters
     from loadgen.policy.rule import Rule

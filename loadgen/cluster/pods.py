@@ -1,4 +1,4 @@
-"""How is a load pod told what to do, and what does it report? Its control interface, reached through the API server.
+"""What is a load pod to a run? One of its loads: it is told what to do, and reports.
 
 The law: a pod finds the edges of its windows by itself, next to its sidecar; what travels through the API server is only what was found.
 A pod that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
@@ -9,143 +9,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 import math
-import secrets
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from loadgen.cluster.failure import ApiError
+from loadgen.cluster import remote
+from loadgen.cluster.remote import NotOursError
 from loadgen.engine.edge import Edge, Reading
 from loadgen.engine.load import Sight, clock
-from loadgen.errors import HammerError, LoadgenError, MeshError, printable
+from loadgen.errors import HammerError, LoadgenError, MeshError
 from loadgen.ledger import Counters
 from loadgen.outcome import Answer, Outcome, Response
-from loadgen.pod_interface import CALL_HEADER, PORT, RUN_HEADER, SECRET_HEADER
 from loadgen.policy.limits import Limits
 from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from anyio.abc import TaskGroup
 
-T = TypeVar("T")
-ASK_S = 5.0
+    from loadgen.cluster.remote import RemotePod
+
 REACH_S = 5.0
 """How long a pod waits for its sidecar before it answers that the state was not reached; then it is asked again."""
 POLL_S = 0.5
-SILENT_S = 15.0
-"""An API server that is restarted is back sooner; a run that lost a pod for longer has lost its count."""
 LEAVE_S = 2.0
 AT_ONCE = 16
 """So many pods are asked at the same time: more is no faster through one API server, and costs memory."""
-AGAIN_S = 0.3
-SAID_BYTES = 200
-"""How much of what is no answer a message repeats."""
-
-
-class UnreachableError(MeshError):
-    """Nothing came back from a pod, or only from what lies between."""
-
-
-class NotOursError(MeshError):
-    """The pod does not work for this run."""
-
-
-async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask again for as long as the pod cannot be reached, but not longer than ``SILENT_S``."""
-    until = clock() + SILENT_S
-    while True:
-        try:
-            return await ask()
-        except UnreachableError:
-            if clock() > until:
-                raise
-        await anyio.sleep(AGAIN_S)
-
-
-class Proxy(Protocol):
-    """What reaches a pod's port."""
-
-    async def proxy(
-        self,
-        namespace: str,
-        pod: str,
-        port: int,
-        path: str,
-        *,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = {},
-        timeout_s: float,
-    ) -> tuple[int, bytes]:
-        """GET a path of a pod, or POST a body there; gives status and body."""
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """The control interface of one pod, for one run. ``secret`` is what the pods were given, too."""
-
-    api: Proxy
-    namespace: str
-    name: str
-    run: str
-    secret: str = dataclasses.field(repr=False)
-
-    async def snapshot(self) -> dict[str, Any]:
-        """Give the pod's snapshot."""
-        return await self._ask("/snapshot", None, ASK_S)
-
-    async def tell(self, verb: str, *, timeout_s: float = ASK_S, **arguments: object) -> dict[str, Any]:
-        """Have the pod do something once, and give its answer. If the answer is lost it is asked for again, for ``SILENT_S``.
-
-        Raises MeshError if it does not answer, or refuses.
-        """
-        body, call = json.dumps(arguments).encode(), secrets.token_hex(8)
-        return await patiently(lambda: self._ask(f"/control/{verb}", body, timeout_s, call))
-
-    async def _ask(self, path: str, body: bytes | None, timeout_s: float, call: str = "") -> dict[str, Any]:
-        headers = {SECRET_HEADER: self.secret, RUN_HEADER: self.run, CALL_HEADER: call, "content-type": "application/json"}
-        try:
-            status, answer = await self.api.proxy(self.namespace, self.name, PORT, path, body=body, headers=headers, timeout_s=timeout_s)
-        except ApiError as error:
-            raise UnreachableError(f"pod {self.name} cannot be reached: {error.message}", hint=error.hint) from error
-        try:
-            values = json.loads(answer)
-        except (ValueError, RecursionError):
-            values = None
-        if status != 200 or not isinstance(values, dict):  # noqa: PLR2004
-            said = str(values.get("error", "")) if isinstance(values, dict) else answer[:SAID_BYTES].decode("utf-8", "replace")
-            kind = NotOursError if status == 409 else MeshError  # noqa: PLR2004
-            raise kind(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=_HINTS.get(status, ""))
-        return values
-
-    @contextlib.contextmanager
-    def reading(self, what: str) -> Iterator[None]:
-        """Take an answer apart. One that is not what was asked for is the pod's fault, and no bug of ours: a MeshError."""
-        try:
-            yield
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            said = printable(repr(error))[:SAID_BYTES]
-            raise MeshError(f"pod {self.name} answered to {what} what is no such answer ({said})", hint=_HINTS[404]) from error
-
-
-_HINTS = {
-    403: "its secret is another one than the runner's; see the Secret loadgen-control",
-    404: "is this pod the load pod of this version of loadgen?",
-    409: "another run has this pod; wait for it to end, or see loadgen restore",
-    503: "the pod does not listen yet, or has just ended",
-}
 
 
 class PodLoad:
     """The load of one pod. What is said to it arrives in the order in which it was said."""
 
-    def __init__(self, control: Control, number: int, take: Mapping[str, object]) -> None:
+    def __init__(self, control: RemotePod, number: int, take: Mapping[str, object]) -> None:
         self.name = control.name
         self.control = control
         self.last_tally = Tally()
@@ -171,7 +70,7 @@ class PodLoad:
 
     async def prepare(self) -> None:
         """Take the pod: its own load ends, and that of the run is made."""
-        taken = await self.control.tell("take", timeout_s=2 * ASK_S, **self._take)
+        taken = await self.control.tell("take", timeout_s=2 * remote.ASK_S, **self._take)
         self.base = await self._counted()
         with self.control.reading("take"):
             self._incarnation = taken["incarnation"]
@@ -208,7 +107,7 @@ class PodLoad:
 
     async def edge(self) -> Edge:
         """Have the pod find an edge; it knows by itself how far it and its sidecar differ from before."""
-        found = await self._have("edge", timeout_s=2 * ASK_S)
+        found = await self._have("edge", timeout_s=2 * remote.ASK_S)
         with self.control.reading("edge"):
             return Edge(
                 at=clock(),
@@ -241,7 +140,7 @@ class PodLoad:
         """Wait until the pod's sidecar shows a state."""
         limits = dataclasses.asdict(wanted.limits)
         while True:
-            answer = await self._have("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + ASK_S)
+            answer = await self._have("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + remote.ASK_S)
             with self.control.reading("converge"):
                 if answer["reached"]:
                     return
@@ -264,7 +163,7 @@ class PodLoad:
         """Give the pod up."""
         self.death = self.death or HammerError(why)
 
-    async def _have(self, verb: str, *, timeout_s: float = ASK_S, **arguments: object) -> dict[str, Any]:
+    async def _have(self, verb: str, *, timeout_s: float = remote.ASK_S, **arguments: object) -> dict[str, Any]:
         """Have the pod do something for the run. If it is no longer ours, say why: it knows only that it is not."""
         try:
             return await self.control.tell(verb, timeout_s=timeout_s, **arguments)
@@ -367,5 +266,7 @@ class PodCrew:
             try:
                 await load.poll()
             except LoadgenError as error:
-                if load.silent_s() > SILENT_S:
-                    load.lose(f"pod {load.name} has reported nothing for {SILENT_S:g} s: {error.message.removeprefix(f'pod {load.name} ')}")
+                if load.silent_s() > remote.SILENT_S:
+                    load.lose(
+                        f"pod {load.name} has reported nothing for {remote.SILENT_S:g} s: {error.message.removeprefix(f'pod {load.name} ')}"
+                    )

@@ -8,7 +8,8 @@ import anyio
 
 from loadgen import __version__
 from loadgen.cluster.failure import ApiError
-from loadgen.cluster.pods import AT_ONCE, UnreachableError
+from loadgen.cluster.pods import AT_ONCE
+from loadgen.cluster.remote import UnreachableError
 from loadgen.errors import LoadgenError
 from loadgen.pod_interface import SCHEMA
 from loadgen.target import parse_target
@@ -16,20 +17,20 @@ from loadgen.target import parse_target
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from loadgen.cluster.pods import Control
+    from loadgen.cluster.remote import RemotePod
     from loadgen.scenario import Scenario
 
 SAME_AT_MOST = 3
 """So many pods are named that have the same trouble; of the others it is said how many there are."""
 
 
-async def roll_call(controls: Sequence[Control], scenario: Scenario) -> tuple[dict[str, dict[str, Any]], list[str]]:
+async def roll_call(controls: Sequence[RemotePod], scenario: Scenario) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Ask all pods; give their snapshots by name, and in sentences what stands in the way."""
     snapshots: dict[str, dict[str, Any]] = {}
     troubles: dict[str, dict[str, str]] = {}
     at_once = anyio.CapacityLimiter(AT_ONCE)
 
-    async def ask(control: Control) -> None:
+    async def ask(control: RemotePod) -> None:
         async with at_once:
             try:
                 snapshot = snapshots[control.name] = await control.snapshot()
@@ -52,7 +53,7 @@ async def roll_call(controls: Sequence[Control], scenario: Scenario) -> tuple[di
     return snapshots, [f"{_names(sorted(said))} {said[min(said)]}" for _, said in sorted(troubles.items())]
 
 
-def _sentence(error: LoadgenError, control: Control) -> str:
+def _sentence(error: LoadgenError, control: RemotePod) -> str:
     message = error.message.removeprefix(f"pod {control.name} ")
     return f"{message}; {error.hint}" if error.hint else message
 

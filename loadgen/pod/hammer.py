@@ -1,6 +1,6 @@
 """Who owns this pod's load? The pod itself, as the tutorial's client does, or a run that took it over for as long as it is heard of.
 
-The laws: there is one load at a time; it ends only through ``PodLoad.close``, so what it counted stays in the book; and a run that says
+The laws: there is one load at a time; it ends only through ``BookedLoad.close``, so what it counted stays in the book; and a run that says
 nothing for as long as it said it might loses the pod, which then goes back to its own load. A run's counters begin where nothing is in flight.
 """
 
@@ -20,7 +20,7 @@ from loadgen.errors import LoadgenError, RefusedError
 from loadgen.outcome import Outcome
 from loadgen.pacing import Closed
 from loadgen.pod.book import BETWEEN_PHASES, OWN_LOAD
-from loadgen.pod.load import PodLoad
+from loadgen.pod.load import BookedLoad
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Hammer:
     """The present load, ``load``, and who holds the pod, ``hold``. ``trouble`` says why there is no load, if there should be one."""
 
     def __init__(self, settings: Settings, sidecar: OwnSidecar, book: Book, tasks: TaskGroup, log: Log) -> None:
-        self.load: PodLoad | None = None
+        self.load: BookedLoad | None = None
         self.hold: Hold | None = None
         self.trouble = "the load was not begun yet"
         self.stopping = False
@@ -221,7 +221,7 @@ class Hammer:
                 await drain(self.load)
             self._end_load()
 
-    def held_by(self, run: str) -> tuple[Hold, PodLoad]:
+    def held_by(self, run: str) -> tuple[Hold, BookedLoad]:
         """Give the run's hold and its load.
 
         Raises HeldError if it has none.
@@ -262,7 +262,7 @@ class Hammer:
             load, self.load = self.load, None
             load.close()
 
-    def _make(self, path: str, pacing: Pacing, seed: str, timeout_s: float, max_in_flight: int, phase: str) -> PodLoad:
+    def _make(self, path: str, pacing: Pacing, seed: str, timeout_s: float, max_in_flight: int, phase: str) -> BookedLoad:
         assert self._address is not None, "looked up before"
         name = self._settings.name
         request = mesh_request(name, self._settings.aim.authority, path)
@@ -271,4 +271,4 @@ class Hammer:
         def carrier(load: ClientLoad) -> Lanes:
             return Lanes(load, shot, self._tasks)
 
-        return PodLoad(name, carrier, pacing, random.Random(seed), max_in_flight=max_in_flight, book=self._book, phase=phase)
+        return BookedLoad(name, carrier, pacing, random.Random(seed), max_in_flight=max_in_flight, book=self._book, phase=phase)

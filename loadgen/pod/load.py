@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from loadgen.pod.book import Book
 
 
-class PodLoad(ClientLoad):
+class BookedLoad(ClientLoad):
     """One load of this pod. ``phase`` is the name under which its requests are entered in the book."""
 
     def __init__(

@@ -22,7 +22,8 @@ from loadgen import __version__
 from loadgen.cluster import paths
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
-from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.cluster.pods import PodCrew, PodLoad
+from loadgen.cluster.remote import RemotePod
 from loadgen.engine.load import Sight, clock
 from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
@@ -126,7 +127,7 @@ async def measure(kubeconfig: Path, namespace: str, polls: int) -> Cost:
     """Take all pods, and poll them."""
     async with KubeApi(find_access(kubeconfig=kubeconfig)) as api:
         names = [pod["metadata"]["name"] for pod in await api.list(paths.pods(namespace))]
-        loads = [PodLoad(Control(api, namespace, name, RUN, SECRET), number, {}) for number, name in enumerate(names, 1)]
+        loads = [PodLoad(RemotePod(api, namespace, name, RUN, SECRET), number, {}) for number, name in enumerate(names, 1)]
         crew = PodCrew(loads)
         await for_each(loads, PodLoad.prepare)
         took = [await _timed(crew) for _ in range(polls)]

@@ -16,8 +16,10 @@ import anyio.to_thread
 import pytest
 
 from loadgen.cluster import pods as code
+from loadgen.cluster import remote
 from loadgen.cluster.mesh import ClusterMesh, Counting
-from loadgen.cluster.pods import Control, PodCrew, PodLoad
+from loadgen.cluster.pods import PodCrew, PodLoad
+from loadgen.cluster.remote import RemotePod
 from loadgen.engine.hammers import drain
 from loadgen.errors import MeshError
 from loadgen.inputs import load_plan
@@ -118,7 +120,7 @@ async def enlist(unlimited: LocalMesh, pods: Callable[..., Pod], tmp_path: Path)
             names = [sidecar.name for sidecar in unlimited.clients[:count]]
             started = [start(index) for index in range(count)]
             direct.addresses.update({name: pod.address for name, pod in zip(names, started, strict=True)})
-            loads = [PodLoad(Control(direct, NAMESPACE, name, run, SECRET), number, TAKE) for number, name in enumerate(names, 1)]
+            loads = [PodLoad(RemotePod(direct, NAMESPACE, name, run, SECRET), number, TAKE) for number, name in enumerate(names, 1)]
             return Field(direct, started, loads, start)
 
         yield enlist
@@ -128,13 +130,13 @@ async def enlist(unlimited: LocalMesh, pods: Callable[..., Pod], tmp_path: Path)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask more often than a run does."""
     monkeypatch.setattr(code, "POLL_S", 0.05)
-    monkeypatch.setattr(code, "AGAIN_S", 0.02)
+    monkeypatch.setattr(remote, "AGAIN_S", 0.02)
 
 
 @pytest.fixture
 def impatient(brisk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon what a run gives up after some seconds."""
-    monkeypatch.setattr(code, "SILENT_S", 1.0)
+    monkeypatch.setattr(remote, "SILENT_S", 1.0)
 
 
 async def until_sent(load: PodLoad, count: int) -> None:
@@ -293,7 +295,7 @@ async def test_a_pod_that_is_silent_for_a_moment_only_is_kept(enlist: Callable[.
 async def test_a_pod_that_answers_rubbish_is_lost_and_nothing_breaks(
     enlist: Callable[..., Field], brisk: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(code, "SILENT_S", 0.3)
+    monkeypatch.setattr(remote, "SILENT_S", 0.3)
     field = enlist()
     for answer in RUBBISH:
         load = PodLoad(field.loads[0].control, 1, TAKE)

@@ -12,10 +12,11 @@ import anyio
 import pytest
 
 from loadgen import __version__
-from loadgen.cluster import pods as code
+from loadgen.cluster import remote
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import PAGE, KubeApi
-from loadgen.cluster.pods import Control
+from loadgen.cluster.pods import AT_ONCE
+from loadgen.cluster.remote import RemotePod
 from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.survey import survey
 from loadgen.inputs import load_plan
@@ -76,13 +77,13 @@ def shows(**changes: Any) -> list[Step]:
 
 
 @contextlib.asynccontextmanager
-async def crowd(*scripts: Sequence[Step], secret: str = SECRET) -> AsyncIterator[list[Control]]:
+async def crowd(*scripts: Sequence[Step], secret: str = SECRET) -> AsyncIterator[list[RemotePod]]:
     """Play pods called a, b, c and so on."""
     async with Direct({}) as direct, contextlib.AsyncExitStack() as stack:
         for number, script in enumerate(scripts):
             server = await stack.enter_async_context(serving(script))
             direct.addresses[chr(ord("a") + number)] = server.address
-        yield [Control(direct, NAMESPACE, name, RUN, secret) for name in direct.addresses]
+        yield [RemotePod(direct, NAMESPACE, name, RUN, secret) for name in direct.addresses]
 
 
 async def troubles_of(*scripts: Sequence[Step], **load: Any) -> list[str]:
@@ -95,8 +96,8 @@ async def troubles_of(*scripts: Sequence[Step], **load: Any) -> list[str]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon what a run gives up after some seconds."""
-    monkeypatch.setattr(code, "ASK_S", ASK_S)
-    monkeypatch.setattr(code, "SILENT_S", ASK_S)
+    monkeypatch.setattr(remote, "ASK_S", ASK_S)
+    monkeypatch.setattr(remote, "SILENT_S", ASK_S)
 
 
 # Real pods.
@@ -108,7 +109,7 @@ async def test_pods_that_are_as_they_should_be_are_no_trouble(pods: Callable[...
     for pod in started.values():
         await pod.until_ready()
     async with Direct({name: pod.address for name, pod in started.items()}) as direct:
-        controls = [Control(direct, NAMESPACE, name, RUN, SECRET) for name in started]
+        controls = [RemotePod(direct, NAMESPACE, name, RUN, SECRET) for name in started]
         asked = scenario("http://{}:{}/".format(*sidecar.address), users=5)
         snapshots, troubles = await roll_call(controls, asked)
         assert troubles == []
@@ -121,7 +122,7 @@ async def test_pods_that_are_as_they_should_be_are_no_trouble(pods: Callable[...
         _, troubles = await roll_call(controls, asked)
         assert troubles == []
 
-        strangers = [Control(direct, NAMESPACE, name, RUN, "another secret") for name in started]
+        strangers = [RemotePod(direct, NAMESPACE, name, RUN, "another secret") for name in started]
         _, troubles = await roll_call(strangers, asked)
         assert len(troubles) == 1
         assert troubles[0].startswith("pods one, two: answered 403 to /control/state: ")
@@ -143,7 +144,7 @@ async def test_pods_that_are_set_up_for_something_else_say_for_what(pods: Callab
 
     await started["strange"].until(is_live, "it has seen its sidecar")
     async with Direct({name: pod.address for name, pod in started.items()}) as direct:
-        controls = [Control(direct, NAMESPACE, name, RUN, SECRET) for name in started]
+        controls = [RemotePod(direct, NAMESPACE, name, RUN, SECRET) for name in started]
         _, troubles = await roll_call(controls, scenario())
     assert len(troubles) == 6, troubles
     allows_rate, allows_users, calls, strange, no_sidecar, takes = sorted(troubles, key=lambda trouble: trouble.partition(": ")[2])
@@ -259,7 +260,7 @@ async def test_a_load_beyond_what_the_pods_allow_is_said_once_for_all_of_them() 
 
 async def test_many_pods_that_say_nothing_are_not_waited_for_one_after_the_other(impatient: None) -> None:
     async with crowd([silence]) as [control]:
-        many = [Control(control.api, NAMESPACE, "a", RUN, SECRET) for _ in range(2 * code.AT_ONCE)]
+        many = [RemotePod(control.api, NAMESPACE, "a", RUN, SECRET) for _ in range(2 * AT_ONCE)]
         with anyio.fail_after(10 * ASK_S):
             await roll_call(many, scenario())
 

@@ -14,7 +14,7 @@ from loadgen.engine.lanes import Lanes, Shot
 from loadgen.outcome import Expected, Outcome
 from loadgen.pacing import Closed, Interval
 from loadgen.pod.book import OWN_LOAD, Book
-from loadgen.pod.load import PodLoad
+from loadgen.pod.load import BookedLoad
 from loadgen.recorder import Tally, merged
 from tests.engine.driven_load import OK, REQUEST
 from tests.engine.scripted_server import forever, receive, send, serving, wait
@@ -31,12 +31,12 @@ USERS = 3
 
 
 @contextlib.asynccontextmanager
-async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncIterator[PodLoad]:
+async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncIterator[BookedLoad]:
     """Run a load against a server that plays these steps for ever."""
     async with serving([forever(*steps)]) as server, anyio.create_task_group() as tasks:  # type: ignore[arg-type]
         shot = Shot(server.address, REQUEST, Expected(200, b"Kevin"), 5.0)
         pacing = Closed(USERS, Interval(think_s))
-        load = PodLoad("client-1", lambda each: Lanes(each, shot, tasks), pacing, random.Random(1), max_in_flight=USERS, book=book)
+        load = BookedLoad("client-1", lambda each: Lanes(each, shot, tasks), pacing, random.Random(1), max_in_flight=USERS, book=book)
         await load.prepare()
         load.start()
         try:
@@ -46,7 +46,7 @@ async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncItera
             tasks.cancel_scope.cancel()
 
 
-async def until_ended(load: PodLoad, count: int) -> None:
+async def until_ended(load: BookedLoad, count: int) -> None:
     """Wait until so many requests have ended since the last edge."""
     await until(lambda: sum(load.sight.outcomes.values()) >= count)
 
