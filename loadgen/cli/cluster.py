@@ -143,12 +143,14 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
     seen = await _look(api, plan, options, run_id)
     holders = {str(each["run"]) for each in seen.snapshots.values() if each.get("run")}
     if holders and len(seen.survey.obstacles) == 1:
+        await _refuse_if_held(api, plan)  # one that began at the same moment as we did
         screen.say(
             f"the load pods are held by run {', '.join(sorted(holders))}; waiting up to {HOLD_S + TICK_S:.0f} s for them to let go of it, if it is dead"
         )
         with anyio.move_on_after(HOLD_S + TICK_S):
             while seen.survey.obstacles:
                 await anyio.sleep(TICK_S)
+                await _refuse_if_held(api, plan)
                 snapshots, troubles = await roll_call(seen.controls, plan.scenario)  # the pods were all that was in the way
                 seen = replace(seen, survey=replace(seen.survey, obstacles=tuple(troubles)), snapshots=snapshots)
     return seen

@@ -119,14 +119,14 @@ def finish(process: subprocess.Popen[str]) -> Ended:
     return Ended(process.returncode, stdout, stderr, time.monotonic() - started)
 
 
-def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
-    """Read the command's stderr until a line holds ``text``."""
+def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    """Read the command's stderr until a line holds ``text``; give that line."""
     assert process.stderr is not None
     said = []
     for line in process.stderr:
         said.append(line)
         if text in line:
-            return
+            return line
     raise AssertionError(f"the command ended without saying '{text}':\n{''.join(said)}")
 
 
