@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from loadgen.cluster import remote
-from loadgen.cluster.remote import NotOursError
+from loadgen.cluster.remote import NotOursError, PodGoneError
 from loadgen.engine.edge import Edge, Reading
 from loadgen.engine.load import Sight, clock
 from loadgen.errors import HammerError, LoadgenError, MeshError
@@ -265,6 +265,8 @@ class PodCrew:
         async with self._at_once:
             try:
                 await load.poll()
+            except PodGoneError as error:
+                load.lose(error.message)
             except LoadgenError as error:
                 if load.silent_s() > remote.SILENT_S:
                     load.lose(

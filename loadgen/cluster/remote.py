@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
-from loadgen.cluster.failure import ApiError
+from loadgen.cluster.failure import ApiError, NotFoundError
 from loadgen.engine.load import clock
 from loadgen.errors import MeshError, printable
 from loadgen.pod_interface import CALL_HEADER, PORT, RUN_HEADER, SECRET_HEADER
@@ -30,6 +30,10 @@ SAID_BYTES = 200
 
 class UnreachableError(MeshError):
     """Nothing came back from a pod, or only from what lies between."""
+
+
+class PodGoneError(MeshError):
+    """There is no such pod any more."""
 
 
 class NotOursError(MeshError):
@@ -91,6 +95,8 @@ class RemotePod:
         headers = {SECRET_HEADER: self.secret, RUN_HEADER: self.run, CALL_HEADER: call, "content-type": "application/json"}
         try:
             status, answer = await self.api.proxy(self.namespace, self.name, PORT, path, body=body, headers=headers, timeout_s=timeout_s)
+        except NotFoundError as error:
+            raise PodGoneError(f"pod {self.name} is gone: it was deleted or evicted") from error
         except ApiError as error:
             raise UnreachableError(f"pod {self.name} cannot be reached: {error.message}", hint=error.hint) from error
         try:
