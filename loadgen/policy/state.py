@@ -24,6 +24,10 @@ class SidecarState:
     rule: str | None
     digest: str = ""
 
+    def __str__(self) -> str:
+        limits = ", ".join(f"{name} {value}" for name, value in self.limits.in_force().items())
+        return f"{f'rule {self.rule}' if self.rule else 'no rule'} ({limits or 'no limit'})"
+
     @classmethod
     def of_cluster(cls, cluster: Mapping[str, Any]) -> SidecarState:
         """Read the state from a cluster, as istiod makes it or as Envoy's ``config_dump`` prints it."""

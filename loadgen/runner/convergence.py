@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
 
 CONVERGE_S = 10.0
+LOOK_S = 2.0
 
 
 class Named(Protocol):
@@ -66,8 +67,21 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collect
     except TimeoutError as error:
         missing = [client.name for client in clients if client.name not in reached]
         message = f"after {CONVERGE_S:.0f} s {'the policy was not in force' if rules else 'the policy was not gone'} at {len(missing)} of {len(clients)} sidecars: {', '.join(missing)}"
-        raise MeshError(message, hint="somebody else may have changed the policy meanwhile, or the machine is overloaded") from error
+        shown = await _shown(mesh, next(client for client in clients if client.name not in reached))
+        raise MeshError(
+            f"{message}; the rules lead to {wanted}, and {missing[0]}'s sidecar shows {shown}",
+            hint="somebody else may have changed the policy meanwhile, the sidecars may not take the configuration (TLS without certificates, a control plane that is away), or the machine is overloaded",
+        ) from error
     return reached
+
+
+async def _shown(mesh: Sidecars[C], client: C) -> str:
+    """Say what a sidecar shows, for a person."""
+    try:
+        with anyio.fail_after(LOOK_S):
+            return str(await mesh.state(client))
+    except (LoadgenError, TimeoutError):
+        return "nothing: it does not answer"
 
 
 async def for_each(clients: Sequence[C], job: Callable[[C], Awaitable[T]]) -> dict[str, T]:

@@ -7,6 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
+from loadgen.errors import printable
 from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from loadgen.policy.state import SidecarState
     from loadgen.runner.window import Measured, Window
 
+SHOWN_STRANGERS = 3
 LOST_AT_MOST = 5
 """So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
 
@@ -226,7 +228,9 @@ def _disagreements(window: Window) -> list[str]:
             )
     strangers = strangers_of(window.service, window.starts) - window.strangers if window.service is not None else 0
     if strangers:
-        found.append(f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}")
+        found.append(
+            f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}{_named_strangers(window)}"
+        )
     return found
 
 
@@ -308,3 +312,10 @@ class _Nothing(dict[str, "float | str | None"]):
 
     def __missing__(self, key: str) -> None:
         return None
+
+
+def _named_strangers(window: Window) -> str:
+    """Say what strangers call themselves, as far as they tell the service."""
+    names = sorted(name for name in (window.service[1] if window.service else {}) if name not in window.starts)
+    more = f" and {len(names) - SHOWN_STRANGERS} more" if len(names) > SHOWN_STRANGERS else ""
+    return f" (some are of {printable(', '.join(names[:SHOWN_STRANGERS]))}{more})" if names else ""
