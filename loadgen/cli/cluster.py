@@ -278,7 +278,8 @@ async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarSta
         measured.restored, measured.restore_detail = False, failure or "the rule could not be put back"
         return
     if undone.fate is Fate.SUPERSEDED:
-        measured.reasons.append(undone.sentence)
+        said_before = [reason for reason in measured.reasons if undone.sentence.startswith(reason.partition(";")[0])]
+        measured.reasons = [*(reason for reason in measured.reasons if reason not in said_before), undone.sentence]
     seen = measured.restored is not False
     measured.restored = seen or await _is_gone(mesh, ours)
     measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if seen or not measured.restored else undone.sentence

@@ -71,7 +71,13 @@ def drift(entry: Entry, run: Run, now: Json | None) -> str:
     image = _image(entry) or {}
     whole = entry.written if entry.creates else merge(entry.written, entry.before, image.get("spec") or {})
     edits = list(_edits(now.get("spec") or {}, whole))
-    return _edited(entry, now, edits) if edits else ""
+    return f"{_edited(entry, now, edits)}; what they wrote is left as it is" if edits else ""
+
+
+def _stays(entry: Entry) -> str:
+    """Say what a person has to know of a rule that is theirs now."""
+    command = f"kubectl delete destinationrules.networking.istio.io {entry.name} -n {entry.namespace}"
+    return "it was left as it is, and is in force" + (f"; to remove it: {command}" if entry.creates else "")
 
 
 def _edits(spec: Json, whole: Json) -> Iterable[tuple[Path, Any, Any]]:
@@ -88,7 +94,7 @@ def _created(entry: Entry, run: Run, now: Json | None) -> Finding:
         return _made_again(entry, run, now) if is_other else _ours(entry, run, now)
     who = who_changed(now, None)
     if entry.uid and not is_other:
-        return Finding(Fate.SUPERSEDED, f"the rule {entry.key} was left as it is: {who} took the marks of the run off it")
+        return Finding(Fate.SUPERSEDED, f"{who} took the marks of the run off the rule {entry.key}; {_stays(entry)}")
     return Finding(Fate.VERIFIED, f"the rule {entry.key} is gone; there is another one of that name now, made by {who}")
 
 
@@ -101,12 +107,12 @@ def _ours(entry: Entry, run: Run, now: Json) -> Finding:
     if same(spec, entry.written) or only_ours(now):
         return Finding(Fate.VERIFIED, f"the rule {entry.key} is deleted", deletes=True)
     edits = list(_edits(spec, entry.written))
-    return Finding(Fate.SUPERSEDED, f"{_edited(entry, now, edits)}; it was left as it is", patch=_disowned(run, now))
+    return Finding(Fate.SUPERSEDED, f"{_edited(entry, now, edits)}; {_stays(entry)}", patch=_disowned(run, now))
 
 
 def _made_again(entry: Entry, run: Run, now: Json) -> Finding:
     limits = ", with the limits of the run in it"
-    sentence = f"the rule {entry.key} was deleted and made again by {who_changed(now, None)}{limits}; it was left as it is"
+    sentence = f"the rule {entry.key} was deleted and made again by {who_changed(now, None)}{limits}; {_stays(entry)}"
     return Finding(Fate.SUPERSEDED, sentence, patch=_disowned(run, now))
 
 

@@ -6,6 +6,7 @@ not say was not done.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import time
@@ -22,12 +23,12 @@ from loadgen.cluster.journal import Entry, JournalLostError, State
 from loadgen.cluster.managers import who_changed
 from loadgen.cluster.marks import key_of
 from loadgen.cluster.merge import operations, same
-from loadgen.cluster.paths import rules
+from loadgen.cluster.paths import jobs, rules
 from loadgen.cluster.undo import Undone, tests, undo
 from loadgen.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from loadgen.cluster.api import KubeApi
     from loadgen.cluster.change import Change, Write
@@ -63,6 +64,10 @@ class RuleChange:
         self._journal = journal
         self._entries: tuple[Entry, ...] = ()
         """What is, or may be, in force."""
+        self._left: Undone | None = None
+        """What somebody else had made of a rule when it was undone: it is said in the end, too."""
+        self._moves = 0
+        """Odd while we change rules ourselves; whoever looked meanwhile saw nothing that counts."""
         self._touched = False
         self._settled_at = 0.0
 
@@ -90,9 +95,13 @@ class RuleChange:
         Raises MeshError if the rules are no longer as they were planned with, or lease or journal are lost; an ApiError if the server
         refuses. What was done until then is undone by ``remove`` or ``restore``.
         """
-        api = self._api.within(APPLY_S)
+        with self._moving():
+            await self._apply(self._api.within(APPLY_S))
+
+    async def _apply(self, api: KubeApi) -> None:
         self.written_at = None
         self._lease.check()
+        await self._check_guard(api)
         entries = [await self._entry(api, write) for write in self.change.writes]
         await self._journal.write(State.INTENT, tuple(entries))
         self._entries = tuple(entries)
@@ -107,20 +116,32 @@ class RuleChange:
 
         Raises MeshError if lease or journal are lost, or if it could not be undone completely.
         """
-        self.written_at = None
-        self._lease.check()
-        await self._journal.write(State.RESTORING, self._entries)
-        self.undone = await self._undo(self._api.within(RESTORE_S))
+        with self._moving():
+            self.undone = await self._remove()
         if self.undone.fate is not Fate.VERIFIED:
             kind = ForeignEditError if self.undone.fate is Fate.SUPERSEDED else MeshError
             raise kind(self.undone.sentence)
-        await self._journal.write(State.INTENT, ())
-        self._entries = ()
         return self.undone
+
+    async def _remove(self) -> Undone:
+        self.written_at = None
+        self._lease.check()
+        await self._journal.write(State.RESTORING, self._entries)
+        undone = await self._undo(self._api.within(RESTORE_S))
+        if undone.fate is Fate.SUPERSEDED:
+            self._left = undone
+        if undone.fate is not Fate.FAILED:
+            await self._journal.write(State.INTENT, ())
+            self._entries = ()
+        return undone
 
     async def restore(self, within_s: float = RESTORE_S) -> Undone:
         """Undo whatever is left, verify it, and remove the journal. It may be called again; it raises nothing that can be foreseen."""
-        api = self._api.within(within_s)
+        with self._moving():
+            self.undone = await self._restore(self._api.within(within_s))
+        return self.undone
+
+    async def _restore(self, api: KubeApi) -> Undone:
         lost = ""
         try:
             if self._entries:
@@ -129,6 +150,7 @@ class RuleChange:
             lost = error.message  # what is in force is undone all the same: only what has the marks of this run is touched
         undone = await self._undo(api)
         if undone.fate is not Fate.FAILED:
+            undone = self._left or undone
             self._entries = ()
             self.is_restored = True
             try:
@@ -136,19 +158,48 @@ class RuleChange:
                 lost = ""
             except (JournalLostError, ApiError) as error:
                 lost = error.message
-        self.undone = undone = replace(undone, sentence=f"{undone.sentence}; but {lost}") if lost else undone
-        return undone
+        return replace(undone, sentence=f"{undone.sentence}; but {lost}") if lost else undone
+
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[None]:
+        self._moves += 1
+        try:
+            yield
+        finally:
+            self._moves += 1
 
     async def check(self) -> None:
-        """Look whether everything is as we left it, and the lease is ours.
+        """Look whether everything is as we left it, the lease is ours, and the guard is there. What we change ourselves meanwhile is nobody's edit.
 
         Raises MeshError with who changed what.
         """
         self._lease.check()
+        moves = self._moves
+        try:
+            if moves % 2 == 0:
+                await self._check_guard(self._api)
+                await self._check_rules()
+        except ForeignEditError:
+            if moves == self._moves:
+                raise
+
+    async def _check_guard(self, api: KubeApi) -> None:
+        """Make sure that the guard is still there: without it nobody undoes the change of a run that dies."""
+        if self.owner is None:
+            return
+        namespace, name = self._run.namespace, self.owner["name"]
+        job = await api.find(jobs(namespace, name))
+        if job is None or job["metadata"]["uid"] != self.owner["uid"] or job["metadata"].get("deletionTimestamp"):
+            raise ForeignEditError(
+                f"the guard {namespace}/{name} was deleted by somebody else",
+                hint="without it nobody undoes what a run leaves that dies; run again",
+            )
+
+    async def _check_rules(self) -> None:
         for entry in self._entries:
             edited = drift(entry, self._run, await self._api.find(rules(self._version, entry.namespace, entry.name)))
             if edited:
-                raise ForeignEditError(edited, hint="it is left as it is")
+                raise ForeignEditError(edited)
         for source in (*self.change.sources, *(write.before for write in self.change.writes if write.before and not self._entries)):
             await self._check_unchanged(source)
 

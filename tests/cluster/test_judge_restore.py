@@ -84,3 +84,6 @@ async def test_what_somebody_else_edited_makes_the_run_invalid_and_is_no_failure
     measured = await judged(Change(edited), Measured(restored=False, restore_detail="not confirmed"), THEIRS)
     assert measured.restored is True
     assert measured.reasons == [edited.sentence]
+    said = ["somebody changed the rule base/user; what they wrote is left as it is", "the hammer was late"]
+    measured = await judged(Change(edited), Measured(restored=False, restore_detail="not confirmed", reasons=said), THEIRS)
+    assert measured.reasons == ["the hammer was late", edited.sentence]

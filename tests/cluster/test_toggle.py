@@ -306,7 +306,12 @@ def _makes_ours_again(site: Site) -> None:
 EDITS_OF_OURS: list[tuple[Callable[[Site], None], Fate, bool, str]] = [
     (_edits_the_spec, Fate.SUPERSEDED, True, "kubectl-edit .*.http2MaxRequests from 1 to 50; it was left as it is"),
     (_adds_a_label, Fate.VERIFIED, False, "is gone"),
-    (_takes_the_label_off, Fate.SUPERSEDED, True, "was left as it is: somebody who left no name took the marks of the run off it"),
+    (
+        _takes_the_label_off,
+        Fate.SUPERSEDED,
+        True,
+        "somebody who left no name took the marks of the run off the rule .*; it was left as it is",
+    ),
     (_deletes_ours, Fate.VERIFIED, False, "is gone"),
     (_replaces_ours, Fate.VERIFIED, True, "is gone; there is another one of that name now, made by test"),
     (_makes_ours_again, Fate.SUPERSEDED, True, "was deleted and made again by test .*; it was left as it is"),
@@ -377,6 +382,68 @@ async def test_the_run_is_told_that_its_rule_is_gone_or_another(site: Site) -> N
         _replaces_ours(site)
         with pytest.raises(ForeignEditError, match="was deleted and made again by test"):
             await change.check()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_what_the_run_changes_itself_is_nobody_s_edit_whenever_it_is_looked_at(
+    mode: Mode, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode is not Mode.OWN:
+        site.plane.api.create(owners_rule(site.base))
+    write = journal.Journal.write
+
+    async def slowly(self: journal.Journal, *arguments: Any) -> None:
+        await anyio.sleep(0.1)
+        await write(self, *arguments)
+        await anyio.sleep(0.1)
+
+    monkeypatch.setattr(journal.Journal, "write", slowly)
+    async with site.turn(mode) as change, anyio.create_task_group() as tasks:
+
+        async def look() -> None:
+            while True:
+                await change.check()
+                await anyio.sleep(0.005)
+
+        tasks.start_soon(look)
+        for _ in range(3):
+            await change.apply()
+            await change.remove()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_guard_that_is_deleted_is_noticed_and_without_one_nothing_is_put_in_force(again: bool, site: Site) -> None:
+    async with site.turn(Mode.OWN, guarded=True) as change:
+        await change.check()
+        if again:
+            await change.apply()
+        [guard] = site.plane.api.list(jobs(site.home))
+        site.plane.api.delete(jobs(site.home, guard["metadata"]["name"]), propagationPolicy="Background")
+        with pytest.raises(ForeignEditError, match=rf"the guard {site.home}/loadgen-guard-\w+ was deleted by somebody else"):
+            await change.check()
+        if not again:
+            with pytest.raises(ForeignEditError, match="was deleted by somebody else"):
+                await change.apply()
+            assert site.find(site.own) is None
+    assert site.find(site.own) is None
+    site.assert_nothing_is_left()
+
+
+async def test_of_a_rule_that_is_left_to_its_editor_it_is_said_who_that_is_and_how_to_remove_it(site: Site) -> None:
+    async with site.turn(Mode.OWN) as change:
+        await change.apply()
+        site.edit(site.own, {"spec": {"trafficPolicy": {"connectionPool": {"http": {"http2MaxRequests": 3}}}}})
+        with pytest.raises(
+            ForeignEditError, match="http2MaxRequests from 1 to 3; it was left as it is, and is in force; to remove it: kubectl delete"
+        ):
+            await change.remove()
+    assert change.undone is not None
+    assert change.undone.fate is Fate.SUPERSEDED
+    assert change.undone.sentence.endswith(f"to remove it: kubectl delete destinationrules.networking.istio.io user -n {site.base}")
+    assert "kubectl-edit" in change.undone.sentence
+    assert "took the marks" not in change.undone.sentence
+    site.plane.api.delete(site.own)
 
 
 @pytest.mark.parametrize("mode", [Mode.OVERLAY, Mode.PATCH])
