@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 SUB_BUCKET_BITS = 7
 """Each power of two is cut into 128 buckets, so a bucket is at most 1/128 of its value wide: relative error below 0.8 %."""
@@ -172,6 +172,16 @@ class Histogram:
         histogram._max_s = snapshot["max_s"]
         return histogram
 
+    @classmethod
+    def of_buckets(cls, buckets: Mapping[int, int], *, sum_s: float, at_most_s: float) -> Histogram:
+        """Make a histogram of counts by bucket; the longest is not known better than by its bucket, and is no longer than ``at_most_s``."""
+        histogram = cls()
+        histogram._buckets = Counter(buckets)
+        histogram._count = histogram._buckets.total()
+        histogram._sum_ns = round(sum_s * _NANOSECONDS)
+        histogram._max_s = min(at_most_s, value_of(max(buckets) + 1)) if buckets else 0.0
+        return histogram
+
 
 class Tally:
     """What one client (or all, merged) saw in one phase.
@@ -180,11 +190,13 @@ class Tally:
     written in one go it is the last one's; ``loop_lag`` is how late the event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
+    ``number`` says which of its load's tallies it is, from 0 on.
     """
 
-    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "flow_failures", "lag", "loop_lag", "server_overflow")
+    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "flow_failures", "lag", "loop_lag", "number", "server_overflow")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self._latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
         self._statuses: Counter[int] = Counter()
         self._waiting: dict[tuple[Outcome, int], Waiting] = {}
@@ -263,6 +275,7 @@ class Tally:
     def snapshot(self) -> dict[str, Any]:
         """Give everything that this tally knows, as JSON can hold it."""
         return {
+            "number": self.number,
             "latency": {outcome.value: histogram.snapshot() for outcome, histogram in self.latency.items() if histogram.count},
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "lag": self.lag.snapshot(),
@@ -275,7 +288,7 @@ class Tally:
     @classmethod
     def from_snapshot(cls, snapshot: dict[str, Any]) -> Tally:
         """Make the tally that a snapshot was taken of."""
-        tally = cls()
+        tally = cls(snapshot["number"])
         for outcome, histogram in snapshot["latency"].items():
             tally._latency[Outcome(outcome)] = Histogram.from_snapshot(histogram)
         tally._statuses = Counter({int(status): count for status, count in snapshot["statuses"].items()})

@@ -110,6 +110,8 @@ class ClientPart(Part):
 class PhasePart(Part):
     """One phase, all clients together and one by one.
 
+    ``began_s``, ``ended_s``, ``toggled_s`` and ``converged_s`` are seconds since the load began: when the phase began and ended to count, when the
+    policy was put or removed for it, and when the last sidecar showed that; null if nothing was toggled, or in reports from before they were kept.
     ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
 
@@ -126,6 +128,10 @@ class PhasePart(Part):
     service: ServicePart
     convergence_s: Spread | None
     drain_s: Spread
+    began_s: float | None = None
+    ended_s: float | None = None
+    toggled_s: float | None = None
+    converged_s: float | None = None
     held_s: float
     hammer_cpu_share: float
     clients: list[ClientPart]

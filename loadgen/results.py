@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 RESERVE_BYTES = 1 << 20
-"""Space that is set aside for the report at the start; one of ten clients and three phases takes some 60 KB."""
+"""Space that is tried at the start; the report of ten clients and three phases takes some 60 KB, and its time series less than a second's worth of that."""
+SERIES_FILE = "series.json.gz"
 
 
 class ResultFolder:
@@ -74,18 +75,34 @@ class ResultFolder:
 
         Raises LoadgenError if that fails too.
         """
-        temporary = self.path / f".report.json.{os.getpid()}"
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.report)
+            self._write(self.report, text.encode())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             return _rescue(text, error)
         return self.report
+
+    def write_series(self, data: bytes) -> None:
+        """Write ``series.json.gz`` in one step, beside the report.
+
+        Raises LoadgenError if it cannot be written; the report does not need it.
+        """
+        try:
+            self._write(self.path / SERIES_FILE, data)
+        except OSError as error:
+            raise LoadgenError(f"the time series could not be written: {error.strerror}", hint="free some space and run again") from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
     def _remove(self) -> None:
         for folder in self._made:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
-    from loadgen.report import Report
+    from loadgen.runner.result import Result
     from loadgen.scenario import Scenario
 
 HOLD_S = 20
@@ -77,10 +77,10 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
     return preview
 
 
-def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool) -> tuple[Report | None, int]:
-    """Run a plan in a cluster; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
+def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool) -> tuple[Result | None, int]:
+    """Run a plan in a cluster; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
-    async def tell(interruption: Interruption) -> Report:
+    async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet) as screen:
             interruption.say = screen.say
             async with _api(options) as api:
@@ -156,7 +156,7 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
     return seen
 
 
-async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Screen, interruption: Interruption) -> Report:
+async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Screen, interruption: Interruption) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
     await _refuse_if_held(api, plan)
@@ -200,10 +200,10 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
     if seen.survey.change is not None:
         await _judge_restore(toggle, mesh, mesh.wanted(plan.rules), measured, failure)
 
-    from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
+    from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
     about = environment(sidecars[0]["version"], ready_s, len(loads))
-    return make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster")
+    return Result(make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster"), measured.series)
 
 
 def _lasts_s(scenario: Scenario) -> float:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.report import Report
     from loadgen.results import ResultFolder
+    from loadgen.runner.result import Result
 
 
 @click.command(short_help="Run a scenario to a verdict.")
@@ -69,8 +70,8 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        report, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
-        return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
+        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
 
 
 def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *, quiet: bool, verbose: bool) -> int:
@@ -79,22 +80,24 @@ def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *
     if not quiet:
         warn(plan)
     with results as folder:
-        report, interrupted = run_cluster(plan, options, quiet=quiet)
-        return _finish(report, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_cluster(plan, options, quiet=quiet)
+        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
 
 
-def _finish(report: Report | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
-    if report is None:
+def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+    if result is None:
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
+    report = result.report
     failure: LoadgenError | None = None
     where = "not written"
     try:
         where = str(folder.write_report(report.to_json()))
+        folder.write_series(result.series.to_bytes())
     except LoadgenError as error:
         failure = error
     if where != str(folder.report):

@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import Sidecar
-    from loadgen.report import Environment, Report
+    from loadgen.report import Environment
+    from loadgen.runner.result import Result
 
 
-def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: bool) -> tuple[Report | None, int]:
-    """Run a plan on a booting mesh; give the report (None if it was interrupted before the first request) and the interruption's exit code."""
+def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: bool) -> tuple[Result | None, int]:
+    """Run a plan on a booting mesh; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
-    async def tell(interruption: Interruption) -> Report:
+    async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet) as screen:
             return await _run(plan, booting, processes, screen, interruption)
 
     return anyio.run(attended, tell, backend_options={"use_uvloop": True})
 
 
-async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Report:
+async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
     crew = LocalCrew(plan.scenario, mesh.clients, processes)
@@ -56,9 +57,10 @@ async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Scre
     gc.enable()
     measured = await story.run()
 
-    from loadgen.runner.result import make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
+    from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
-    return make_report(plan, measured, mesh.wanted(plan.rules), environment(mesh.envoy_version, ready_s, crew.processes), started_at)
+    about = environment(mesh.envoy_version, ready_s, crew.processes)
+    return Result(make_report(plan, measured, mesh.wanted(plan.rules), about, started_at), measured.series)
 
 
 def since_process_start() -> float:

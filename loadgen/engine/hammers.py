@@ -47,6 +47,10 @@ class Load(Protocol):
     def sight(self) -> Sight:
         """What was seen until some tenths of a second ago, or until now."""
 
+    @property
+    def last_tally(self) -> Tally:
+        """The present tally, as it was some tenths of a second ago, or is now."""
+
     async def prepare(self) -> None: ...
     def start(self, *, for_s: float | None = None) -> None: ...
     def stop(self) -> None: ...

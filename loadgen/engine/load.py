@@ -216,7 +216,7 @@ class ClientLoad:
         self.fold()
         if if_overflow is not None and if_overflow != self.sidecar_overflow:
             return None
-        ended, self.tally = self.tally, Tally()
+        ended, self.tally = self.tally, Tally(self.tally.number + 1)
         self._earlier += ended.requests
         self._earlier_overflow += ended.sidecar_overflow
         self._carrier.recount()
@@ -243,6 +243,11 @@ class ClientLoad:
     def sight(self) -> Sight:
         """What was seen until now."""
         return Sight(self.tally.outcomes, self.sidecar_overflow, self.sent, self.in_flight, os.getpid(), cpu_s())
+
+    @property
+    def last_tally(self) -> Tally:
+        """The present tally, which goes on counting."""
+        return self.tally
 
     @property
     def sent(self) -> int:

@@ -72,6 +72,7 @@ class BookedLoad(ClientLoad):
         """Enter what ended until now."""
         ended = await super().begin_tally()
         if ended is not None:
+            self.tally.number = ended.number  # for whoever reads it, it is still the same
             self._book.enter(self.phase, ended)
             self._entered.add(ended)
 
@@ -82,12 +83,15 @@ class BookedLoad(ClientLoad):
             return None
         self._book.enter(self.phase, ended)
         whole, self._entered = self._entered, Tally()
+        whole.number = ended.number
         whole.add(ended)
         return whole
 
     async def snapshot(self) -> Tally:
         """Give the tally since the last edge; a copy, which does not go on counting."""
-        return merged([self._entered, await super().snapshot()])
+        whole = merged([self._entered, await super().snapshot()])
+        whole.number = self.tally.number
+        return whole
 
     @property
     def sight(self) -> Sight:

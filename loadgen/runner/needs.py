@@ -26,6 +26,10 @@ class Load(Protocol):
     def sight(self) -> Sight:
         """What was seen until some tenths of a second ago, or until now."""
 
+    @property
+    def last_tally(self) -> Tally:
+        """The present tally, as far as it is known here."""
+
     async def prepare(self) -> None: ...
     def start(self) -> None: ...
     def stop(self) -> None: ...

@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.runner.window import Measured, Window
+    from loadgen.series import Series
 
 SHOWN_STRANGERS = 3
 LOST_AT_MOST = 5
 """So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """What a run leaves behind: its report, and the run by the second."""
+
+    report: parts.Report
+    series: Series
 
 
 def make_report(
@@ -40,7 +49,7 @@ def make_report(
     mesh: Literal["local", "cluster"] = "local",
 ) -> parts.Report:
     """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar."""
-    phases = [_phase(window) for window in measured.windows]
+    phases = [_phase(window, measured.began) for window in measured.windows]
     verdict = judge(_evidence(plan, measured, wanted))
     reasons = [
         *measured.reasons,
@@ -84,7 +93,11 @@ def _restore(measured: Measured) -> parts.RestorePart:
     return parts.RestorePart.model_validate({"state": states[measured.restored], "detail": measured.restore_detail})
 
 
-def _phase(window: Window) -> parts.PhasePart:
+def _phase(window: Window, began: float) -> parts.PhasePart:
+    def since_start(moment: float | None) -> float | None:
+        return None if moment is None else round(max(0.0, moment - began), 3)
+
+    converged = window.toggled + max(window.convergence_s.values()) if window.toggled is not None and window.convergence_s else None
     total = merged(window.tallies.values())
     duration = _duration_s(window)
     counters = [found for name in window.starts if (found := _counters(window, name)) is not None]
@@ -103,6 +116,10 @@ def _phase(window: Window) -> parts.PhasePart:
         service=_service(window.service[0] if window.service else None, sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
         drain_s=_spread(window.drain_s.values()) or parts.Spread(min=0, p50=0, max=0),
+        began_s=since_start(window.began),
+        ended_s=since_start(window.ended),
+        toggled_s=since_start(window.toggled),
+        converged_s=since_start(converged),
         held_s=round(max((edge.held_s for edge in [*window.starts.values(), *window.ends.values()]), default=0.0), 4),
         hammer_cpu_share=_cpu_share([window]),
         clients=[_client(window, name) for name in window.starts],

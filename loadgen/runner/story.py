@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
@@ -20,6 +21,7 @@ from loadgen.progress import Progress
 from loadgen.runner.convergence import CONVERGE_S, converge, for_each
 from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window, strangers_of
+from loadgen.series import BETWEEN, SeriesRecorder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,6 +40,7 @@ HURRY_S = 2.0
 FOLLOW_S = 0.005
 SAMPLE_S = 0.1
 PROGRESS_S = 0.2
+SECOND_S = 1.0
 
 
 T = TypeVar("T")
@@ -56,6 +59,9 @@ class Story(Generic[C, L]):
         self._scope = anyio.CancelScope()
         self._ending = anyio.CancelScope()
         self._measured = Measured()
+        self._series = SeriesRecorder()
+        self._began = 0.0
+        """When the load began, on ``clock``."""
         self._crew = crew
         self._hammers: Loads[L]
         self._open: Window | None = None
@@ -74,7 +80,7 @@ class Story(Generic[C, L]):
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
         started = clock()
         async with anyio.create_task_group() as tasks, self._crew(tasks) as self._hammers:
-            for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress):
+            for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress, self._record_series):
                 tasks.start_soon(job)
             try:
                 with self._scope:
@@ -88,12 +94,14 @@ class Story(Generic[C, L]):
                     load.abort()
                 tasks.cancel_scope.cancel()
         self._measured.ended_s = clock() - started
+        self._measured.series = self._series.series()
         return self._measured
 
     # The story.
 
     async def _tell(self) -> None:
         await self._each(lambda client: self._hammers.loads[client.name].prepare())
+        self._began = self._measured.began = clock()
         for load in self._hammers.loads.values():
             load.start()
         for index, phase in enumerate(self._scenario.phases):
@@ -106,16 +114,17 @@ class Story(Generic[C, L]):
         """Bring the mesh into the phase's state and find the edges at which it begins to count."""
         rules = self._plan.rules if phase.policy == "applied" else ()
         convergence: dict[str, float] = {}
+        toggled = clock()
         if bool(rules) is self._touched:
             await converge(self._mesh, rules)  # nothing to toggle; it must be so all the same
         else:
             convergence = await self._toggle(rules)
         drain = await self._each(self._drain)
         states = await self._each(self._mesh.state)
-        starts = await self._each(self._edge)
+        starts = await self._each(partial(self._edge, opens=phase.name))
         await self._mesh.phase(phase.name)
         strangers = strangers_of(await self._mesh.count(restart_peak=True), starts)
-        self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock())
+        self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock(), toggled if convergence else None)
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -170,9 +179,12 @@ class Story(Generic[C, L]):
         await drain(self._hammers.loads[client.name])
         return clock() - started
 
-    async def _edge(self, client: C) -> Edge:
+    async def _edge(self, client: C, *, opens: str = BETWEEN) -> Edge:
+        """Find an edge of one client's window; from it on its requests belong to the phase that it ``opens``."""
         edge = await self._mesh.edge(client, self._hammers.loads[client.name], offset=self._offsets.get(client.name, 0))
         self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
+        self._series.complete(self._second(), client.name, edge.tally)
+        self._series.opens(client.name, edge.tally.number + 1, opens)
         return edge
 
     async def _each(self, job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
@@ -210,7 +222,8 @@ class Story(Generic[C, L]):
         """Take what was counted until now where no edge was found."""
         for name, load in self._hammers.loads.items():
             if name not in window.tallies:
-                window.tallies[name] = await load.snapshot()
+                tally = window.tallies[name] = await load.snapshot()
+                self._series.complete(self._second(), name, tally)
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -272,6 +285,20 @@ class Story(Generic[C, L]):
             for load in loads:
                 load.ask(self._observer.answer)
                 await anyio.sleep(SAMPLE_S)
+
+    async def _record_series(self) -> None:
+        """At the end of each second, note what it brought."""
+        while not self._began:  # noqa: ASYNC110  # once
+            await anyio.sleep(FOLLOW_S)
+        while True:
+            second = self._second()
+            await anyio.sleep(self._began + (second + 1) * SECOND_S - clock())
+            for name, load in self._hammers.loads.items():
+                self._series.notice(second, name, load.last_tally)
+            self._series.in_flight(second, sum(load.sight.in_flight for load in self._hammers.loads.values()))
+
+    def _second(self) -> int:
+        return int((clock() - self._began) / SECOND_S) if self._began else 0
 
     async def _report_progress(self) -> None:
         while True:

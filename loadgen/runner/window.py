@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from loadgen.series import Series
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -21,7 +23,8 @@ class Window:
 
     ``ends`` lacks a client, and ``service`` (all counts at the end, in all and per client) is None, if they could not be read any more;
     ``tallies`` has all clients when the window is closed. ``strangers`` are requests that had reached the service without the name of one
-    of these clients when the phase began. The CPU times are seconds by process id.
+    of these clients when the phase began. The CPU times are seconds by process id. ``began``, ``ended`` and ``toggled`` (None if nothing was
+    toggled for the phase) are on ``clock``.
     """
 
     phase: Phase
@@ -32,6 +35,7 @@ class Window:
     strangers: int
     cpu_start_s: dict[int, float]
     began: float
+    toggled: float | None = None
     ends: dict[str, Edge] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     service: tuple[ServiceCount, dict[str, ServiceCount]] | None = None
@@ -41,13 +45,18 @@ class Window:
 
 @dataclass(slots=True)
 class Measured:
-    """A whole run as it was measured. ``reasons`` say why it is not valid; ``restored`` is None if nothing had to be restored."""
+    """A whole run as it was measured. ``reasons`` say why it is not valid; ``restored`` is None if nothing had to be restored.
+
+    ``began`` is when the load began, on ``clock``; ``series`` the run by the second.
+    """
 
     windows: list[Window] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     restored: bool | None = None
     restore_detail: str = "no phase applied a policy"
+    began: float = 0.0
     ended_s: float = 0.0
+    series: Series = field(default_factory=lambda: Series([], [], {}))
 
 
 def strangers_of(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None, clients: Collection[str]) -> int:
