@@ -712,9 +712,9 @@ async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: 
     async with site.turn(Mode.OVERLAY, guarded=True) as change:
         path = jobs(site.home, guard_name(host(site.base)))
         job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
+        await change.apply()
         site.plane.api.delete(path, propagationPolicy="Background")
         site.plane.api.create(job)
-        await change.apply()
     assert marks.run_of(site.find(path)) == "next"
 
 
