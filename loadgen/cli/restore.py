@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import access_options
-from loadgen.errors import ExitCode, LoadgenError, UnverifiedError, UsageError
+from loadgen.errors import ExitCode, LoadgenError, UnverifiedError, UsageError, printable
 
 if TYPE_CHECKING:
     from loadgen.cluster.api import KubeApi
@@ -24,9 +24,7 @@ OTHERS_S = 15.0
     "--namespace",
     "namespaces",
     multiple=True,
-    default=("test", "base"),
-    show_default=True,
-    help="Where runs and rules were; may be repeated.",
+    help="Where runs and rules were; may be repeated.  [default: test, base]",
 )
 @click.option("--run-id", default="", help="Restore this run at once, even if its lease has not run out.")
 @click.option("--dry-run", is_flag=True, help="Only show what was left.")
@@ -38,14 +36,18 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
     """
 
     async def job(api: KubeApi) -> int:
+        from loadgen.cluster.marks import RESTORED  # noqa: PLC0415
         from loadgen.cluster.restore import find_left_overs  # noqa: PLC0415
 
-        found = await find_left_overs(api, namespaces)
+        places = namespaces or RESTORED
+        found = await find_left_overs(api, places)
         if not found:
-            click.echo(f"nothing was left in {', '.join(namespaces)}")
+            _say(f"nothing was left in {', '.join(places)}; --namespace says where else to look")
         known = [run for left in found for run in left.runs]
         if run_id and run_id not in known:
-            raise UsageError(f"nothing of a run {run_id} was found", hint=f"there are: {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"nothing of a run {run_id} was found in {', '.join(places)}", hint=f"there are: {printable(', '.join(known)) or 'none'}"
+            )
         failures: list[LoadgenError] = []
         for left in found:
             _show(left)
@@ -54,7 +56,7 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
                     await _restore(api, left, run_id)
             except LoadgenError as error:  # the other hosts are put back all the same
                 failures.append(error)
-                click.echo(f"   {error.message}")
+                _say(f"   {error.message}")
         if failures:
             raise max(failures, key=lambda error: error.exit_code)
         return ExitCode.OK
@@ -64,7 +66,7 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
 
 def _show(left: LeftOver) -> None:
     holder = f", {'held' if left.seems_alive else 'last held'} by {left.holder}" if left.holder else ""
-    click.echo(f"{left.host} (from {left.namespace}): {', '.join(left.parts)}{holder}")
+    _say(f"{left.host} (from {left.namespace}): {', '.join(left.parts)}{holder}")
 
 
 async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
@@ -74,17 +76,19 @@ async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
 
     try:
         undone = await put_back(
-            api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: click.echo(f"   {text}")
+            api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: _say(f"   {text}")
         )
     except HeldError as error:
-        click.echo(f"   {error.message}")
+        _say(f"   {error.message}")
         if not await _others_do_it(api, left):
             raise
         click.echo("verified: somebody else has put it back, the guard or another restore; nothing is left")
         return
-    click.echo(f"{undone.fate.value}: {undone.sentence}")
+    _say(f"{undone.fate.value}: {undone.sentence}")
     if undone.fate is Fate.FAILED:
-        raise UnverifiedError(f"the rules of {left.host} could not be put back", hint="the lines above say what is left; try again")
+        raise UnverifiedError(
+            f"the rules of {printable(left.host)} could not be put back", hint="the lines above say what is left; try again"
+        )
 
 
 async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
@@ -121,8 +125,13 @@ def guard(host: str, namespace: str, **access: Any) -> int:
 
 
 def _log(text: str) -> None:
-    click.echo(text)
+    _say(text)
     sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    """Print a line that holds what others wrote: holders, annotations, journals."""
+    click.echo(printable(text))
 
 
 def _with_api(access: dict[str, Any], job: Any) -> int:

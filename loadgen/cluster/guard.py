@@ -18,7 +18,7 @@ from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import config_maps, leases
 from loadgen.cluster.restore import restore
 from loadgen.cluster.undo import Undone
-from loadgen.errors import LoadgenError
+from loadgen.errors import LoadgenError, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,7 @@ async def guard(
             if run_id is None:
                 return Undone(Fate.VERIFIED, f"the journal of {host} is gone: nothing is left to be undone")
             if run_id:
-                tell(f"run {run_id} is dead or its time is over; its change is undone")
+                tell(f"run {printable(run_id)} is dead or its time is over; its change is undone")
                 undone = await restore(
                     api, host, namespace, run_id=run_id, tell=tell, within_s=RESTORE_S, lease_s=lease_s, settle_s=settle_s, folder=folder
                 )

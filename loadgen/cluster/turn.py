@@ -16,7 +16,7 @@ from loadgen.cluster.failure import ApiError
 from loadgen.cluster.finding import Fate
 from loadgen.cluster.journal import Journal, Record, State
 from loadgen.cluster.lease import LEASE_S, Lease
-from loadgen.cluster.marks import guard_name, run_of
+from loadgen.cluster.marks import guard_name, restore_command, run_of
 from loadgen.cluster.paths import jobs, pods
 from loadgen.cluster.restore import let_go, remove_guard, undo_left_overs
 from loadgen.cluster.toggle import RuleChange
@@ -70,7 +70,9 @@ async def turn(
     try:
         left = await undo_left_overs(api.within(RESTORE_S), lease, tell=tell, folder=file.path.parent if file else None)
         if left.fate is Fate.FAILED:
-            raise RefusedError(f"what an earlier run left could not be undone: {left.sentence}", hint="see what loadgen restore says")
+            raise RefusedError(
+                f"what an earlier run left could not be undone: {left.sentence}", hint=f"see what {restore_command(run.namespace)} says"
+            )
         record = Record(run, change.mode.value, State.INTENT, api.url, version)
         journal = await Journal.begin(api, record, file)
         rule_change = RuleChange(api, lease, journal, change)
@@ -153,5 +155,5 @@ async def _end(api: KubeApi, run: Run, lease: Lease, change: RuleChange | None, 
         tasks.cancel_scope.cancel()
     await let_go(lease, tell)
     if failed:
-        hint = f"loadgen restore --run-id {run.id} puts it back; the guard {run.namespace}/{guard_name(run.host)} tries, too"
+        hint = f"{restore_command(run.namespace, run_id=run.id)} puts it back; the guard {run.namespace}/{guard_name(run.host)} tries, too"
         raise UnverifiedError(f"what the run changed could not be put back: {failed}", hint=hint)
