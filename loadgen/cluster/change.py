@@ -19,6 +19,7 @@ import yaml
 from loadgen.cluster.managers import owner_tool
 from loadgen.cluster.marks import DOMAIN, HOST, Json, annotation, key_of, overlay_name, run_of, wait_or_restore, whose
 from loadgen.cluster.paths import ISTIO
+from loadgen.cluster.rights import Touched
 from loadgen.cluster.rules import read_rule
 from loadgen.errors import RefusedError
 from loadgen.policy.limits import Limits
@@ -80,6 +81,11 @@ class Change:
         if self.refusals:
             hint = "nothing was changed; loadgen plan shows what is in force and what a run would do"
             raise RefusedError(f"the rule cannot be changed: {'; '.join(self.refusals)}", hint=hint)
+
+    @property
+    def touched(self) -> tuple[Touched, ...]:
+        """Name the rules that it creates or changes."""
+        return tuple(Touched(write.key, creates=write.before is None) for write in self.writes)
 
     def diff(self) -> str:
         """Show the change to a person, as a unified diff of YAML."""

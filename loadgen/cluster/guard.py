@@ -17,6 +17,7 @@ from loadgen.cluster.lease import LEASE_S, HeldError, Hold, Watch
 from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import config_maps, leases
 from loadgen.cluster.restore import restore
+from loadgen.cluster.rights import GUARD_ACCOUNT
 from loadgen.cluster.undo import Undone
 from loadgen.errors import LoadgenError, printable
 
@@ -31,7 +32,6 @@ LOOK_S = 2.0
 MARGIN_S = 300.0
 """How long after the change has expired the Job may still try."""
 TRIES = 6
-SERVICE_ACCOUNT = "loadgen-guard"
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}}
 
 
@@ -108,7 +108,7 @@ def guard_job(run: Run, image: str, *, lasts_s: float) -> Json:
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     pod = {
-        "serviceAccountName": SERVICE_ACCOUNT,
+        "serviceAccountName": GUARD_ACCOUNT,
         "automountServiceAccountToken": True,
         "restartPolicy": "OnFailure",
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
