@@ -22,6 +22,7 @@ from loadgen.cluster.undo import Undone
 from loadgen.errors import LoadgenError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from loadgen.cluster.api import KubeApi
@@ -89,11 +90,11 @@ async def _dead_run(api: KubeApi, host: str, namespace: str, watch: Watch) -> st
     return (hold.run if hold else record.run.id) if is_dead else ""
 
 
-def guard_job(run: Run, image: str, *, lasts_s: float) -> Json:
+def guard_job(run: Run, image: str, *, lasts_s: float, pull_secrets: Sequence[str] = ()) -> Json:
     """Make the Job that watches over a run's change: what is created before anything is changed.
 
     ``lasts_s`` is how long the run will take at most; the Job ends some minutes later, and goes when it has ended: with it, the rules that it
-    owns.
+    owns. ``pull_secrets`` names the Secrets with which a node gets the image.
     """
     name = guard_name(run.host)
     arguments = ["guard", "--host", run.host, "--namespace", run.namespace]  # the image begins with loadgen
@@ -114,6 +115,7 @@ def guard_job(run: Run, image: str, *, lasts_s: float) -> Json:
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "terminationGracePeriodSeconds": 10,
         "containers": [container],
+        **({"imagePullSecrets": [{"name": each} for each in pull_secrets]} if pull_secrets else {}),
     }
     labels = {**run.labels, "sidecar.istio.io/inject": "false"}  # a sidecar would outlive it, and the Job would never end
     return {

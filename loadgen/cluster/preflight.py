@@ -27,12 +27,15 @@ COUNT_PORT = "loadgen.dev/count-port"
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """The load pods that were found: the usable ones in order of their names, and for each of the others why not."""
+    """The load pods that were found: the usable ones in order of their names, and for each of the others why not.
+
+    ``image`` is what they run, and ``pull_secrets`` names the Secrets with which a node gets it: the guard runs the same.
+    """
 
     usable: tuple[str, ...]
     others: Mapping[str, str]
     image: str = ""
-    """What they run; the guard runs the same."""
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +107,18 @@ async def _load_pods(api: KubeApi, client: Workload) -> Pods:
     usable: list[str] = []
     others: dict[str, str] = {}
     image = ""
+    pull_secrets: tuple[str, ...] = ()
     for pod in await api.list(paths.pods(client.namespace), labelSelector=selector):
         name = pod["metadata"]["name"]
         reason = _unusable(pod)
         if reason:
             others[name] = reason
         else:
+            if not usable:
+                image = _own_containers(pod)[0]["image"]
+                pull_secrets = tuple(each["name"] for each in pod["spec"].get("imagePullSecrets", ()))
             usable.append(name)
-            image = image or _own_containers(pod)[0]["image"]
-    return Pods(tuple(sorted(usable)), others, image)
+    return Pods(tuple(sorted(usable)), others, image, pull_secrets)
 
 
 def _unusable(pod: Mapping[str, Any]) -> str:

@@ -125,7 +125,14 @@ async def test_its_job_is_accepted_also_where_pods_must_be_restricted(api: KubeA
     assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
     assert template["spec"]["serviceAccountName"] == "loadgen-guard"
     assert template["spec"]["containers"][0]["args"] == ["guard", "--host", host(base), "--namespace", home]
+    assert "imagePullSecrets" not in template["spec"]
     assert job["spec"]["activeDeadlineSeconds"] == 400
+
+
+async def test_its_pod_gets_its_image_as_the_clients_do(api: KubeApi, base: str, namespace: str) -> None:
+    job = guard_job(new_run(api, base, namespace), "loadgen:1", lasts_s=100.0, pull_secrets=("registry",))
+    spec = (await api.create(jobs(namespace), job, fieldValidation="Strict"))["spec"]["template"]["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
 
 
 async def test_when_the_guard_goes_the_rule_over_it_goes_too_and_the_run_is_told(

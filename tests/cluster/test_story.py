@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.tutorial import CLIENTS, Tutorial, make_tutorial, rule_as_written
+from tests.cluster.tutorial import CLIENTS, PULL_SECRET, Tutorial, make_tutorial, rule_as_written
 from tests.story.command import AGAIN_IF_STARVED, finish, interrupt, until, wait_for_line
 
 if TYPE_CHECKING:
@@ -170,6 +170,8 @@ def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutor
     try:
         wait_for_line(process, "--- limited")
         assert tutorial.rules("base")
+        [guard] = tutorial.cluster.plane.api.list("/apis/batch/v1/namespaces/test/jobs")
+        assert guard["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": PULL_SECRET}]
     finally:
         process.kill()
         process.communicate()

@@ -63,6 +63,13 @@ async def test_where_nothing_is_missing_a_run_may_begin(whole: Site, tmp_path: P
     assert [write.key for write in found.change.writes] == [f"{whole.base}/user"]
 
 
+async def test_the_secrets_with_which_the_pods_get_their_image_are_found_for_the_guard(whole: Site, tmp_path: Path) -> None:
+    assert (await look_at(whole, whole.plan(tmp_path))).found.pods.pull_secrets == ()
+    whole.add_pod("client-0", imagePullSecrets=[{"name": "registry"}, {"name": "mirror"}])
+    found = await look_at(whole, whole.plan(tmp_path, ("count: 2", "count: 3")))
+    assert (found.found.pods.image, found.found.pods.pull_secrets) == ("loadgen:test", ("registry", "mirror"))
+
+
 async def test_more_pods_than_the_scenario_wants_are_an_obstacle_for_they_would_go_on(whole: Site, tmp_path: Path) -> None:
     whole.add_pod("client-0")
     found = await look_at(whole, whole.plan(tmp_path))
