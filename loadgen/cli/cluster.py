@@ -263,7 +263,8 @@ async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: 
     file = JournalFile(run.id)
     file.prepare()
     pods = found.found.pods
-    guard = guard_job(run, pods.image, lasts_s=_lasts_s(plan.scenario), pull_secrets=pods.pull_secrets)
+    lasts_s = _lasts_s(plan.scenario)
+    guard = guard_job(run, pods.image, lasts_s=lasts_s, touched=found.change.touched, pull_secrets=pods.pull_secrets)
     async with (
         anyio.create_task_group() as tasks,
         turn(api, run, found.change, tasks, version=found.found.version, guard=guard, file=file, tell=screen.say) as change,

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 OTHERS_S = 15.0
 
 
+class RuleKey(click.ParamType[str]):
+    """A rule, as ``namespace/name``."""
+
+    name = "namespace/name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take the text as it is if it can be one."""
+        if not all(part for part in value.split("/", 1)) or value.count("/") != 1:
+            self.fail(f"{value!r} is not namespace/name, such as base/user", param, ctx)
+        return str(value)
+
+
+RULE = RuleKey()
+
+
 @click.command(short_help="Put back what an interrupted run left in a cluster.")
 @access_options
 @click.option(
@@ -108,16 +123,32 @@ async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
 @access_options
 @click.option("--host", required=True, help="The service whose rules a run changes.")
 @click.option("--namespace", required=True, help="The clients' namespace.")
-def guard(host: str, namespace: str, **access: Any) -> int:
+@click.option("--creates", type=RULE, multiple=True, help="A rule that the run creates; repeatable.")
+@click.option("--changes", type=RULE, multiple=True, help="A rule that the run changes; repeatable.")
+@click.option("--ready-port", type=click.IntRange(1, 65535), help="Listen there from when the rules can be put back.")
+def guard(host: str, namespace: str, creates: tuple[str, ...], changes: tuple[str, ...], ready_port: int | None, **access: Any) -> int:
     """Watch over a run's change, and put the rules back if the run is dead or its time is over.
 
-    A run starts this as a Job in the cluster before it changes anything.
+    A run starts this as a Job in the cluster before it changes anything, and waits until it is ready. If the account may not put back the rules
+    that are named, it ends with code 3 and says what it may not.
     """
 
     async def job(api: KubeApi) -> int:
-        from loadgen.cluster.guard import guard as watch  # noqa: PLC0415
+        import anyio  # noqa: PLC0415
 
-        undone = await watch(api, host, namespace, tell=_log)
+        from loadgen.cluster.guard import guard as watch  # noqa: PLC0415
+        from loadgen.cluster.guard import open_port  # noqa: PLC0415
+        from loadgen.cluster.rights import Touched  # noqa: PLC0415
+
+        touched = [*(Touched(key, creates=True) for key in creates), *(Touched(key, creates=False) for key in changes)]
+        async with anyio.create_task_group() as tasks:
+
+            def ready() -> None:
+                if ready_port:
+                    tasks.start_soon(open_port, ready_port)
+
+            undone = await watch(api, host, namespace, touched=touched, ready=ready, tell=_log)
+            tasks.cancel_scope.cancel()
         _log(f"{undone.fate.value}: {undone.sentence}")
         return ExitCode.OK
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from loadgen.cluster.failure import ApiError
-from loadgen.cluster.marks import namespaces_of, overlay_name
+from loadgen.cluster.marks import journal_name, lease_name, namespaces_of, overlay_name
 from loadgen.cluster.paths import ACCESS_REVIEWS, ISTIO
 
 if TYPE_CHECKING:
@@ -61,6 +61,18 @@ class Touched:
 def rights_to_put_back(touched: Sequence[Touched]) -> list[Right]:
     """Say what it takes to put rules back, for whoever does it."""
     return [Right(verb, _RULES, each.namespace, ISTIO, each.name) for each in touched for verb in each.verbs]
+
+
+def rights_to_restore(touched: Sequence[Touched], host: str, home: str) -> list[Right]:
+    """Say what it takes to undo all that a run leaves for a host; ``home`` is the clients' namespace."""
+    places = dict.fromkeys((home, *namespaces_of(host), *(each.namespace for each in touched)))
+    return [
+        Right("create", "leases", home, "coordination.k8s.io"),
+        *(Right(verb, "leases", home, "coordination.k8s.io", lease_name(host)) for verb in ("get", "update", "delete")),
+        *(Right(verb, "configmaps", home, name=journal_name(host)) for verb in ("get", "update", "delete")),
+        *(Right("list", _RULES, place, ISTIO) for place in places),
+        *rights_to_put_back(touched),
+    ]
 
 
 def roles_for(touched: Sequence[Touched], host: str, home: str) -> list[str]:
