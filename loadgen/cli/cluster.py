@@ -262,7 +262,9 @@ async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: 
     )
     file = JournalFile(run.id)
     file.prepare()
-    guard = guard_job(run, found.found.pods.image, lasts_s=_lasts_s(plan.scenario))
+    pods = found.found.pods
+    lasts_s = _lasts_s(plan.scenario)
+    guard = guard_job(run, pods.image, lasts_s=lasts_s, touched=found.change.touched, pull_secrets=pods.pull_secrets)
     async with (
         anyio.create_task_group() as tasks,
         turn(api, run, found.change, tasks, version=found.found.version, guard=guard, file=file, tell=screen.say) as change,

@@ -18,7 +18,7 @@ import anyio
 
 from loadgen.cluster.api import SETTLE_S, TRY_S
 from loadgen.cluster.failure import ApiError, ConflictError, ExistsError, LostError, NotFoundError
-from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339, run_of
+from loadgen.cluster.marks import Json, Run, journal_name, moment_of, restore_command, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError, printable
 
@@ -183,7 +183,7 @@ class Journal:
             if not isinstance(error, ExistsError):
                 raise
             message = f"there is a journal of {record.run.host} already: {record.run.namespace}/{name}"
-            raise RefusedError(message, hint="an earlier run was not undone; loadgen restore does it") from error
+            raise RefusedError(message, hint=f"an earlier run was not undone; {restore_command(record.run.namespace)} does it") from error
         return cls(api, record, made, file)
 
     @classmethod
@@ -212,9 +212,8 @@ class Journal:
             self._map = await self._api.replace(self._path, {**self._map, "data": data}, ours=lambda found: found.get("data") == data)
         except (ConflictError, NotFoundError) as error:
             message = f"the journal of {record.run.host} was changed or removed by somebody else"
-            raise JournalLostError(
-                message, hint="was the run taken for dead? see who has the lease, and what loadgen restore says"
-            ) from error
+            command = restore_command(record.run.namespace)
+            raise JournalLostError(message, hint=f"was the run taken for dead? see who has the lease, and what {command} says") from error
         self.record = record
 
     async def finish(self) -> None:
@@ -232,7 +231,7 @@ class Journal:
                     break
                 if run_of(found) != self.record.run.id:
                     message = f"the journal of {self.record.run.host} is another run's by now"
-                    raise JournalLostError(message, hint="see what loadgen restore says") from error
+                    raise JournalLostError(message, hint=f"see what {restore_command(self.record.run.namespace)} says") from error
                 if not tries_left:
                     raise
                 self._map = found  # a write of ours whose answer was lost, or a note of somebody's

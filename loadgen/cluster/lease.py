@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from loadgen.cluster.failure import ApiError, ConflictError, NotFoundError
-from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, rfc3339, run_of
+from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, restore_command, rfc3339, run_of
 from loadgen.cluster.paths import leases
 from loadgen.cluster.server import Tries
 from loadgen.errors import MeshError, RefusedError, printable
@@ -44,9 +44,10 @@ class HeldError(RefusedError):
 
     def __init__(self, hold: Hold, host: str, now: datetime) -> None:
         self.hold = hold
+        at_once = f", or at once: {restore_command(hold.namespace, run_id=hold.run)}" if hold.run else ""
         super().__init__(
             f"another run changes the rule of {host}: {hold.describe(now)}",
-            hint=f"wait for it to end; if it is dead, loadgen restore undoes what it left, or at once with --run-id {printable(hold.run)}",
+            hint=f"wait for it to end; if it is dead, {restore_command(hold.namespace)} undoes what it left{at_once}",
         )
 
 
@@ -64,6 +65,7 @@ class Hold:
     renewed: datetime | None
     lasts_s: float
     expires_at: datetime | None
+    namespace: str
     uid: str
     version: str
 
@@ -79,6 +81,7 @@ class Hold:
             renewed=moment_of(spec.get("renewTime")),
             lasts_s=float(lasts) if isinstance(lasts, int) and lasts > 0 else LEASE_S,
             expires_at=moment_of(annotation(lease, EXPIRES_AT)),
+            namespace=metadata["namespace"],
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
         )

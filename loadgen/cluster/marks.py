@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import secrets
+import shlex
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +32,8 @@ HOME = f"{DOMAIN}home"
 EXPIRES_AT = f"{DOMAIN}expires-at"
 UNDO = f"{DOMAIN}undo"
 """How the object was before, or a fingerprint of what was made: enough to undo it when the journal is lost."""
-WAIT_OR_RESTORE = "wait for it to end; if it is dead, loadgen restore undoes what it left"
+RESTORED = ("test", "base")
+"""Where ``loadgen restore`` looks if nobody says where: the tutorial's namespaces."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9@._-]+")
 
 
@@ -121,6 +123,24 @@ def whose(thing: Json) -> str:
     expires_at = moment_of(annotation(thing, EXPIRES_AT))
     until = f" until {rfc3339(expires_at)}" if expires_at else ""
     return f"run {printable(run_of(thing))} of {printable(annotation(thing, HOLDER)) or 'nobody known'}{until}"
+
+
+def namespaces_of(host: str) -> tuple[str, ...]:
+    """Give the namespace that a service's host names, if it names one."""
+    return tuple(host.split(".")[1:2])
+
+
+def restore_command(*namespaces: str, run_id: str = "") -> str:
+    """Give the command that puts back what was left in these namespaces. It can be typed as it stands, whatever others have written into the names."""
+    named = () if set(namespaces) <= {"", *RESTORED} else dict.fromkeys(namespaces)
+    words = ["loadgen", "restore", *(word for each in named if each for word in ("--namespace", each))]
+    return shlex.join(printable(word) for word in (*words, *(("--run-id", run_id) if run_id else ())))
+
+
+def wait_or_restore(thing: Json) -> str:
+    """Say what to do about the marks of a run on an object."""
+    command = restore_command(thing["metadata"].get("namespace", ""), annotation(thing, HOME))
+    return f"wait for it to end; if it is dead, {command} undoes what it left"
 
 
 def key_of(thing: Json) -> str:

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from loadgen.cluster import paths
-from loadgen.cluster.failure import ApiError, ForbiddenError
+from loadgen.cluster.failure import ForbiddenError
 from loadgen.cluster.marks import annotation
+from loadgen.cluster.rights import Right, missing_rights
 from loadgen.policy.selection import ROOT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -27,28 +26,16 @@ COUNT_PORT = "loadgen.dev/count-port"
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """One thing that an account must be allowed to do. ``resource`` may have a subresource, such as ``pods/proxy``."""
-
-    verb: str
-    resource: str
-    namespace: str
-    group: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        named = f" {self.name}" if self.name else ""
-        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}{named} in {self.namespace}"
-
-
-@dataclass(frozen=True, slots=True)
 class Pods:
-    """The load pods that were found: the usable ones in order of their names, and for each of the others why not."""
+    """The load pods that were found: the usable ones in order of their names, and for each of the others why not.
+
+    ``image`` is what they run, and ``pull_secrets`` names the Secrets with which a node gets it: the guard runs the same.
+    """
 
     usable: tuple[str, ...]
     others: Mapping[str, str]
     image: str = ""
-    """What they run; the guard runs the same."""
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,37 +97,6 @@ async def look(api: KubeApi, service: Service, client: Workload, wanted: int, ho
     return Found(version, rules, pods, count_ports, tuple(problems), tuple(notes))
 
 
-async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
-    """Ask the server which of these rights we do not have."""
-    missing: dict[Right, str] = {}
-    failures: list[ApiError] = []
-
-    async def ask(right: Right) -> None:
-        resource, _, subresource = right.resource.partition("/")
-        attributes = {"verb": right.verb, "group": right.group, "resource": resource, "subresource": subresource}
-        attributes |= {"namespace": right.namespace, "name": right.name}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-        }
-        try:
-            answer = await api.create(paths.ACCESS_REVIEWS, review)
-        except ApiError as error:
-            failures.append(error)
-            tasks.cancel_scope.cancel()
-            return
-        if not answer.get("status", {}).get("allowed"):
-            missing[right] = str(right)
-
-    async with anyio.create_task_group() as tasks:
-        for right in rights:
-            tasks.start_soon(ask, right)
-    if failures:
-        raise failures[0]
-    return [missing[right] for right in rights if right in missing]
-
-
 async def newcomers(api: KubeApi, client: Workload, known: Collection[str]) -> list[str]:
     """Name the load pods that could make load by now, and are none of those that are known."""
     return [name for name in (await _load_pods(api, client)).usable if name not in known]
@@ -151,15 +107,18 @@ async def _load_pods(api: KubeApi, client: Workload) -> Pods:
     usable: list[str] = []
     others: dict[str, str] = {}
     image = ""
+    pull_secrets: tuple[str, ...] = ()
     for pod in await api.list(paths.pods(client.namespace), labelSelector=selector):
         name = pod["metadata"]["name"]
         reason = _unusable(pod)
         if reason:
             others[name] = reason
         else:
+            if not usable:
+                image = _own_containers(pod)[0]["image"]
+                pull_secrets = tuple(each["name"] for each in pod["spec"].get("imagePullSecrets", ()))
             usable.append(name)
-            image = image or _own_containers(pod)[0]["image"]
-    return Pods(tuple(sorted(usable)), others, image)
+    return Pods(tuple(sorted(usable)), others, image, pull_secrets)
 
 
 def _unusable(pod: Mapping[str, Any]) -> str:

@@ -19,10 +19,22 @@ from loadgen.cluster.finding import Fate, entry_of
 from loadgen.cluster.journal import Journal, JournalError, State
 from loadgen.cluster.journal_file import left_behind
 from loadgen.cluster.lease import LEASE_S, RENEWALS, Hold, Lease
-from loadgen.cluster.marks import Run, annotation, guard_name, journal_name, key_of, moment_of, new_run_id, run_of, this_holder
+from loadgen.cluster.marks import (
+    Run,
+    annotation,
+    guard_name,
+    journal_name,
+    key_of,
+    moment_of,
+    namespaces_of,
+    new_run_id,
+    restore_command,
+    run_of,
+    this_holder,
+)
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.undo import Undone, undo
-from loadgen.errors import LoadgenError, RefusedError
+from loadgen.errors import LoadgenError, RefusedError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -130,7 +142,7 @@ async def clear_left_overs(
 
     Raises RefusedError if it cannot be undone.
     """
-    places = (namespace, *sorted(_namespace_of(host) - {namespace}))
+    places = (namespace, *namespaces_of(host))
     left = [each for each in await find_left_overs(api, places, folder=folder) if (each.host, each.namespace) == (host, namespace)]
     if not left or any(each.seems_alive for each in left):
         return
@@ -139,7 +151,9 @@ async def clear_left_overs(
     )
     undone = await restore(api, host, namespace, tell=tell, lease_s=lease_s, folder=folder)
     if undone.fate is Fate.FAILED:
-        raise RefusedError(f"what an earlier run left could not be undone: {undone.sentence}", hint="see what loadgen restore says")
+        raise RefusedError(
+            f"what an earlier run left could not be undone: {undone.sentence}", hint=f"see what {restore_command(namespace)} says"
+        )
 
 
 async def let_go(lease: Lease, tell: Tell) -> None:
@@ -165,7 +179,7 @@ async def undo_left_overs(
     records = [journal.record] if journal else [record for _, record in files]
     found: list[Undone] = []
     for record in records:
-        tell(f"run {record.run.id} of {record.run.holder} got as far as {record.state.value}")
+        tell(printable(f"run {record.run.id} of {record.run.holder} got as far as {record.state.value}"))
         await _settle(record, lease, settle_s)
         if journal:
             await journal.write(State.RESTORING, record.entries)
@@ -203,7 +217,7 @@ async def _settle(record: Record, lease: Lease, settle_s: float) -> None:
 async def _undo_by_marks(api: KubeApi, version: str, records: Sequence[Record], lease: Lease) -> list[Undone]:
     """Undo what has the marks of a run, and stands in no journal."""
     host, home = lease.run.host, lease.run.namespace
-    namespaces = {home, *_namespace_of(host), *(entry.namespace for record in records for entry in record.entries)}
+    namespaces = {home, *namespaces_of(host), *(entry.namespace for record in records for entry in record.entries)}
     found: list[Undone] = []
     for namespace in sorted(namespaces):
         for rule in await api.list(rules(version, namespace)):
@@ -212,15 +226,10 @@ async def _undo_by_marks(api: KubeApi, version: str, records: Sequence[Record], 
             entry = entry_of(rule)
             run = replace(lease.run, id=run_of(rule), expires_at=moment_of(annotation(rule, marks.EXPIRES_AT)) or lease.run.expires_at)
             if entry is None:
-                found.append(Undone(Fate.FAILED, f"the marks of run {run.id} on the rule {key_of(rule)} cannot be read"))
+                found.append(Undone(Fate.FAILED, f"the marks of run {printable(run.id)} on the rule {key_of(rule)} cannot be read"))
             else:
                 found.append(await undo(api, version, run, entry))
     return found
-
-
-def _namespace_of(host: str) -> set[str]:
-    parts = host.split(".")
-    return {parts[1]} if len(parts) > 1 else set()
 
 
 async def _clear(api: KubeApi, lease: Lease, journal: Journal | None, files: Sequence[JournalFile], tell: Tell) -> None:

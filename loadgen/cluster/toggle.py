@@ -221,7 +221,7 @@ class RuleChange:
         image = await api.text(path)
         now = json.loads(image)
         if marks.run_of(now):
-            raise ForeignEditError(f"the rule {write.key} is changed by {marks.whose(now)}", hint=marks.WAIT_OR_RESTORE)
+            raise ForeignEditError(f"the rule {write.key} is changed by {marks.whose(now)}", hint=marks.wait_or_restore(now))
         if now["metadata"]["uid"] != write.before["metadata"]["uid"] or not same(now.get("spec"), write.before.get("spec")):
             raise _edited(write.before, now)
         before = {"trafficPolicy": part} if (part := _pool_part(now)) is not None else {}

@@ -61,13 +61,13 @@ class Site:
             }
         )
 
-    def add_pod(self, name: str, *, sidecar: bool = True, ready: bool = True, phase: str = "Running") -> None:
+    def add_pod(self, name: str, *, sidecar: bool = True, ready: bool = True, phase: str = "Running", **spec: Any) -> None:
         containers = ["client", *(["istio-proxy"] if sidecar else [])]
         pod: Json = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": self.clients, "labels": {"app": "client"}},
-            "spec": {"containers": [{"name": each, "image": "loadgen:test"} for each in containers]},
+            "spec": {"containers": [{"name": each, "image": "loadgen:test"} for each in containers], **spec},
         }
         self.plane.api.create(pod)
         status = {

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.tutorial import CLIENTS, Tutorial, make_tutorial, rule_as_written
-from tests.story.command import AGAIN_IF_STARVED, finish, interrupt, until, wait_for_line
+from tests.cluster.controlplane.api import path_of
+from tests.cluster.tutorial import CLIENTS, PULL_SECRET, Tutorial, make_tutorial, rule_as_written
+from tests.story.command import AGAIN_IF_STARVED, Loadgen, finish, interrupt, until, wait_for_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.controlplane.cluster import Cluster
     from tests.cluster.controlplane.container import Program
-    from tests.story.command import Ended, Loadgen
+    from tests.story.command import Ended
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
 SHORT = (("duration: 8s", "duration: 2s"), ("duration: 10s", "duration: 7s"))
@@ -143,6 +144,24 @@ def test_fewer_pods_than_asked_for_are_refused_before_anything_is_touched(tutori
     assert f"{CLIENTS} load pods are usable in test, the scenario wants {CLIENTS + 1}" in ended.stderr
 
 
+def test_an_administrator_who_gave_the_guard_no_right_to_undo_the_change_is_told_and_nothing_is_changed(
+    tutorial: Tutorial, tmp_path: Path
+) -> None:
+    api = tutorial.cluster.plane.api
+    binding = api.get("/apis/rbac.authorization.k8s.io/v1/namespaces/base/rolebindings/loadgen-guard-toggle")
+    api.delete(path_of(binding))
+    command = Loadgen(tmp_path, {"KUBECONFIG": str(tutorial.cluster.plane.kubeconfig("admin")), "XDG_STATE_HOME": str(tmp_path / "state")})
+    try:
+        ended = run(tutorial, command)
+    finally:
+        api.create({**binding, "metadata": {key: binding["metadata"][key] for key in ("name", "namespace", "labels")}})
+    assert ended.code == 3, ended.stdout + ended.stderr
+    rights = ", ".join(f"{verb} destinationrules.networking.istio.io user in base" for verb in ("patch", "delete"))
+    assert f"the guard in the cluster does not start: the guard's account test/loadgen-guard may not {rights}" in ended.stderr
+    assert "loadgen manifests with --toggle-in-base --rule user has the Roles for base/user" in ended.stderr
+    assert (tutorial.rules("base"), tutorial.left_overs()) == ([], [])
+
+
 def test_of_two_runners_that_start_at_once_one_runs_and_the_other_is_told_who_it_is(tutorial: Tutorial, tmp_path: Path) -> None:
     for number in range(ROUNDS):
         folders = [tmp_path / f"{number}-{each}" for each in "ab"]
@@ -170,6 +189,8 @@ def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutor
     try:
         wait_for_line(process, "--- limited")
         assert tutorial.rules("base")
+        [guard] = tutorial.cluster.plane.api.list("/apis/batch/v1/namespaces/test/jobs")
+        assert guard["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": PULL_SECRET}]
     finally:
         process.kill()
         process.communicate()

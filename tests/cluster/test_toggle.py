@@ -760,7 +760,7 @@ async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: S
     shaky.assert_nothing_is_left()
 
 
-async def test_nothing_is_given_to_the_caller_until_the_guard_runs(shaky: Site, moody: Moody) -> None:
+async def test_nothing_is_given_to_the_caller_until_the_guard_is_ready(shaky: Site, moody: Moody) -> None:
     path = jobs(shaky.home, guard_name(host(shaky.base)))
 
     async def runs(exchange: Any) -> None:
@@ -777,23 +777,51 @@ async def test_nothing_is_given_to_the_caller_until_the_guard_runs(shaky: Site, 
     assert shaky.find(path) is None
 
 
-async def test_a_guard_that_does_not_start_is_refused_with_the_reason_and_nothing_is_left(site: Site, owners: Object) -> None:
-    name = guard_name(host(site.base))
-    container = {"name": "guard", "image": "loadgen:1"}
-    metadata = {"name": "guard", "namespace": site.home, "labels": {"job-name": name}}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
-    site.plane.api.create(pod)
-    waiting = {"reason": "ErrImagePull", "message": "there is no loadgen:1"}
-    status = {"name": "guard", "ready": False, "restartCount": 0, "image": "loadgen:1", "imageID": "", "state": {"waiting": waiting}}
-    site.plane.api.patch(pods(site.home, "guard") + "/status", {"status": {"containerStatuses": [status]}})
-    with pytest.RaisesGroup(
-        pytest.RaisesExc(RefusedError, match="the guard in the cluster does not start: ErrImagePull: there is no loadgen:1")
-    ) as caught:
-        async with site.turn(Mode.OVERLAY, guarded=True, guard_s=0.2):
+def play_guard(site: Site, run_id: str, **status: Object) -> None:
+    """Make the pod of a run's guard, as if its node said this of its container."""
+    labels = {"job-name": guard_name(host(site.base)), marks.RUN: run_id}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": run_id, "namespace": site.home, "labels": labels}}
+    site.plane.api.create({**pod, "spec": {"containers": [{"name": "guard", "image": "loadgen:1"}]}})
+    whole = {"name": "guard", "ready": False, "restartCount": 0, "image": "loadgen:1", "imageID": "", **status}
+    site.plane.api.patch(pods(site.home, run_id) + "/status", {"status": {"containerStatuses": [whole]}})
+
+
+async def refused_turn(site: Site, mode: Mode, *, guard_s: float) -> RefusedError:
+    """Take a turn as run-2 that is refused for its guard's sake; give the error. Nothing may be left."""
+    with pytest.RaisesGroup(RefusedError) as caught:
+        async with site.turn(mode, guarded=True, run_id="run-2", guard_s=guard_s):
             raise AssertionError("without a guard nothing is given")
-    (error,) = caught.value.exceptions
-    assert f"kubectl describe job {name} -n {site.home}" in error.hint  # type: ignore[union-attr]
+    site.plane.api.delete(pods(site.home, "run-2"), gracePeriodSeconds=0)
     site.assert_nothing_is_left()
+    (error,) = caught.value.exceptions
+    assert isinstance(error, RefusedError)
+    return error
+
+
+async def test_a_guard_that_does_not_start_is_refused_with_the_reason_and_nothing_is_left(site: Site, owners: Object) -> None:
+    play_guard(site, "run-2", state={"waiting": {"reason": "ErrImagePull", "message": "there is no loadgen:1"}})
+    error = await refused_turn(site, Mode.OVERLAY, guard_s=0.2)
+    assert error.message == "the guard in the cluster does not start: ErrImagePull: there is no loadgen:1"
+    assert error.hint.startswith(f"kubectl describe job {guard_name(host(site.base))} -n {site.home}")
+
+
+async def test_a_guard_that_runs_and_is_not_ready_is_said_not_to_see_the_api_server(site: Site) -> None:
+    play_guard(site, "run-2", state={"running": {"startedAt": None}})
+    error = await refused_turn(site, Mode.OWN, guard_s=0.2)
+    assert "does not start: its pod runs, but has not seen the API server (does a NetworkPolicy keep it from it?)" in error.message
+    assert f"kubectl logs job/{guard_name(host(site.base))} -n {site.home}" in error.hint
+
+
+@pytest.mark.parametrize("life", ["state", "lastState"])
+async def test_a_guard_that_may_not_undo_the_change_is_refused_at_once_with_the_right_and_where_it_is_from(life: str, site: Site) -> None:
+    play_guard(site, "run-1", state={"terminated": {"exitCode": 3, "message": "loadgen: what the run before was told"}})
+    said = f"cannot get the journal (tried 3 times)\nloadgen: the guard's account {site.home}/loadgen-guard may not \x1b[2Jdelete it\n   hint: none\n"
+    play_guard(site, "run-2", **{life: {"terminated": {"exitCode": 3, "message": said}}})
+    with anyio.fail_after(30.0):
+        error = await refused_turn(site, Mode.OWN, guard_s=60.0)
+    right = f"the guard's account {site.home}/loadgen-guard may not \\x1b[2Jdelete it"
+    assert error.message == f"the guard in the cluster does not start: {right}"
+    assert f"loadgen manifests with --toggle-in-base --rule user has the Roles for {site.base}/user" in error.hint
 
 
 async def test_a_server_that_refuses_the_rule_is_quoted_and_nothing_is_left(site: Site) -> None:

@@ -28,6 +28,7 @@ Json = dict[str, Any]
 CLIENTS = 3
 HOST = "user.base.svc.cluster.local"
 RULES = "/apis/networking.istio.io/v1/namespaces/{}/destinationrules"
+PULL_SECRET = "registry"
 PATIENCE_S = 40.0
 """A pod's image is a whole file system here, and two cores start all of them at once."""
 
@@ -114,6 +115,9 @@ def make_tutorial(start_cluster: Callable[[Mapping[str, Program]], Cluster], *, 
         [sys.executable, "-m", "loadgen", "manifests", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     objects: list[Json] = list(yaml.safe_load_all(printed))
+    for each in objects:
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "client"):
+            each["spec"]["template"]["spec"]["imagePullSecrets"] = [{"name": PULL_SECRET}]  # as if the registry asked for it
     images = {
         container["image"]
         for each in objects
