@@ -231,6 +231,7 @@ class Journal:
                 if found is None:
                     break
                 if run_of(found) != self.record.run.id:
+                    self._remove_file()  # it is about our change only
                     message = f"the journal of {self.record.run.host} is another run's by now"
                     raise JournalLostError(message, hint="see what loadgen restore says") from error
                 if not tries_left:
@@ -239,6 +240,9 @@ class Journal:
                 await anyio.sleep(FINISH_PAUSE_S)
             else:
                 break
+        self._remove_file()
+
+    def _remove_file(self) -> None:
         if self._file:
             self._file.remove()
 

@@ -20,6 +20,7 @@ from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.marks import guard_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
+from loadgen.cluster.restore import restore
 from loadgen.cluster.toggle import ForeignEditError, RuleChange
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError
@@ -706,6 +707,22 @@ async def test_a_rule_that_another_run_has_changed_meanwhile_is_not_changed_a_se
         async with anyio.create_task_group() as tasks, turn(site.api, run, change, tasks, version="v1") as late_one:
             await late_one.apply()
     assert site.find(site.owners) == marked
+
+
+async def test_a_run_that_lost_its_lease_leaves_the_next_runs_change_of_the_same_rule_alone(site: Site, owners: Object) -> None:
+    asleep = await site.abandoned(Mode.PATCH)
+    await restore(site.api, host(site.base), site.home, run_id=asleep._run.id, settle_s=0.0, folder=site.state)  # as its guard does
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        patched = site.find(site.owners)
+        undone = await asleep.restore()
+        assert site.find(site.owners) == patched
+        assert undone.fate is Fate.VERIFIED
+        assert f"what run {change._run.id} of {change._run.holder} until" in undone.sentence
+        await change.check()
+    assert users_part(site.find(site.owners)) == users_part(owners)
+    assert site.find(site.owners)["metadata"]["managedFields"] == owners["metadata"]["managedFields"]
+    site.assert_nothing_is_left()
 
 
 async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: Site, owners: Object) -> None:
