@@ -1,4 +1,6 @@
-"""Whose turn is it to change the rule of a host? One Lease for each host, so that two runners never meet.
+"""Whose turn is it to change the rule of a host? One Lease for each host, in the clients' namespace: of runs from there one is at work.
+
+Runs with clients in different namespaces have different leases. They know each other by the marks on the rules only.
 
 The law: whether a holder is alive is judged by our own clock only, by watching whether it renews; its timestamps are for people. A holder
 counts its own time from before the renewal was sent, on a clock that goes on while the machine sleeps, and stops before others may take

@@ -216,7 +216,7 @@ class RuleChange:
             found = await api.find(path)
             if found is not None:
                 message = f"there is a rule {write.key} now, made by {who_changed(found, None)}"
-                raise ForeignEditError(message, hint="it is left as it is")
+                raise ForeignEditError(message, hint=marks.WAIT_OR_RESTORE if marks.run_of(found) else "it is left as it is")
             return Entry(metadata["namespace"], metadata["name"], creates=True, written=write.rule["spec"])
         image = await api.text(path)
         now = json.loads(image)

@@ -725,6 +725,26 @@ async def test_a_run_that_lost_its_lease_leaves_the_next_runs_change_of_the_same
     site.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("mode", [Mode.OWN, Mode.PATCH])
+async def test_of_two_runs_with_clients_in_different_namespaces_the_later_one_changes_nothing_and_names_the_other(
+    mode: Mode, site: Site, make_namespace: Callable[..., str]
+) -> None:
+    if mode is Mode.PATCH:
+        site.plane.api.create(owners_rule(site.base))
+    path = site.owners if mode is Mode.PATCH else site.own
+    elsewhere = Site(site.plane, site.api, site.base, make_namespace("test"), site.state)
+    async with elsewhere.turn(mode) as later, site.turn(mode) as change:  # neither lease keeps the other away
+        await change.apply()
+        applied = site.find(path)
+        with pytest.raises(ForeignEditError, match=f"by run {change._run.id} of {change._run.holder} until") as caught:
+            await later.apply()
+        assert caught.value.hint == marks.WAIT_OR_RESTORE
+        assert site.find(path) == applied
+        await change.check()
+    site.assert_nothing_is_left()
+    elsewhere.assert_nothing_is_left()
+
+
 async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: Site, owners: Object) -> None:
     async with site.turn(Mode.OVERLAY, guarded=True) as change:
         path = jobs(site.home, guard_name(host(site.base)))
