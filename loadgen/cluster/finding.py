@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loadgen.cluster import marks
 from loadgen.cluster.journal import SCHEMA, Entry
 from loadgen.cluster.managers import only_ours, owns_alone, who_changed, without_us
-from loadgen.cluster.marks import Json, annotation, guard_name, run_of
+from loadgen.cluster.marks import Json, annotation, guard_name, json_of, run_of
 from loadgen.cluster.merge import ABSENT, foreign, merge, operations, pointer, same
 from loadgen.errors import printable
 
@@ -183,7 +183,7 @@ def entry_of(rule: Json) -> Entry | None:
     """Read from a rule's own marks what a run did to it; None if it has none that can be read."""
     metadata, spec = rule["metadata"], rule.get("spec") or {}
     try:
-        undo = json.loads(annotation(rule, marks.UNDO))
+        undo = json_of(annotation(rule, marks.UNDO))
         if undo["schema"] != SCHEMA:
             return None
         if "digest" in undo:

@@ -18,7 +18,7 @@ import anyio
 
 from loadgen.cluster.api import SETTLE_S, TRY_S
 from loadgen.cluster.failure import ApiError, ConflictError, ExistsError, LostError, NotFoundError
-from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339, run_of
+from loadgen.cluster.marks import Json, Run, journal_name, json_of, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError, printable
 
@@ -106,7 +106,7 @@ class Record:
         Raises JournalError if it is none, or of a newer kind.
         """
         try:
-            values = json.loads(text)
+            values = json_of(text)
             schema = str(values["schema"])
             if schema != SCHEMA:
                 raise _unknown(schema, where)
@@ -145,10 +145,16 @@ def _entry(values: dict[str, Any]) -> Entry:
         creates=bool(values["creates"]),
         written=dict(values["written"]),
         before=dict(values.get("before") or {}),
-        image=str(values.get("image") or ""),
+        image=_image(str(values.get("image") or "")),
         uid=str(values.get("uid") or ""),
         version=str(values.get("version") or ""),
     )
+
+
+def _image(text: str) -> str:
+    if text and not json_of(text)["metadata"]["uid"]:
+        raise ValueError("the image of a rule is none")
+    return text
 
 
 class Journal:

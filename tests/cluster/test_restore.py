@@ -97,6 +97,16 @@ async def site(control_plane: ControlPlane, make_namespace: Callable[..., str], 
         yield Site(control_plane, api, base, home, tmp_path, before)
 
 
+def _journal(**entry: Any) -> str:
+    run = {"id": "run-1", "holder": "ann", "host": "user", "namespace": "test", "expires_at": "2026-01-01T00:00:00Z"}
+    entries = [{"namespace": "base", "name": "user", "creates": False, "written": {}, **entry}]
+    return json.dumps({"schema": "loadgen.journal/v1", "run": run, "mode": "patch", "state": "APPLIED", "entries": entries})
+
+
+def _nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
 modes = pytest.mark.parametrize("mode", list(Mode))
 
 
@@ -148,6 +158,21 @@ async def test_with_the_marks_alone_somebody_elses_edit_is_left_as_well(site: Si
     pool = {"tcp": {"maxConnections": 100, "connectTimeout": "1.5s"}, "http": {"http1MaxPendingRequests": 10, "http2MaxRequests": 8}}
     assert now["spec"]["trafficPolicy"]["connectionPool"] == pool
     assert now["metadata"]["annotations"] == site.before["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    "marks_text", ["", "[]", "[" * 100_000, json.dumps({"schema": "loadgen.journal/v1", "before": {}, "written": json.loads(_nested(400))})]
+)
+async def test_marks_that_cannot_be_read_are_said_to_be_so_and_the_rule_is_left(marks_text: str, site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.delete(site.journal)
+    (site.state / f"{change._run.id}.json").unlink()
+    site.plane.api.patch(site.owners, {"metadata": {"annotations": {marks.UNDO: marks_text}}})
+    patched = site.find(site.owners)
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.FAILED
+    assert undone.sentence == f"the marks of run {change._run.id} on the rule {site.base}/owners cannot be read"
+    assert site.find(site.owners) == patched
 
 
 async def test_a_living_run_is_left_alone_and_named(site: Site) -> None:
@@ -274,7 +299,22 @@ async def test_a_journal_of_a_newer_version_is_left_for_it_and_nothing_is_touche
     assert site.find(site.journal) is not None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": "loadgen.journal/v1", "run": {}}', '{"schema": "other/v1"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": "loadgen.journal/v1", "run": {}}',
+        '{"schema": "other/v1"}',
+        "[" * 100_000,
+        _journal(written=json.loads(_nested(200))),
+        _journal(image="{"),
+        _journal(image="[" * 100_000),
+        _journal(image='{"metadata": {}}'),
+    ],
+)
 def test_what_is_no_journal_is_said_to_be_none(text: str) -> None:
     with pytest.raises(JournalError, match=r"no journal") as caught:
         Record.of_text(text, "the ConfigMap test/x")
