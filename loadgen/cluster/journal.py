@@ -8,7 +8,6 @@ Each state replaces the one before with its resourceVersion: a run whose journal
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from loadgen.cluster.api import SETTLE_S, TRY_S
 from loadgen.cluster.failure import ApiError, ConflictError, ExistsError, LostError, NotFoundError
 from loadgen.cluster.marks import Json, Run, journal_name, json_of, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
@@ -185,7 +183,8 @@ class Journal:
             if file:
                 file.remove()
             if not isinstance(error, ApiError) or isinstance(error, LostError):
-                await _withdraw(api, record.run)
+                path = config_maps(record.run.namespace, name)
+                await api.withdraw(path, ours=lambda found: run_of(found) == record.run.id)
             if not isinstance(error, ExistsError):
                 raise
             message = f"there is a journal of {record.run.host} already: {record.run.namespace}/{name}"
@@ -255,16 +254,6 @@ class Journal:
     @property
     def _path(self) -> str:
         return config_maps(self.record.run.namespace, journal_name(self.record.run.host))
-
-
-async def _withdraw(api: KubeApi, run: Run) -> None:
-    """Remove a journal that may have been created, and says that nothing was changed; where that cannot be done, the next run does it."""
-    path = config_maps(run.namespace, journal_name(run.host))
-    with anyio.CancelScope(shield=True), contextlib.suppress(ApiError):
-        await anyio.sleep(SETTLE_S)
-        found = await api.within(TRY_S).find(path)
-        if found is not None and run_of(found) == run.id:
-            await api.within(TRY_S).delete(path, uid=found["metadata"]["uid"])
 
 
 def record_of(config_map: Json, where: str) -> Record:

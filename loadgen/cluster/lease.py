@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from loadgen.cluster.failure import ApiError, ConflictError, NotFoundError
+from loadgen.cluster.failure import ApiError, ConflictError, LostError, NotFoundError
 from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import leases
 from loadgen.cluster.server import Tries
@@ -276,10 +276,15 @@ async def _take(api: KubeApi, path: str, run: Run, lasts_s: float, found: Json |
     def ours(there: Json) -> bool:
         return Hold.of(there).holder == run.identity
 
-    if found is None:
-        return await api.create(leases(run.namespace), lease, ours=ours)
-    lease["metadata"] = {**lease["metadata"], "uid": found["metadata"]["uid"], "resourceVersion": found["metadata"]["resourceVersion"]}
-    return await api.replace(path, lease, ours=ours)
+    try:
+        if found is None:
+            return await api.create(leases(run.namespace), lease, ours=ours)
+        lease["metadata"] |= {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
+        return await api.replace(path, lease, ours=ours)
+    except BaseException as error:  # also if it is cancelled: a lease that nobody knows he has keeps others away until it runs out
+        if not isinstance(error, ApiError) or isinstance(error, LostError):
+            await api.withdraw(path, ours=ours)
+        raise
 
 
 def _look_s(lasts_s: float) -> float:

@@ -762,7 +762,7 @@ async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: 
 async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
     mood: Any, shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 0.1)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 0.1)
     moody.play("POST", "configmaps", mood)
     moody.play("GET", "configmaps/loadgen-journal", _well)  # what was left before
     moody.play("GET", "configmaps/loadgen-journal", says(403, "not you"))  # so that it is not known whether it was made
@@ -773,7 +773,7 @@ async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
 
 
 async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 2.0)
     sent, arrived = anyio.Event(), anyio.Event()
 
     async def arrives_late(exchange: Any) -> None:
