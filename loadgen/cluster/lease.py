@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
+from loadgen.cluster.api import TRY_S
 from loadgen.cluster.failure import ApiError, ConflictError, LostError, NotFoundError
 from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, rfc3339, run_of
 from loadgen.cluster.paths import leases
@@ -39,6 +40,8 @@ _LOOKS = 20
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 1.0
 RACE_S = 10.0
 """For so long a lease is tried to be taken that seems free each time, and then was taken by somebody else."""
+CLOCK_S = 2.0
+"""So well do two machines agree on the server's clock, whose dates come in whole seconds, as the moments in marks do."""
 
 
 class HeldError(RefusedError):
@@ -199,6 +202,14 @@ class Lease:
         if self._lost:
             raise LeaseLostError(self._lost, hint="was this machine asleep, or the API server away? another run may change the rule now")
 
+    async def look(self) -> None:
+        """Look whether the lease still is ours, for whoever must not wait until it is renewed.
+
+        Raises LeaseLostError if it is not, or could not be renewed in time; nothing if it cannot be seen.
+        """
+        await self._look_again(self._api.within(TRY_S))
+        self.check()
+
     async def keep(self) -> LeaseLostError:
         """Renew the lease for as long as it is ours; give how it was lost."""
         while True:
@@ -217,7 +228,7 @@ class Lease:
             self._lease = await api.replace(self._path, {**self._lease, "spec": spec}, ours=lambda found: found["spec"] == spec)
             self._sent_at = sent_at
         except NotFoundError:
-            self._lost = f"the lease of {self.run.host} was deleted by somebody else"
+            self._lose()
         except ConflictError:
             await self._look_again(api)
         except ApiError:
@@ -232,9 +243,16 @@ class Lease:
         if found is not None and Hold.of(found).holder == self.run.identity:
             self._lease = found
         elif found is None:
-            self._lost = f"the lease of {self.run.host} was deleted by somebody else"
+            self._lose()
         else:
-            self._lost = f"the lease of {self.run.host} was taken over: {Hold.of(found).describe(api.server_time())}"
+            self._lose(Hold.of(found).describe(api.server_time()))
+
+    def _lose(self, to: str = "") -> None:
+        """Note that the lease is gone, or who has it; past the time of the run's change that is no wonder."""
+        is_over = self._api.server_time() >= self.run.expires_at - timedelta(seconds=CLOCK_S)
+        how = f"was taken over: {to}" if to else "is gone" if is_over else "was deleted by somebody else"
+        why = f"; the time of the run's change was over at {rfc3339(self.run.expires_at)}, and then its guard undoes it" if is_over else ""
+        self._lost = f"the lease of {self.run.host} {how}{why}"
 
     async def release(self) -> None:
         """Delete the lease if it is still ours. ``keep`` must have ended."""

@@ -171,7 +171,7 @@ class RuleChange:
     async def check(self) -> None:
         """Look whether everything is as we left it, the lease is ours, and the guard is there. What we change ourselves meanwhile is nobody's edit.
 
-        Raises MeshError with who changed what.
+        Raises MeshError with who changed what; LeaseLostError if it was whoever took the lease from us, as the guard does past our time.
         """
         self._lease.check()
         moves = self._moves
@@ -181,6 +181,7 @@ class RuleChange:
                 await self._check_rules()
         except ForeignEditError:
             if moves == self._moves:
+                await self._lease.look()
                 raise
 
     async def _check_guard(self, api: KubeApi) -> None:

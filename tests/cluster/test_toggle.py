@@ -18,6 +18,7 @@ from loadgen.cluster.change import Mode
 from loadgen.cluster.failure import ApiError, LostError
 from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
+from loadgen.cluster.lease import Lease, LeaseLostError
 from loadgen.cluster.marks import guard_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
 from loadgen.cluster.restore import restore
@@ -383,6 +384,15 @@ async def test_the_run_is_told_that_its_rule_is_gone_or_another(site: Site) -> N
         _replaces_ours(site)
         with pytest.raises(ForeignEditError, match="was deleted and made again by test"):
             await change.check()
+
+
+async def test_of_a_rule_that_is_gone_the_run_is_told_first_who_took_its_lease(site: Site) -> None:
+    change = await site.abandoned(Mode.OWN, lease_s=30.0)
+    taker = new_run(site.api, site.base, site.home)
+    await Lease.acquire(site.api, taker, force=change._run.id)
+    site.plane.api.delete(site.own)
+    with pytest.raises(LeaseLostError, match=f"was taken over: {re.escape(taker.identity)} has the lease"):
+        await change.check()
 
 
 @pytest.mark.parametrize("mode", list(Mode))
