@@ -149,7 +149,7 @@ async def _end(api: KubeApi, run: Run, lease: Lease, change: RuleChange | None, 
             failed = undone.sentence if undone.fate is Fate.FAILED else ""
             if not failed:
                 with contextlib.suppress(LoadgenError):
-                    await remove_guard(api, run, run_id=run.id)  # if the lease was lost, it may be the next run's
+                    await remove_guard(api, run, {run.id})  # if the lease was lost, it may be the next run's
         tasks.cancel_scope.cancel()
     await let_go(lease, tell)
     if failed:

@@ -17,15 +17,16 @@ from loadgen.cluster import marks
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal import Entry, Journal, JournalError, Record, State, record_of
 from loadgen.cluster.journal_file import JournalFile, left_behind, state_folder
-from loadgen.cluster.lease import HeldError, Lease
-from loadgen.cluster.marks import journal_name, lease_name, overlay_name
-from loadgen.cluster.paths import config_maps, leases, rules
+from loadgen.cluster.lease import HeldError, Hold, Lease
+from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
+from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import clear_left_overs, find_left_overs, restore
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError
-from tests.cluster.moody import Moody, says
+from tests.cluster.moody import Moody, says, well
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from loadgen.cluster.toggle import RuleChange
     from loadgen.cluster.undo import Undone
     from tests.cluster.controlplane.plane import ControlPlane
+    from tests.cluster.moody import Exchange
 
 pytestmark = pytest.mark.anyio
 Object = dict[str, Any]
@@ -67,6 +69,10 @@ class Site:
     @property
     def journal(self) -> str:
         return config_maps(self.home, journal_name(host(self.base)))
+
+    @property
+    def guard(self) -> str:
+        return jobs(self.home, guard_name(host(self.base)))
 
     @property
     def lease(self) -> str:
@@ -419,6 +425,58 @@ async def test_a_token_that_expires_during_the_restore_is_renewed(site: Site) ->
     assert undone.fate is Fate.VERIFIED
     assert len(asked) == 2
     site.assert_restored(Mode.PATCH)
+
+
+async def _overtaken(site: Site, moody: Moody, method: str, part: str, meanwhile: Callable[[], object] = lambda: None) -> Undone:
+    """Restore; at a request, another run takes the lease, and the request is done when that was noticed."""
+    noticed = anyio.Event()
+
+    async def overtakes(exchange: Exchange) -> None:
+        await Lease.acquire(site.api, new_run(site.api, site.base, site.home, run_id="next"), force=Hold.of(site.find(site.lease)).run)
+        meanwhile()
+        with anyio.fail_after(20.0):
+            await noticed.wait()
+        await well(exchange)
+
+    async def notices(exchange: Exchange) -> None:
+        await well(exchange)
+        noticed.set()
+
+    moody.play(method, part, overtakes)
+    moody.play("GET", "leases", well)
+    moody.play("GET", "leases", notices)  # who has it, after it could not be renewed
+    async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
+        run = marks.run_of(site.find(site.lease))
+        return await restore(api, host(site.base), site.home, run_id=run, folder=site.state, **QUICK)
+
+
+@pytest.mark.parametrize(("method", "part"), [("PUT", "configmaps"), ("PATCH", "destinationrules")])
+async def test_a_restorer_whose_lease_was_taken_does_nothing_more(method: str, part: str, site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
+    patched = site.find(site.owners)
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        undone = await _overtaken(site, moody, method, part)
+        assert undone.fate is Fate.FAILED
+        assert "was taken over: " in undone.sentence
+    assert (site.find(site.owners) == patched) is (part == "configmaps")
+    assert record_of(site.find(site.journal), "").state is State.RESTORING
+    assert marks.run_of(site.find(site.guard)) == change._run.id
+    assert marks.run_of(site.find(site.lease)) == "next"
+
+
+async def test_a_restorer_whose_lease_was_taken_leaves_the_next_runs_guard(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
+    job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
+
+    def replace_guard() -> None:
+        site.plane.api.delete(site.guard, propagationPolicy="Background")
+        site.plane.api.create(job)
+
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        assert (await _overtaken(site, moody, "DELETE", "configmaps", replace_guard)).fate is Fate.VERIFIED
+    assert marks.run_of(site.find(site.guard)) == "next"
 
 
 async def test_a_restore_without_the_right_to_do_it_says_how_a_person_can_and_keeps_the_journal(site: Site) -> None:
