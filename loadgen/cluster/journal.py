@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "loadgen.journal/v1"
 MAX_CHARACTERS = 900_000
+"""A ConfigMap holds a MiB, and the before-image stands in it as text in JSON."""
 FINISH_TRIES, FINISH_PAUSE_S = 10, 0.2
 """So often a journal is removed that somebody changes again and again."""
-"""A ConfigMap holds a MiB, and the before-image stands in it as text in JSON."""
 _KEY = "journal.json"
 
 
