@@ -370,13 +370,23 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_begins(tmp_p
     (tmp_path / "file").write_text("", encoding="ascii")
     with pytest.raises(RefusedError, match="cannot be written"):
         JournalFile("run-1", tmp_path / "file" / "state").prepare()
-    file = JournalFile("run-1", tmp_path / "state")
-    file.prepare()
+    JournalFile("run-1", tmp_path / "state").prepare()
     assert list(left_behind(tmp_path / "state")) == []
-    file.path.parent.rmdir()
-    file.path.parent.write_text("", encoding="ascii")
-    file.write("{}")  # later it only says so: the cluster's copy counts
-    assert "run-1.json: " in file.trouble
+
+
+async def test_a_disk_that_fills_up_during_a_run_is_told_once_and_does_not_stop_it(site: Site, tmp_path: Path) -> None:
+    folder, told = tmp_path / "state", list[str]()
+    file = JournalFile("run-1", folder, tell=told.append)
+    file.prepare()
+    async with taking_turn(site.api, site.base, site.home, Mode.PATCH, folder, file=file) as change:
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("", encoding="ascii")
+        await change.apply()
+        await change.remove()
+    assert told == [
+        f"the journal's copy {file.path} cannot be written (Not a directory); the one in the cluster is enough while it is there"
+    ]
+    assert users_part(site.find(site.owners)) == users_part(site.before)
 
 
 async def test_a_journal_here_that_is_of_another_cluster_or_cannot_be_read_is_left_alone(site: Site) -> None:
