@@ -149,19 +149,18 @@ class Lease:
         run: Run,
         *,
         lasts_s: float = LEASE_S,
-        wait_s: float = 0.0,
         watch: bool = False,
         force: str = "",
         tell: Callable[[str], None] = lambda _: None,
     ) -> Lease:
         """Take the lease of the run's host.
 
-        One that is held and seems alive is waited for up to ``wait_s``; with ``watch`` it must also be seen to be renewed. One that is not
-        renewed for its whole time is taken over; with ``force``, the id of the run that has it, at once.
+        Who seems alive keeps it; with ``watch`` he must also be seen to renew it. One that is not renewed for its whole time is taken over;
+        with ``force``, the id of the run that has it, at once.
 
         Raises HeldError, which names the holder; ConflictError if others are quicker again and again.
         """
-        path, watched, began = leases(run.namespace, lease_name(run.host)), Watch(), time.monotonic()
+        path, watched = leases(run.namespace, lease_name(run.host)), Watch()
         told, race = False, Tries()
         while True:
             found = await api.find(path)
@@ -179,10 +178,10 @@ class Lease:
                 return cls(api, run, lasts_s, taken, sent_at, watched.still_s if hold and hold.run != force else 0.0)
             assert hold is not None, "a lease that nobody holds is free"
             alive = watched.renewals > 0 or (not watch and hold.seems_alive(api.server_time()))
-            if alive and time.monotonic() - began >= wait_s:
+            if alive:
                 raise HeldError(hold, run.host, api.server_time())
             if not told:
-                tell(f"{hold.describe(api.server_time())}; waiting up to {max(wait_s, hold.lasts_s):.0f} s to see whether it is alive")
+                tell(f"{hold.describe(api.server_time())}; waiting up to {hold.lasts_s:.0f} s to see whether it is alive")
                 told = True
             await anyio.sleep(_look_s(hold.lasts_s))
             race = Tries()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -150,23 +149,6 @@ async def test_it_is_renewed_for_as_long_as_it_is_kept(api: KubeApi, namespace: 
         tasks.cancel_scope.cancel()
     await lease.release()
     assert await api.find(path(namespace)) is None
-
-
-async def test_a_run_can_wait_for_the_one_before_to_end(api: KubeApi, namespace: str) -> None:
-    lease = await Lease.acquire(api, new_run(api, namespace, namespace))
-
-    async def end() -> None:
-        await anyio.sleep(0.5)
-        await lease.release()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(end)
-        mine = await Lease.acquire(api, new_run(api, namespace, namespace), wait_s=10.0)
-    mine.check()
-    began = time.monotonic()
-    with pytest.raises(HeldError):
-        await Lease.acquire(api, new_run(api, namespace, namespace), wait_s=0.5)
-    assert 0.5 <= time.monotonic() - began < 20.0  # and not the lease's own time
 
 
 async def test_who_knows_the_runs_id_takes_it_over_at_once_and_the_holder_learns_of_it(api: KubeApi, namespace: str) -> None:
