@@ -260,7 +260,7 @@ async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: 
     run = Run(
         run_id, this_holder(), plan.service.host, plan.scenario.clients.namespace, now + dt.timedelta(seconds=_lasts_s(plan.scenario))
     )
-    file = JournalFile(run.id)
+    file = JournalFile(run.id, tell=screen.say)
     file.prepare()
     pods = found.found.pods
     lasts_s = _lasts_s(plan.scenario)

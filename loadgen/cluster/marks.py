@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -34,6 +35,8 @@ UNDO = f"{DOMAIN}undo"
 """How the object was before, or a fingerprint of what was made: enough to undo it when the journal is lost."""
 RESTORED = ("test", "base")
 """Where ``loadgen restore`` looks if nobody says where: the tutorial's namespaces."""
+MAX_DEPTH = 64
+"""What is nested deeper is nothing that we or Istio wrote, and not everything that works on it later would end well."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9@._-]+")
 
 
@@ -165,3 +168,20 @@ def moment_of(text: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def json_of(text: str | bytes) -> Any:
+    """Read JSON that anybody may have written.
+
+    Raises ValueError if it is none, or nested more than ``MAX_DEPTH`` levels deep.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from loadgen.cluster.failure import ApiError
+from loadgen.cluster.marks import json_of
 from loadgen.cluster.preflight import COUNT_PORT
 from loadgen.cluster.remote import UnreachableError, patiently
 from loadgen.engine.load import clock
@@ -94,10 +94,10 @@ class Counting:
         except ApiError as error:
             raise UnreachableError(f"pod {pod} of the service cannot be reached: {error.message}", hint=error.hint) from error
         try:
-            page: dict[str, Any] = json.loads(answer)
+            page: dict[str, Any] = json_of(answer)
             each = {str(name): _counts(count) for name, count in page.pop("clients").items()}
             return _counts(page), each
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             message = f"pod {pod} of the service answered {status} to /count at port {port}, and no count"
             raise MeshError(message, hint=f"take its annotation {COUNT_PORT} away if it does not count") from error
 

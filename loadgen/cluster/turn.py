@@ -55,19 +55,17 @@ async def turn(
     guard_s: float = GUARD_S,
     file: JournalFile | None = None,
     lease_s: float = LEASE_S,
-    wait_s: float = 0.0,
     tell: Tell = lambda _: None,
 ) -> AsyncIterator[RuleChange]:
     """Take the turn to change the rules of a run's host, and give the change; nothing is in force yet.
 
     ``version`` is that of DestinationRules; ``guard`` the Job that undoes the change if nobody else does; ``guard_s`` how long to wait
-    until it is ready, 0 for not at all; ``file`` the journal on this machine; ``wait_s`` how long to wait for another run to end. The lease is
-    renewed in ``tasks``.
+    until it is ready, 0 for not at all; ``file`` the journal on this machine. The lease is renewed in ``tasks``.
 
     Raises RefusedError before anything was touched; UnverifiedError in the end if not everything could be put back.
     """
     change.check()
-    lease = await Lease.acquire(api, run, lasts_s=lease_s, wait_s=wait_s, tell=tell)
+    lease = await Lease.acquire(api, run, lasts_s=lease_s, tell=tell)
     renewing = anyio.CancelScope()
     tasks.start_soon(_keep, lease, renewing)
     rule_change: RuleChange | None = None
@@ -178,7 +176,7 @@ async def _end(api: KubeApi, run: Run, lease: Lease, change: RuleChange | None, 
             failed = undone.sentence if undone.fate is Fate.FAILED else ""
             if not failed:
                 with contextlib.suppress(LoadgenError):
-                    await remove_guard(api, run, run_id=run.id)  # if the lease was lost, it may be the next run's
+                    await remove_guard(api, run, {run.id})  # if the lease was lost, it may be the next run's
         tasks.cancel_scope.cancel()
     await let_go(lease, tell)
     if failed:

@@ -15,7 +15,8 @@ from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.finding import Fate
 from loadgen.cluster.guard import guard, guard_job
-from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
+from loadgen.cluster.lease import LeaseLostError
+from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name, rfc3339
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
 from loadgen.cluster.rights import Touched
 from loadgen.errors import MeshError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from loadgen.cluster.lease import LeaseLostError
     from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
@@ -114,6 +114,17 @@ async def test_a_run_that_lives_beyond_the_time_of_its_change_is_undone_and_lear
         await toggle.apply()
     assert (await toggle.restore()).fate is Fate.VERIFIED
     assert await api.list(rules("v1", base)) == []
+
+
+async def test_a_run_past_the_time_of_its_change_hears_that_it_was_its_guard_and_not_somebody_else(
+    api: KubeApi, base: str, namespace: str, tmp_path: Path
+) -> None:
+    toggle = await abandoned(api, base, namespace, Mode.OWN, tmp_path / "runner", lasts_s=1.0, lease_s=30.0)
+    with anyio.fail_after(20.0):
+        await guard(api, host(base), namespace, folder=tmp_path / "guard", **QUICK)
+    over = f"is gone; the time of the run's change was over at {rfc3339(toggle._run.expires_at)}, and then its guard undoes it"
+    with pytest.raises(LeaseLostError, match=over):  # the rule is gone, too, and the next renewal is far
+        await toggle.check()
 
 
 async def test_its_job_is_accepted_also_where_pods_must_be_restricted(api: KubeApi, base: str, make_namespace: Callable[..., str]) -> None:

@@ -419,6 +419,14 @@ def story_of(plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher) -> tup
     return Story(plan, cluster, watcher, crew), cluster
 
 
+@pytest.mark.parametrize("page", [b"", b"[]", b"[" * 100_000, b'{"clients": {}}', b'{"clients": {}, "requests": Infinity}'])
+async def test_a_service_that_answers_no_count_is_named_with_what_to_do(page: bytes, mesh: LocalMesh) -> None:
+    async with Direct({"user-1": ("127.0.0.1", mesh.ports[1])}, say={"/count": page}) as direct:
+        with pytest.raises(MeshError, match="pod user-1 of the service answered 200 to /count at port 7000, and no count") as caught:
+            await Counting(direct, "base", {"user-1": 7000}).read(restart_peak=False)
+    assert "loadgen.dev/count-port" in caught.value.hint
+
+
 @AGAIN_IF_STARVED
 async def test_a_whole_run_ends_enforced_and_valid_with_a_ledger_of_0(
     enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path

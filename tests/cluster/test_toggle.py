@@ -18,8 +18,10 @@ from loadgen.cluster.change import Mode
 from loadgen.cluster.failure import ApiError, LostError
 from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
+from loadgen.cluster.lease import Lease, LeaseLostError
 from loadgen.cluster.marks import guard_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
+from loadgen.cluster.restore import restore
 from loadgen.cluster.toggle import ForeignEditError, RuleChange
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError
@@ -384,6 +386,15 @@ async def test_the_run_is_told_that_its_rule_is_gone_or_another(site: Site) -> N
             await change.check()
 
 
+async def test_of_a_rule_that_is_gone_the_run_is_told_first_who_took_its_lease(site: Site) -> None:
+    change = await site.abandoned(Mode.OWN, lease_s=30.0)
+    taker = new_run(site.api, site.base, site.home)
+    await Lease.acquire(site.api, taker, force=change._run.id)
+    site.plane.api.delete(site.own)
+    with pytest.raises(LeaseLostError, match=f"was taken over: {re.escape(taker.identity)} has the lease"):
+        await change.check()
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_what_the_run_changes_itself_is_nobody_s_edit_whenever_it_is_looked_at(
     mode: Mode, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -708,6 +719,42 @@ async def test_a_rule_that_another_run_has_changed_meanwhile_is_not_changed_a_se
     assert site.find(site.owners) == marked
 
 
+async def test_a_run_that_lost_its_lease_leaves_the_next_runs_change_of_the_same_rule_alone(site: Site, owners: Object) -> None:
+    asleep = await site.abandoned(Mode.PATCH)
+    await restore(site.api, host(site.base), site.home, run_id=asleep._run.id, settle_s=0.0, folder=site.state)  # as its guard does
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        patched = site.find(site.owners)
+        undone = await asleep.restore()
+        assert site.find(site.owners) == patched
+        assert undone.fate is Fate.VERIFIED
+        assert f"what run {change._run.id} of {change._run.holder} until" in undone.sentence
+        await change.check()
+    assert users_part(site.find(site.owners)) == users_part(owners)
+    assert site.find(site.owners)["metadata"]["managedFields"] == owners["metadata"]["managedFields"]
+    site.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("mode", [Mode.OWN, Mode.PATCH])
+async def test_of_two_runs_with_clients_in_different_namespaces_the_later_one_changes_nothing_and_names_the_other(
+    mode: Mode, site: Site, make_namespace: Callable[..., str]
+) -> None:
+    if mode is Mode.PATCH:
+        site.plane.api.create(owners_rule(site.base))
+    path = site.owners if mode is Mode.PATCH else site.own
+    elsewhere = Site(site.plane, site.api, site.base, make_namespace("test"), site.state)
+    async with elsewhere.turn(mode) as later, site.turn(mode) as change:  # neither lease keeps the other away
+        await change.apply()
+        applied = site.find(path)
+        with pytest.raises(ForeignEditError, match=f"by run {change._run.id} of {change._run.holder} until") as caught:
+            await later.apply()
+        assert caught.value.hint == marks.wait_or_restore(applied)
+        assert site.find(path) == applied
+        await change.check()
+    site.assert_nothing_is_left()
+    elsewhere.assert_nothing_is_left()
+
+
 async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: Site, owners: Object) -> None:
     async with site.turn(Mode.OVERLAY, guarded=True) as change:
         path = jobs(site.home, guard_name(host(site.base)))
@@ -725,7 +772,7 @@ async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: 
 async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
     mood: Any, shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 0.1)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 0.1)
     moody.play("POST", "configmaps", mood)
     moody.play("GET", "configmaps/loadgen-journal", _well)  # what was left before
     moody.play("GET", "configmaps/loadgen-journal", says(403, "not you"))  # so that it is not known whether it was made
@@ -736,7 +783,7 @@ async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
 
 
 async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 2.0)
     sent, arrived = anyio.Event(), anyio.Event()
 
     async def arrives_late(exchange: Any) -> None:
