@@ -23,7 +23,7 @@ from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal_file import JournalFile
 from loadgen.cluster.lease import HeldError, Hold
 from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
-from loadgen.cluster.mesh import ClusterMesh, Counting
+from loadgen.cluster.mesh import CONVERGE_S, ClusterMesh, Counting
 from loadgen.cluster.paths import VERSION, leases, secrets
 from loadgen.cluster.pods import PodCrew, PodLoad
 from loadgen.cluster.preflight import newcomers
@@ -35,7 +35,6 @@ from loadgen.cluster.survey import SECRET, Survey, survey
 from loadgen.cluster.turn import turn
 from loadgen.errors import LoadgenError, RefusedError, UnverifiedError
 from loadgen.render.screen import Screen
-from loadgen.runner.convergence import CONVERGE_S
 from loadgen.runner.story import Story
 from loadgen.runner.window import Measured
 
@@ -53,7 +52,8 @@ HOLD_S = 20
 """A pod that hears nothing of its run for so long goes back to its own load."""
 SLACK_S = 300.0
 """How much longer than its phases a run may take before its change expires, besides what each phase needs to begin."""
-BEGIN_S = 30.0
+BEGIN_S = CONVERGE_S + 30.0
+"""What each phase needs to begin: the write, the sidecars that follow, and the edges."""
 REACH_S = 8.0
 """An API server that does not answer at all is sooner given up at the start than in the middle of a run."""
 GONE_POLL_S = 0.1
@@ -288,7 +288,7 @@ async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarSta
 async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:
     """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs."""
     left = [client for client in mesh.clients if client.name not in mesh.gone()]
-    with anyio.move_on_after(CONVERGE_S, shield=True):
+    with anyio.move_on_after(mesh.converge_s, shield=True):
         while left:
             with contextlib.suppress(LoadgenError):
                 if await left[-1].state() != ours:

@@ -33,6 +33,8 @@ WATCH_S = 1.0
 NEWCOMERS_S = 5.0
 COUNT_S = 5.0
 SHOWN = 3
+CONVERGE_S = 60.0
+"""istiod alone may let a change wait for 10 s while others come (PILOT_DEBOUNCE_MAX); in a busy mesh, that all sidecars get it takes longer."""
 Newcomers = Callable[[], Awaitable[Sequence[str]]]
 """Names the pods that make the clients' load and are not the run's."""
 
@@ -108,6 +110,8 @@ def _counts(values: Mapping[str, Any]) -> Counter[str]:
 
 class ClusterMesh:
     """A run's part of a cluster. ``clients`` are its load pods in order."""
+
+    converge_s = CONVERGE_S
 
     def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting, newcomers: Newcomers) -> None:
         self.clients = tuple(crew.loads.values())

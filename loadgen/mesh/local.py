@@ -37,6 +37,8 @@ BOOT_S = 15.0
 POLL_S = 0.004
 REACH_POLL_S = 0.005
 WATCH_S = 0.05
+CONVERGE_S = 10.0
+"""A sidecar shows within milliseconds what was put into its folder; a machine that needs longer than this is not fit for a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Sidecar:
 
 class LocalMesh:
     """The running mesh. ``clients`` are its sidecars in order."""
+
+    converge_s = CONVERGE_S
 
     def __init__(
         self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str

@@ -17,7 +17,7 @@ from loadgen.engine.load import clock, cpu_s
 from loadgen.errors import LoadgenError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
-from loadgen.runner.convergence import CONVERGE_S, converge, for_each
+from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window, strangers_of
 
@@ -184,7 +184,7 @@ class Story(Generic[C, L]):
         """Stop the load, close an open phase, remove the policy and verify; each step tries even if the one before failed."""
         for load in self._hammers.loads.values():
             load.stop()
-        budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + CONVERGE_S
+        budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + self._mesh.converge_s
         self._ending.deadline = anyio.current_time() + budget_s
         with self._ending:
             with anyio.move_on_after(HURRY_S / 3):

@@ -36,6 +36,7 @@ class Client:
 @dataclass
 class Mesh:
     clients: list[Client] = field(default_factory=list)
+    converge_s: float = 10.0
 
     def gone(self) -> frozenset[str]:
         return frozenset({"client-lost"})
@@ -46,8 +47,8 @@ class Change:
     undone: Undone | None
 
 
-async def judged(change: Change, measured: Measured, *states: SidecarState | None, failure: str = "") -> Measured:
-    mesh: Any = Mesh([Client("client-1", list(states)), Client("client-lost", [OURS])])
+async def judged(change: Change, measured: Measured, *states: SidecarState | None, failure: str = "", converge_s: float = 10.0) -> Measured:
+    mesh: Any = Mesh([Client("client-1", list(states)), Client("client-lost", [OURS])], converge_s)
     toggle: Any = change
     await cluster._judge_restore(toggle, mesh, OURS, measured, failure)
     return measured
@@ -73,9 +74,8 @@ async def test_what_the_run_had_not_confirmed_is_waited_for_at_the_sidecars_that
     assert (measured.restored, measured.restore_detail) == (True, "the rule base/user is gone")
 
 
-async def test_a_rule_that_the_sidecars_go_on_to_show_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONVERGE_S", 0.3)
-    measured = await judged(Change(VERIFIED), Measured(restored=False, restore_detail="not confirmed"), OURS)
+async def test_a_rule_that_the_sidecars_go_on_to_show_is_not_verified() -> None:
+    measured = await judged(Change(VERIFIED), Measured(restored=False, restore_detail="not confirmed"), OURS, converge_s=0.3)
     assert (measured.restored, measured.restore_detail) == (False, "not confirmed; the rule base/user is gone")
 
 
