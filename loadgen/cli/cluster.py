@@ -280,19 +280,29 @@ async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarSta
     if undone.fate is Fate.SUPERSEDED:
         said_before = [reason for reason in measured.reasons if undone.sentence.startswith(reason.partition(";")[0])]
         measured.reasons = [*(reason for reason in measured.reasons if reason not in said_before), undone.sentence]
-    seen = measured.restored is not False
-    measured.restored = seen or await _is_gone(mesh, ours)
-    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if seen or not measured.restored else undone.sentence
+    if measured.restored is not False:
+        measured.restored, measured.restore_detail = True, f"{measured.restore_detail}; {undone.sentence}"
+        return
+    left = await _not_free_of(ours, mesh)
+    died = [f"{', '.join(sorted(mesh.gone()))} died and took it along"] if mesh.gone() else []
+    said = [measured.restore_detail, undone.sentence, f"not confirmed by {', '.join(left)}"] if left else [undone.sentence, *died]
+    measured.restored, measured.restore_detail = not left, "; ".join(said)
 
 
-async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:
-    """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs."""
-    left = [client for client in mesh.clients if client.name not in mesh.gone()]
-    with anyio.move_on_after(mesh.converge_s, shield=True):
-        while left:
+async def _not_free_of(ours: SidecarState, mesh: ClusterMesh) -> list[str]:
+    """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs. Give those that have not confirmed it in time."""
+    left = [client.name for client in mesh.clients]
+
+    async def ask(client: PodLoad) -> None:
+        while client.name not in mesh.gone():
             with contextlib.suppress(LoadgenError):
-                if await left[-1].state() != ours:
-                    left.pop()
-                    continue
+                if await client.state() != ours:
+                    break
             await anyio.sleep(GONE_POLL_S)
-    return not left
+        left.remove(client.name)
+
+    with anyio.move_on_after(mesh.converge_s, shield=True):
+        async with anyio.create_task_group() as tasks:
+            for client in mesh.clients:
+                tasks.start_soon(ask, client)
+    return left

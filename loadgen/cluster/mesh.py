@@ -35,6 +35,8 @@ COUNT_S = 5.0
 SHOWN = 3
 CONVERGE_S = 60.0
 """istiod alone may let a change wait for 10 s while others come (PILOT_DEBOUNCE_MAX); in a busy mesh, that all sidecars get it takes longer."""
+HURRY_S = 20.0
+"""Even where nothing is amiss the sidecars follow after a second or two, and then the last answers come. Once more ^C leaves at once."""
 Newcomers = Callable[[], Awaitable[Sequence[str]]]
 """Names the pods that make the clients' load and are not the run's."""
 
@@ -112,6 +114,7 @@ class ClusterMesh:
     """A run's part of a cluster. ``clients`` are its load pods in order."""
 
     converge_s = CONVERGE_S
+    hurry_s = HURRY_S
 
     def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting, newcomers: Newcomers) -> None:
         self.clients = tuple(crew.loads.values())
@@ -166,8 +169,8 @@ class ClusterMesh:
         return [*self._lost, *(MeshError(load.death.message) for load in self.clients if load.death is not None)]
 
     def gone(self) -> frozenset[str]:
-        """Name the pods that were lost."""
-        return frozenset(load.name for load in self.clients if load.death is not None)
+        """Name the pods that do not exist any more. The sidecars of those that were lost otherwise live on, and have to be asked."""
+        return frozenset(load.name for load in self.clients if load.is_gone)
 
     async def watch(self) -> MeshError:
         """Wait until the mesh is no longer ours alone: somebody changed the rule, has the lease, or brought more clients."""

@@ -1,7 +1,7 @@
 """What is a load pod to a run? One of its loads: it is told what to do, and reports.
 
 The law: a pod finds the edges of its windows by itself, next to its sidecar; what travels through the API server is only what was found.
-A pod that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
+A pod that is gone, that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class PodLoad:
         self.control = control
         self.last_tally = Tally()
         self.death: HammerError | None = None
+        self.is_gone = False
+        """Whether there is no such pod any more; its sidecar went with it. One that was lost otherwise still has its sidecar."""
         self.base = Counters()
         """What the sidecar had counted when the run took the pod."""
         self._take = take
@@ -163,10 +165,18 @@ class PodLoad:
         """Give the pod up."""
         self.death = self.death or HammerError(why)
 
+    def bury(self, error: PodGoneError) -> None:
+        """Give the pod up, and its sidecar with it."""
+        self.lose(error.message)
+        self.is_gone = True
+
     async def _have(self, verb: str, *, timeout_s: float = remote.ASK_S, **arguments: object) -> dict[str, Any]:
         """Have the pod do something for the run. If it is no longer ours, say why: it knows only that it is not."""
         try:
             return await self.control.tell(verb, timeout_s=timeout_s, **arguments)
+        except PodGoneError as error:
+            self.bury(error)
+            raise
         except NotOursError as error:
             with contextlib.suppress(LoadgenError):
                 await self.poll()
@@ -266,7 +276,7 @@ class PodCrew:
             try:
                 await load.poll()
             except PodGoneError as error:
-                load.lose(error.message)
+                load.bury(error)
             except LoadgenError as error:
                 if load.silent_s() > remote.SILENT_S:
                     load.lose(

@@ -39,6 +39,8 @@ REACH_POLL_S = 0.005
 WATCH_S = 0.05
 CONVERGE_S = 10.0
 """A sidecar shows within milliseconds what was put into its folder; a machine that needs longer than this is not fit for a measurement."""
+HURRY_S = 2.0
+"""^C must be answered within 3 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class LocalMesh:
     """The running mesh. ``clients`` are its sidecars in order."""
 
     converge_s = CONVERGE_S
+    hurry_s = HURRY_S
 
     def __init__(
         self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str

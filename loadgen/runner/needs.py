@@ -56,6 +56,10 @@ class Loads(Protocol[L_co]):
 class Mesh(Sidecars[C], Protocol[C, L_contra]):
     """What a run needs of a mesh, local or in a cluster, beside what convergence needs."""
 
+    @property
+    def hurry_s(self) -> float:
+        """How long stopping, restoring and the last readings may take together when a run ends early, in seconds."""
+
     async def put(self, rules: Sequence[Rule]) -> Mapping[str, float]:
         """Make these rules the policy; none removes it. Gives the moment (on ``clock``) at which that was done for each client."""
 
@@ -75,7 +79,7 @@ class Mesh(Sidecars[C], Protocol[C, L_contra]):
         """Say which parts of the mesh died, and how."""
 
     def gone(self) -> Collection[str]:
-        """Name the clients whose sidecar died."""
+        """Name the clients whose sidecar is surely no more: nobody has to ask it."""
 
     async def watch(self) -> MeshError:
         """Wait until a part of the mesh dies."""

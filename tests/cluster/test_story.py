@@ -97,6 +97,7 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
     ended = finish(process)
     assert ended.code == 130, ended.stdout + ended.stderr
     assert command.report()["restore"]["state"] == "verified"
+    assert command.report()["validity"]["reasons"] == ["interrupted by SIGINT"]
 
 
 @AGAIN_IF_STARVED
@@ -132,8 +133,9 @@ def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tu
     tutorial.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
     ended = finish(process)
     assert ended.code == 4, ended.stdout + ended.stderr
-    assert victim in "".join(command.report()["validity"]["reasons"])
+    assert command.report()["validity"]["reasons"][0] == f"pod {victim} is gone: it was deleted or evicted"
     assert command.report()["restore"]["state"] == "verified"
+    assert f"{victim} died and took it along" in command.report()["restore"]["detail"]
     tutorial.clients()
 
 
