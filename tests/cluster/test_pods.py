@@ -27,8 +27,9 @@ from loadgen.mesh.boot import LocalSpec, boot
 from loadgen.mesh.local import ready
 from loadgen.outcome import Outcome
 from loadgen.pacing import Interval
+from loadgen.policy.limits import FIELDS
 from loadgen.policy.selection import Service, Workload
-from loadgen.recorder import merged
+from loadgen.recorder import Tally, merged
 from loadgen.report import Environment
 from loadgen.runner.result import make_report
 from loadgen.runner.story import Story
@@ -67,6 +68,23 @@ RUBBISH = [
     b'{"incarnation": "SAME", "run": "run-1"}',
     b'{"incarnation": "SAME", "run": "run-1", "sight": [], "tally": {}, "sample": null}',
     b'{"incarnation": "SAME", "run": "run-1", "sight": {"outcomes": {}}, "tally": {"latency": {"nonsense": 1}}, "sample": null}',
+    b'{"incarnation": "SAME", "run": "\\u001b[31m"}',
+    json.dumps(
+        {  # of the right shape, with a text wherever a number belongs
+            "incarnation": "SAME",
+            "run": "run-1",
+            "sight": {"outcomes": {"ok": "x"}, **dict.fromkeys(("sidecar_overflow", "sent", "in_flight", "pid", "cpu_s"), "x")},
+            "tally": {**Tally().snapshot(), "server_overflow": "x"},
+            "sample": None,
+            "outcomes": {"ok": "x"},
+            **dict.fromkeys(("sidecar_overflow", "sent", "in_flight", "pid", "cpu_s"), "x"),
+            "counters": dict.fromkeys(("pending_overflow", "active_overflow", "cx_overflow", "total"), "x"),
+            **dict.fromkeys(("overflow", "held_s", "on_the_way", "settled", "done"), "x"),
+            "limits": dict.fromkeys(FIELDS, "x"),
+            "rule": None,
+        }
+    ).encode(),
+    b'{"incarnation": "SAME", "run": "run-1", "counters": {"total": "x"}}',
 ]
 ENVIRONMENT = Environment(loadgen="0", python="3", platform="p", cpus=2, envoy="1", hammer_cpu_share=0, ready_s=0)
 pods = beside.pods
@@ -254,10 +272,10 @@ async def test_a_pod_that_was_restarted_is_lost_and_its_last_tally_is_kept(enlis
 async def test_a_pod_that_another_run_took_is_lost(enlist: Callable[..., Field], brisk: None) -> None:
     field = enlist()
     [load] = field.loads
+    await load.prepare()
+    await field.pods[0].do("leave")
+    assert (await field.pods[0].control("take", run="run-2", load=LOAD)).status_code == 200
     async with crew_of(field.loads) as crew:
-        await load.prepare()
-        await field.pods[0].do("leave")
-        assert (await field.pods[0].control("take", run="run-2", load=LOAD)).status_code == 200
         assert (await until_lost(crew)).message == f"pod {load.name} works for run-2 and no longer for this run"
     assert (await field.pods[0].snapshot())["run"] == "run-2", "who leaves takes nothing from the other run"
     with pytest.raises(MeshError, match=f"pod {load.name} works for run-2"):
