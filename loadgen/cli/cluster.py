@@ -26,7 +26,7 @@ from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
 from loadgen.cluster.mesh import CONVERGE_S, ClusterMesh, Counting
 from loadgen.cluster.paths import VERSION, leases, secrets
 from loadgen.cluster.pods import PodCrew, PodLoad
-from loadgen.cluster.preflight import newcomers
+from loadgen.cluster.preflight import newcomers, service_pods
 from loadgen.cluster.remote import RemotePod
 from loadgen.cluster.restore import clear_left_overs
 from loadgen.cluster.roll_call import roll_call
@@ -181,7 +181,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
                 plan.client,
                 crew,
                 toggle,
-                Counting(api, plan.service.namespace, seen.survey.found.count_ports),
+                Counting(api, plan.service.namespace, partial(service_pods, api, plan.service) if seen.survey.found.count_ports else None),
                 partial(newcomers, api, plan.client, crew.loads),
             )
             story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)

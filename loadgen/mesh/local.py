@@ -15,7 +15,7 @@ from loadgen.engine.edge import Edge, Reading, find_edge
 from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
-from loadgen.ledger import Counters, ServiceCount
+from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules
 from loadgen.mesh.children import tail
 from loadgen.policy.state import SidecarState
@@ -117,7 +117,7 @@ class LocalMesh:
         """Find an edge of one client's window."""
 
         async def read() -> Reading:
-            _, clients = await self.count()
+            clients = (await self.count()).clients
             arrived = clients[client.name].requests if client.name in clients else 0
             return Reading(await self.counters(client), arrived)
 
@@ -127,11 +127,11 @@ class LocalMesh:
         """Read one sidecar's counters of the target's cluster."""
         return await client.admin.counters()
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
-        """Read what the service has counted: in all, and per client. With ``restart_peak`` the peaks begin anew."""
+    async def count(self, *, restart_peak: bool = False) -> ServiceReading:
+        """Read what the service has counted. With ``restart_peak`` the peaks begin anew."""
         page: dict[str, Any] = json.loads(await fetch("127.0.0.1", self.ports[1], "/count", method="POST" if restart_peak else "GET"))
         each = page.pop("clients")
-        return ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()}
+        return ServiceReading(ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()})
 
     async def phase(self, name: str | None) -> None:
         """Nobody here has to be told."""

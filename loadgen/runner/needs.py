@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from loadgen.engine.edge import Edge
     from loadgen.engine.load import Sight
     from loadgen.errors import LoadgenError, MeshError
-    from loadgen.ledger import Counters, ServiceCount
+    from loadgen.ledger import Counters, ServiceReading
     from loadgen.outcome import Answer
     from loadgen.policy.rule import Rule
     from loadgen.progress import Progress
@@ -69,8 +69,8 @@ class Mesh(Sidecars[C], Protocol[C, L_contra]):
     async def edge(self, client: C, load: L_contra, *, offset: int) -> Edge:
         """Find an edge of one client's window; ``offset`` as for ``find_edge``."""
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
-        """Read the service's count, in all and per client; None of a service that does not count."""
+    async def count(self, *, restart_peak: bool = False) -> ServiceReading:
+        """Read the service's count. With ``restart_peak`` the peaks begin anew."""
 
     async def phase(self, name: str | None) -> None:
         """Hear which phase counts from now on; None between two."""

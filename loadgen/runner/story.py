@@ -19,7 +19,7 @@ from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.needs import C, L
-from loadgen.runner.window import Measured, Window, strangers_of
+from loadgen.runner.window import Measured, Window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -112,8 +112,8 @@ class Story(Generic[C, L]):
         states = await self._each(self._mesh.state)
         starts = await self._each(self._edge)
         await self._mesh.phase(phase.name)
-        strangers = strangers_of(await self._mesh.count(restart_peak=True), starts)
-        self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock())
+        service = await self._mesh.count(restart_peak=True)
+        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 

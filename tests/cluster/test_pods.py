@@ -19,6 +19,7 @@ from loadgen.cluster import pods as code
 from loadgen.cluster import remote
 from loadgen.cluster.mesh import ClusterMesh, Counting
 from loadgen.cluster.pods import PodCrew, PodLoad
+from loadgen.cluster.preflight import ServicePod
 from loadgen.cluster.remote import RemotePod
 from loadgen.engine.hammers import drain
 from loadgen.errors import MeshError
@@ -117,6 +118,8 @@ class Field:
     start: Callable[[int], Pod]
     newcomers: list[str] = dataclasses.field(default_factory=list)
     """Pods that the run does not know, and that an API server would show."""
+    behind: list[ServicePod] = dataclasses.field(default_factory=list)
+    """What stands behind the service, as an API server would show it."""
 
     def restart(self, index: int) -> None:
         """Kill a pod, and start another one in its place."""
@@ -449,11 +452,15 @@ def story_of(
     plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher, slow_s: float = 0.0
 ) -> tuple[Story[PodLoad, PodLoad], ClusterMesh]:
     crew = PodCrew(field.loads)
-    counting = Counting(field.direct, plan.service.namespace, {"user-1": mesh.ports[1]})
+    field.behind += [ServicePod("user-1", mesh.ports[1], "life-1")]
+
+    async def look() -> list[ServicePod]:
+        return [*field.behind]
 
     async def newcomers() -> list[str]:
         return field.newcomers
 
+    counting = Counting(field.direct, plan.service.namespace, look)
     cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules, slow_s), counting, newcomers)
     field.direct.addresses["user-1"] = ("127.0.0.1", mesh.ports[1])
     return Story(plan, cluster, watcher, crew), cluster
@@ -576,6 +583,24 @@ async def test_a_run_during_which_more_clients_come_is_invalid_and_names_them(sp
     who = "4 more clients than the run began with (client-d, client-e, client-f and 1 more) called the service"
     assert report.validity.reasons[0] == f"{who}: do not scale the clients during a run", report.validity.reasons
     assert report.restore.state == "verified", report.restore
+
+
+@AGAIN_IF_STARVED
+async def test_a_run_whose_service_gets_one_more_pod_has_two_witnesses_for_that_phase_and_says_so(spoilt: Spoilt) -> None:
+    async def scale_up(_story: object) -> None:
+        spoilt.field.behind.append(ServicePod("user-2", 0, "life-2"))
+
+    report = await spoilt.run(scale_up)
+    assert report.validity.state == "VALID", report.validity.reasons
+    assert report.verdict.state == "enforced"
+    said = "the service's pods changed during the phase (user-2 came)"
+    assert f"but {said}, so nothing shows how many were admitted at a time" in report.verdict.sentence
+    assert [phase.service.peak_in_flight is None for phase in report.phases] == [False, True, True]
+    part = "only 1 of this service's 2 pods counts requests"
+    assert report.findings == [
+        f"the service's peak in phase limited is not known: {said}",
+        f"the service's peak in phase recovered is not known: {part}",
+    ]
 
 
 # Many pods.
