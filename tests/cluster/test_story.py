@@ -98,6 +98,7 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
     ended = finish(process)
     assert ended.code == 130, ended.stdout + ended.stderr
     assert command.report()["restore"]["state"] == "verified"
+    assert command.report()["validity"]["reasons"] == ["interrupted by SIGINT"]
 
 
 @AGAIN_IF_STARVED
@@ -133,9 +134,33 @@ def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tu
     tutorial.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
     ended = finish(process)
     assert ended.code == 4, ended.stdout + ended.stderr
-    assert victim in "".join(command.report()["validity"]["reasons"])
+    assert command.report()["validity"]["reasons"][0] == f"pod {victim} is gone: it was deleted or evicted"
     assert command.report()["restore"]["state"] == "verified"
+    assert f"{victim} died and took it along" in command.report()["restore"]["detail"]
     tutorial.clients()
+
+
+@AGAIN_IF_STARVED
+def test_a_service_of_two_pods_of_which_one_goes_is_judged_by_the_other_two_witnesses(tutorial: Tutorial, command: Loadgen) -> None:
+    try:
+        before = {pod.name for pod in tutorial.scale_service(2)}
+        process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
+        wait_for_line(process, "--- limited")
+        [left] = tutorial.scale_service(1)
+        ended = finish(process)
+    finally:
+        tutorial.scale_service(1)
+    report = command.report()
+    assert report["validity"] == {"state": "VALID", "reasons": []}, ended.stdout + ended.stderr
+    assert report["verdict"]["state"] == "enforced"
+    [gone] = before - {left.name}
+    changed = f"the service's pods changed during the phase ({gone} went)"
+    assert f"but {changed}, so nothing shows how many were admitted at a time" in report["verdict"]["sentence"]
+    assert report["findings"][-2:] == [
+        "the service's peak in phase baseline is not known: this service has 2 pods, and each knows its own peak only",
+        f"the service's peak in phase limited is not known: {changed}",
+    ]
+    assert [phase["service"]["peak_in_flight"] is None for phase in report["phases"]] == [True, True, False]
 
 
 def test_fewer_pods_than_asked_for_are_refused_before_anything_is_touched(tutorial: Tutorial, command: Loadgen) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
+from loadgen.cluster.preflight import ServicePod, service_pods
 from loadgen.cluster.survey import Survey, survey
 from loadgen.errors import RefusedError
 from loadgen.inputs import load_plan
@@ -189,6 +191,46 @@ async def test_a_count_that_the_account_may_not_read_is_no_witness_and_is_noted(
     found = await look_at(whole, whole.plan(tmp_path), user="guest")
     assert (found.obstacles, found.found.count_ports) == ((), {})
     assert [note for note in found.found.notes if f"may not get pods/proxy in {whole.base}" in note and "--service-counts" in note]
+
+
+async def test_who_stands_behind_the_service_is_seen_with_how_often_it_began_to_count_anew(whole: Site, tmp_path: Path) -> None:
+    plan = whole.plan(tmp_path)
+    whole.add_counting_pod("user-1")
+    whole.add_counting_pod("user-2", count_port="")
+    whole.set_endpoints(whole.endpoint("user-1"), whole.endpoint("user-2"), whole.endpoint("user-3", ready=False), whole.endpoint(""))
+    async with KubeApi(find_access(kubeconfig=whole.plane.kubeconfig("admin"))) as api:
+        first, second, address = found = await service_pods(api, plan.service)
+        assert [(pod.name, pod.count_port) for pod in found] == [("user-1", 7001), ("user-2", 0), ("10.9.0.1", 0)]
+        assert await service_pods(api, plan.service) == found
+        whole.set_restarts("user-1", sidecar=5)
+        assert await service_pods(api, plan.service) == found, "its sidecar has no part in the count"
+        whole.set_restarts("user-1", user=1)
+        assert (await service_pods(api, plan.service))[0] == replace(first, life=f"{first.life.partition('/')[0]}/1")
+        whole.plane.api.delete(f"/api/v1/namespaces/{whole.base}/pods/user-2", gracePeriodSeconds=0)
+        whole.add_counting_pod("user-2")
+        [again] = await service_pods(api, plan.service)
+        assert again.life != second.life
+        whole.set_endpoints(whole.endpoint("user-4"))
+        assert await service_pods(api, plan.service) == (ServicePod("user-4"),), "it is not there any more, or not yet"
+    assert address.life == ""
+
+
+@pytest.mark.parametrize(
+    ("pods", "said"),
+    [
+        (("user-1", "user-2"), "this service has 2 pods, and each knows its own peak only"),
+        (("user-1", ""), "only 1 of this service's 2 pods counts requests"),
+    ],
+)
+async def test_a_count_that_will_show_a_part_only_is_noted_before_the_run(
+    whole: Site, tmp_path: Path, pods: tuple[str, ...], said: str
+) -> None:
+    for name in filter(None, pods):
+        whole.add_counting_pod(name)
+    whole.set_endpoints(*map(whole.endpoint, pods))
+    found = await look_at(whole, whole.plan(tmp_path))
+    assert found.obstacles == ()
+    assert f"{said}: how many requests it has in flight will not be known" in found.found.notes
 
 
 async def test_a_scenario_that_changes_nothing_needs_no_right_to_change(whole: Site, tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ class Tutorial:
     def clients(self) -> list[PodView]:
         return self.cluster.ready_pods("test", "app=client", count=CLIENTS, patience_s=PATIENCE_S)
 
+    def scale_service(self, count: int) -> list[PodView]:
+        """Have so many pods stand behind the service; give them."""
+        self.cluster.plane.api.patch("/apis/apps/v1/namespaces/base/deployments/user", {"spec": {"replicas": count}})
+        return self.cluster.ready_pods("base", "app=user", count=count, patience_s=PATIENCE_S)
+
     def leases(self) -> list[Json]:
         return self.cluster.plane.api.list("/apis/coordination.k8s.io/v1/namespaces/test/leases", labelSelector="loadgen.dev/run")
 
