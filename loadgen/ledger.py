@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,23 @@ class ServiceCount:
     requests: int = 0
     in_flight: int = 0
     peak_in_flight: int = 0
+
+    def plus(self, other: ServiceCount) -> ServiceCount:
+        """Add another pod's count. The peaks need not have been at the same moment: the higher one is all that is sure of their sum."""
+        peak = max(self.peak_in_flight, other.peak_in_flight)
+        return ServiceCount(self.requests + other.requests, self.in_flight + other.in_flight, peak)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceReading:
+    """What a service said of itself at one moment: its count in all, None without one, and per client; ``""`` is whoever gives no name.
+
+    ``unseen`` says why the peaks show no more than what was at least in flight, or why there is no count; empty if they are exact.
+    """
+
+    total: ServiceCount | None
+    clients: Mapping[str, ServiceCount]
+    unseen: str = ""
 
 
 @dataclass(frozen=True, slots=True)

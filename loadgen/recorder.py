@@ -23,6 +23,8 @@ SUB_BUCKET_BITS = 7
 """Each power of two is cut into 128 buckets, so a bucket is at most 1/128 of its value wide: relative error below 0.8 %."""
 FOLD_AT = 4096
 """``record`` folds by itself when so many are waiting."""
+INFINITE_BUCKET = 0x7F80
+"""The buckets of finite durations have smaller numbers."""
 
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _NANOSECONDS = 1_000_000_000

@@ -38,7 +38,7 @@ class Verdict:
 class ClientEvidence:
     """What one client showed while the policy was applied.
 
-    ``admitted`` is the most that the service saw of it at a time, None of a service that does not count.
+    ``admitted`` is the most that the service saw of it at a time, None if it does not say.
     """
 
     name: str
@@ -55,7 +55,8 @@ class Evidence:
     ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
     the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``recovered`` whether every request succeeded
     after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``missing``
-    the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow.
+    the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow; ``unseen``
+    why what the service saw at a time is only what it saw at least, or not known at all.
     """
 
     applied: bool
@@ -69,6 +70,7 @@ class Evidence:
     missing: Sequence[str] = ()
     other_failures: int = 0
     reason: str = ""
+    unseen: str = ""
 
 
 MAX_REQUESTS = "http2MaxRequests"
@@ -93,7 +95,7 @@ def judge(evidence: Evidence) -> Verdict:
             f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
         )
     unseen = [client.name for client in evidence.clients if client.admitted == 0]
-    if unseen:
+    if unseen and not evidence.unseen:
         return Verdict(
             State.INCONCLUSIVE,
             f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the service saw none at all of {_listing(unseen)}: nothing shows what was admitted.",
@@ -136,7 +138,7 @@ def _without_overflow(evidence: Evidence) -> Verdict:
     if limit is not None and admitted is not None and admitted > limit + evidence.workers - 1:
         return Verdict(
             State.NOT_ENFORCED,
-            f"Not enforced: {MAX_REQUESTS} is {limit}, but up to {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
+            f"Not enforced: {MAX_REQUESTS} is {limit}, but {_at_most(evidence)} {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
         )
     if limit is None and MAX_PENDING not in evidence.limits:
         names = _listing([f"{name} {value}" for name, value in evidence.limits.items()])
@@ -145,7 +147,7 @@ def _without_overflow(evidence: Evidence) -> Verdict:
             f"Inconclusive: {names} of rule {evidence.rule} {_are(evidence.limits)} in force, but that rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
         )
     rejecting = [f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}]
-    most = "" if admitted is None else f", with at most {admitted} of a client admitted at a time"
+    most = "" if admitted is None or evidence.unseen else f", with at most {admitted} of a client admitted at a time"
     queue = ", and enough warm connections need no queue" if limit is None else ""
     return Verdict(
         State.INCONCLUSIVE,
@@ -180,20 +182,22 @@ def _who_fired(evidence: Evidence) -> str:
 
 
 def _admitted(evidence: Evidence) -> int | None:
-    """Give the most that the service saw of one client at a time; None if it does not count."""
+    """Give the most that the service saw of one client at a time; None if it does not say."""
     return max((client.admitted for client in evidence.clients if client.admitted is not None), default=None)
 
 
+def _at_most(evidence: Evidence) -> str:
+    return "at least" if evidence.unseen else "up to"
+
+
 def _what_was_admitted(evidence: Evidence, admitted: int | None) -> str:
-    if admitted is None:
-        return (
-            "clients and sidecars agree to the request, but this service does not count, so nothing shows how many were admitted at a time"
-        )
     limit = evidence.limits.get(MAX_REQUESTS)
     clients = len(evidence.clients)
-    if limit is not None and admitted > limit:
+    if limit is not None and admitted is not None and admitted > limit:
         band = f", inside the race of {evidence.workers} workers" if admitted <= limit + evidence.workers - 1 else ""
-        return f"up to {admitted} requests of a client were admitted at a time{band}, where {limit} is allowed"
+        return f"{_at_most(evidence)} {admitted} requests of a client were admitted at a time{band}, where {limit} is allowed"
+    if admitted is None or evidence.unseen:
+        return f"clients and sidecars agree to the request, but {evidence.unseen}, so nothing shows how many were admitted at a time"
     return f"each client had at most {admitted} request{'s' if admitted != 1 else ''} admitted at a time, and the service saw at most {evidence.service_peak} at once from all {clients}"
 
 

@@ -23,7 +23,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert loadgen.__version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["policy"], ["policy", "apply"], ["policy", "remove"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["policy"], ["policy", "apply"], ["policy", "remove"], ["restore"], ["guard"]])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code_of([*command, "--help"]) == 0
     assert "Usage: loadgen" in capsys.readouterr().out
@@ -42,6 +42,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["run", "scenarios/connection-pool.yaml", "--mesh", "moon"], "--mesh"),
         (["run", "scenarios/no-such.yaml"], "there is no such file"),
         (["run", "scenarios"], "not a regular file"),
+        (["guard", "--host", "user.base", "--namespace", "test", "--creates", "user"], "'user' is not namespace/name, such as base/user"),
         (["policy", "apply", "no-such.yaml"], "there is no such file"),
     ],
 )

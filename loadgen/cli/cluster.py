@@ -23,10 +23,10 @@ from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal_file import JournalFile
 from loadgen.cluster.lease import HeldError, Hold
 from loadgen.cluster.marks import Run, lease_name, new_run_id, this_holder
-from loadgen.cluster.mesh import ClusterMesh, Counting
+from loadgen.cluster.mesh import CONVERGE_S, ClusterMesh, Counting
 from loadgen.cluster.paths import VERSION, leases, secrets
 from loadgen.cluster.pods import PodCrew, PodLoad
-from loadgen.cluster.preflight import newcomers
+from loadgen.cluster.preflight import newcomers, service_pods
 from loadgen.cluster.remote import RemotePod
 from loadgen.cluster.restore import clear_left_overs
 from loadgen.cluster.roll_call import roll_call
@@ -35,7 +35,6 @@ from loadgen.cluster.survey import SECRET, Survey, survey
 from loadgen.cluster.turn import turn
 from loadgen.errors import LoadgenError, RefusedError, UnverifiedError
 from loadgen.render.screen import Screen
-from loadgen.runner.convergence import CONVERGE_S
 from loadgen.runner.story import Story
 from loadgen.runner.window import Measured
 
@@ -53,7 +52,8 @@ HOLD_S = 20
 """A pod that hears nothing of its run for so long goes back to its own load."""
 SLACK_S = 300.0
 """How much longer than its phases a run may take before its change expires, besides what each phase needs to begin."""
-BEGIN_S = 30.0
+BEGIN_S = CONVERGE_S + 30.0
+"""What each phase needs to begin: the write, the sidecars that follow, and the edges."""
 REACH_S = 8.0
 """An API server that does not answer at all is sooner given up at the start than in the middle of a run."""
 GONE_POLL_S = 0.1
@@ -181,7 +181,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
                 plan.client,
                 crew,
                 toggle,
-                Counting(api, plan.service.namespace, seen.survey.found.count_ports),
+                Counting(api, plan.service.namespace, partial(service_pods, api, plan.service) if seen.survey.found.count_ports else None),
                 partial(newcomers, api, plan.client, crew.loads),
             )
             story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)
@@ -260,9 +260,11 @@ async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: 
     run = Run(
         run_id, this_holder(), plan.service.host, plan.scenario.clients.namespace, now + dt.timedelta(seconds=_lasts_s(plan.scenario))
     )
-    file = JournalFile(run.id)
+    file = JournalFile(run.id, tell=screen.say)
     file.prepare()
-    guard = guard_job(run, found.found.pods.image, lasts_s=_lasts_s(plan.scenario))
+    pods = found.found.pods
+    lasts_s = _lasts_s(plan.scenario)
+    guard = guard_job(run, pods.image, lasts_s=lasts_s, touched=found.change.touched, pull_secrets=pods.pull_secrets)
     async with (
         anyio.create_task_group() as tasks,
         turn(api, run, found.change, tasks, version=found.found.version, guard=guard, file=file, tell=screen.say) as change,
@@ -280,19 +282,29 @@ async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarSta
     if undone.fate is Fate.SUPERSEDED:
         said_before = [reason for reason in measured.reasons if undone.sentence.startswith(reason.partition(";")[0])]
         measured.reasons = [*(reason for reason in measured.reasons if reason not in said_before), undone.sentence]
-    seen = measured.restored is not False
-    measured.restored = seen or await _is_gone(mesh, ours)
-    measured.restore_detail = f"{measured.restore_detail}; {undone.sentence}" if seen or not measured.restored else undone.sentence
+    if measured.restored is not False:
+        measured.restored, measured.restore_detail = True, f"{measured.restore_detail}; {undone.sentence}"
+        return
+    left = await _not_free_of(ours, mesh)
+    died = [f"{', '.join(sorted(mesh.gone()))} died and took it along"] if mesh.gone() else []
+    said = [measured.restore_detail, undone.sentence, f"not confirmed by {', '.join(left)}"] if left else [undone.sentence, *died]
+    measured.restored, measured.restore_detail = not left, "; ".join(said)
 
 
-async def _is_gone(mesh: ClusterMesh, ours: SidecarState) -> bool:
-    """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs."""
-    left = [client for client in mesh.clients if client.name not in mesh.gone()]
-    with anyio.move_on_after(CONVERGE_S, shield=True):
-        while left:
+async def _not_free_of(ours: SidecarState, mesh: ClusterMesh) -> list[str]:
+    """Wait until no sidecar shows our rule any more: what somebody else has made of it is theirs. Give those that have not confirmed it in time."""
+    left = [client.name for client in mesh.clients]
+
+    async def ask(client: PodLoad) -> None:
+        while client.name not in mesh.gone():
             with contextlib.suppress(LoadgenError):
-                if await left[-1].state() != ours:
-                    left.pop()
-                    continue
+                if await client.state() != ours:
+                    break
             await anyio.sleep(GONE_POLL_S)
-    return not left
+        left.remove(client.name)
+
+    with anyio.move_on_after(mesh.converge_s, shield=True):
+        async with anyio.create_task_group() as tasks:
+            for client in mesh.clients:
+                tasks.start_soon(ask, client)
+    return left

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import access_options
-from loadgen.errors import ExitCode, LoadgenError, UnverifiedError, UsageError
+from loadgen.errors import ExitCode, LoadgenError, UnverifiedError, UsageError, printable
 
 if TYPE_CHECKING:
     from loadgen.cluster.api import KubeApi
@@ -18,15 +18,28 @@ if TYPE_CHECKING:
 OTHERS_S = 15.0
 
 
+class RuleKey(click.ParamType[str]):
+    """A rule, as ``namespace/name``."""
+
+    name = "namespace/name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take the text as it is if it can be one."""
+        if not all(part for part in value.split("/", 1)) or value.count("/") != 1:
+            self.fail(f"{value!r} is not namespace/name, such as base/user", param, ctx)
+        return str(value)
+
+
+RULE = RuleKey()
+
+
 @click.command(short_help="Put back what an interrupted run left in a cluster.")
 @access_options
 @click.option(
     "--namespace",
     "namespaces",
     multiple=True,
-    default=("test", "base"),
-    show_default=True,
-    help="Where runs and rules were; may be repeated.",
+    help="Where runs and rules were; may be repeated.  [default: test, base]",
 )
 @click.option("--run-id", default="", help="Restore this run at once, even if its lease has not run out.")
 @click.option("--dry-run", is_flag=True, help="Only show what was left.")
@@ -38,14 +51,18 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
     """
 
     async def job(api: KubeApi) -> int:
+        from loadgen.cluster.marks import RESTORED  # noqa: PLC0415
         from loadgen.cluster.restore import find_left_overs  # noqa: PLC0415
 
-        found = await find_left_overs(api, namespaces)
+        places = namespaces or RESTORED
+        found = await find_left_overs(api, places)
         if not found:
-            click.echo(f"nothing was left in {', '.join(namespaces)}")
+            _say(f"nothing was left in {', '.join(places)}; --namespace says where else to look")
         known = [run for left in found for run in left.runs]
         if run_id and run_id not in known:
-            raise UsageError(f"nothing of a run {run_id} was found", hint=f"there are: {', '.join(known) or 'none'}")
+            raise UsageError(
+                f"nothing of a run {run_id} was found in {', '.join(places)}", hint=f"there are: {printable(', '.join(known)) or 'none'}"
+            )
         failures: list[LoadgenError] = []
         for left in found:
             _show(left)
@@ -54,7 +71,7 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
                     await _restore(api, left, run_id)
             except LoadgenError as error:  # the other hosts are put back all the same
                 failures.append(error)
-                click.echo(f"   {error.message}")
+                _say(f"   {error.message}")
         if failures:
             raise max(failures, key=lambda error: error.exit_code)
         return ExitCode.OK
@@ -64,7 +81,7 @@ def restore(namespaces: tuple[str, ...], run_id: str, dry_run: bool, **access: A
 
 def _show(left: LeftOver) -> None:
     holder = f", {'held' if left.seems_alive else 'last held'} by {left.holder}" if left.holder else ""
-    click.echo(f"{left.host} (from {left.namespace}): {', '.join(left.parts)}{holder}")
+    _say(f"{left.host} (from {left.namespace}): {', '.join(left.parts)}{holder}")
 
 
 async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
@@ -74,17 +91,19 @@ async def _restore(api: KubeApi, left: LeftOver, run_id: str) -> None:
 
     try:
         undone = await put_back(
-            api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: click.echo(f"   {text}")
+            api, left.host, left.namespace, run_id=run_id if run_id in left.runs else "", tell=lambda text: _say(f"   {text}")
         )
     except HeldError as error:
-        click.echo(f"   {error.message}")
+        _say(f"   {error.message}")
         if not await _others_do_it(api, left):
             raise
         click.echo("verified: somebody else has put it back, the guard or another restore; nothing is left")
         return
-    click.echo(f"{undone.fate.value}: {undone.sentence}")
+    _say(f"{undone.fate.value}: {undone.sentence}")
     if undone.fate is Fate.FAILED:
-        raise UnverifiedError(f"the rules of {left.host} could not be put back", hint="the lines above say what is left; try again")
+        raise UnverifiedError(
+            f"the rules of {printable(left.host)} could not be put back", hint="the lines above say what is left; try again"
+        )
 
 
 async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
@@ -104,16 +123,32 @@ async def _others_do_it(api: KubeApi, left: LeftOver) -> bool:
 @access_options
 @click.option("--host", required=True, help="The service whose rules a run changes.")
 @click.option("--namespace", required=True, help="The clients' namespace.")
-def guard(host: str, namespace: str, **access: Any) -> int:
+@click.option("--creates", type=RULE, multiple=True, help="A rule that the run creates; repeatable.")
+@click.option("--changes", type=RULE, multiple=True, help="A rule that the run changes; repeatable.")
+@click.option("--ready-port", type=click.IntRange(1, 65535), help="Listen there from when the rules can be put back.")
+def guard(host: str, namespace: str, creates: tuple[str, ...], changes: tuple[str, ...], ready_port: int | None, **access: Any) -> int:
     """Watch over a run's change, and put the rules back if the run is dead or its time is over.
 
-    A run starts this as a Job in the cluster before it changes anything.
+    A run starts this as a Job in the cluster before it changes anything, and waits until it is ready. If the account may not put back the rules
+    that are named, it ends with code 3 and says what it may not.
     """
 
     async def job(api: KubeApi) -> int:
-        from loadgen.cluster.guard import guard as watch  # noqa: PLC0415
+        import anyio  # noqa: PLC0415
 
-        undone = await watch(api, host, namespace, tell=_log)
+        from loadgen.cluster.guard import guard as watch  # noqa: PLC0415
+        from loadgen.cluster.guard import open_port  # noqa: PLC0415
+        from loadgen.cluster.rights import Touched  # noqa: PLC0415
+
+        touched = [*(Touched(key, creates=True) for key in creates), *(Touched(key, creates=False) for key in changes)]
+        async with anyio.create_task_group() as tasks:
+
+            def ready() -> None:
+                if ready_port:
+                    tasks.start_soon(open_port, ready_port)
+
+            undone = await watch(api, host, namespace, touched=touched, ready=ready, tell=_log)
+            tasks.cancel_scope.cancel()
         _log(f"{undone.fate.value}: {undone.sentence}")
         return ExitCode.OK
 
@@ -121,8 +156,13 @@ def guard(host: str, namespace: str, **access: Any) -> int:
 
 
 def _log(text: str) -> None:
-    click.echo(text)
+    _say(text)
     sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    """Print a line that holds what others wrote: holders, annotations, journals."""
+    click.echo(printable(text))
 
 
 def _with_api(access: dict[str, Any], job: Any) -> int:

@@ -6,6 +6,7 @@ again, and its preconditions (uid, resourceVersion, the name of what is created)
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Awaitable, Callable
@@ -225,6 +226,15 @@ class KubeApi:
             await self._write("DELETE", path, options, look)
         except NotFoundError:
             return
+
+    async def withdraw(self, path: str, *, ours: Ours) -> None:
+        """Delete what may have been written, also late, by a write whose end is not known; where that cannot be done, whoever comes next has to."""
+        with anyio.CancelScope(shield=True), contextlib.suppress(ApiError):
+            await anyio.sleep(SETTLE_S)
+            found = await self.within(TRY_S).find(path)
+            if found is not None and ours(found):
+                metadata = found["metadata"]
+                await self.within(TRY_S).delete(path, uid=metadata["uid"], version=metadata["resourceVersion"])
 
     async def _changed(self, path: str, ours: Ours) -> Json | None:
         found = await self.get(path)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loadgen.cluster.managers import owner_tool
-from loadgen.cluster.marks import DOMAIN, HOST, WAIT_OR_RESTORE, Json, annotation, key_of, overlay_name, run_of, whose
+from loadgen.cluster.marks import DOMAIN, HOST, Json, annotation, key_of, overlay_name, run_of, wait_or_restore, whose
 from loadgen.cluster.paths import ISTIO
+from loadgen.cluster.rights import Touched
 from loadgen.cluster.rules import read_rule
 from loadgen.errors import RefusedError
 from loadgen.policy.limits import Limits
@@ -80,6 +81,11 @@ class Change:
         if self.refusals:
             hint = "nothing was changed; loadgen plan shows what is in force and what a run would do"
             raise RefusedError(f"the rule cannot be changed: {'; '.join(self.refusals)}", hint=hint)
+
+    @property
+    def touched(self) -> tuple[Touched, ...]:
+        """Name the rules that it creates or changes."""
+        return tuple(Touched(write.key, creates=write.before is None) for write in self.writes)
 
     def diff(self) -> str:
         """Show the change to a person, as a unified diff of YAML."""
@@ -163,7 +169,7 @@ def _held(scene: Scene) -> tuple[str, ...]:
     host = scene.service.host
     marked = [rule for rule in scene.known if run_of(scene.raw[rule.key])]
     ours = [rule.key for rule in marked if host in {host_of(rule, scene.service), annotation(scene.raw[rule.key], HOST)}]
-    return tuple(f"the rule {key} is changed by {whose(scene.raw[key])} ({WAIT_OR_RESTORE})" for key in ours)
+    return tuple(f"the rule {key} is changed by {whose(scene.raw[key])} ({wait_or_restore(scene.raw[key])})" for key in ours)
 
 
 def _own(scene: Scene) -> Change:
@@ -208,7 +214,8 @@ def _overlay(scene: Scene) -> Change:
     if not scene.client.labels:
         refusals.append("the clients have no labels that a rule could select them by")
     if f"{namespace}/{name}" in scene.raw:
-        refusals.append(f"there is a rule {namespace}/{name} already, left over from another run; loadgen restore removes it")
+        command = f"kubectl delete destinationrules.networking.istio.io {name} -n {namespace}"
+        refusals.append(f"there is a rule {namespace}/{name} already, which no run has any more; to remove it: {command}")
     sources = merged.sources if merged else ()
     policy = _raw_spec(scene, merged.policy_source).get("trafficPolicy") if merged and merged.policy_source else None
     spec: Json = {

@@ -69,7 +69,7 @@ class ForbiddenError(ApiError):
 
     def __init__(self, call: Call, status: int, said: str) -> None:
         where = f" in namespace {call.namespace}" if call.namespace else ""
-        hint = f"the account needs the right to {call.verb} {call.resource}{where}; the Roles of loadgen manifests have it"
+        hint = f"the account needs the right to {call.verb} {call.resource}{where}; loadgen manifests has the Roles for the namespaces that its options name"
         super().__init__(call, status, said, hint=hint)
 
 

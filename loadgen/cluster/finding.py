@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from loadgen.cluster import marks
 from loadgen.cluster.journal import SCHEMA, Entry
 from loadgen.cluster.managers import only_ours, owns_alone, who_changed, without_us
-from loadgen.cluster.marks import Json, annotation, guard_name, run_of
+from loadgen.cluster.marks import Json, annotation, guard_name, json_of, run_of
 from loadgen.cluster.merge import ABSENT, foreign, merge, operations, pointer, same
 from loadgen.errors import printable
 
@@ -128,7 +128,8 @@ def _changed(entry: Entry, run: Run, now: Json | None) -> Finding:
             Fate.SUPERSEDED, f"the rule {entry.key} was deleted and made again by {who_changed(now, None)}; it was left as it is"
         )
     spec = now.get("spec") or {}
-    still_ours = bool(entry.uid) and same(_at(spec, _POOL[1:]), _at(entry.written, _POOL[1:])) and owns_alone(now, _POOL)
+    as_written = bool(entry.uid) and same(_at(spec, _POOL[1:]), _at(entry.written, _POOL[1:]))
+    still_ours = not run_of(now) and as_written and owns_alone(now, _POOL)  # another run may have written the same, and it is that run's
     if not is_marked and not still_ours:
         return replace(_untouched(entry, now, image), patch=_remains(run, now))
     then = merge(entry.before, entry.written, spec)
@@ -162,9 +163,12 @@ def users_part(rule: Json) -> Json:
 
 
 def ownership(entry: Entry, now: Json) -> Json | None:
-    """Give the change that takes us out of ``managedFields`` of a rule that is put back, so that nobody's next apply meets a conflict."""
+    """Give the change that takes us out of ``managedFields`` of a rule that is put back, so that nobody's next apply meets a conflict.
+
+    None if nothing is to be changed, and for a rule that another run has changed since: there our name is that run's.
+    """
     image = _image(entry)
-    if image is None:
+    if image is None or run_of(now):
         return None
     exact = same(users_part(now), users_part(image))
     fields = image["metadata"].get("managedFields") if exact else without_us(now)
@@ -179,7 +183,7 @@ def entry_of(rule: Json) -> Entry | None:
     """Read from a rule's own marks what a run did to it; None if it has none that can be read."""
     metadata, spec = rule["metadata"], rule.get("spec") or {}
     try:
-        undo = json.loads(annotation(rule, marks.UNDO))
+        undo = json_of(annotation(rule, marks.UNDO))
         if undo["schema"] != SCHEMA:
             return None
         if "digest" in undo:

@@ -8,7 +8,6 @@ Each state replaces the one before with its resourceVersion: a run whose journal
 
 from __future__ import annotations
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from loadgen.cluster.api import SETTLE_S, TRY_S
 from loadgen.cluster.failure import ApiError, ConflictError, ExistsError, LostError, NotFoundError
-from loadgen.cluster.marks import Json, Run, journal_name, moment_of, rfc3339, run_of
+from loadgen.cluster.marks import Json, Run, journal_name, json_of, moment_of, restore_command, rfc3339, run_of
 from loadgen.cluster.paths import config_maps
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError, printable
 
@@ -30,9 +28,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "loadgen.journal/v1"
 MAX_CHARACTERS = 900_000
+"""A ConfigMap holds a MiB, and the before-image stands in it as text in JSON."""
 FINISH_TRIES, FINISH_PAUSE_S = 10, 0.2
 """So often a journal is removed that somebody changes again and again."""
-"""A ConfigMap holds a MiB, and the before-image stands in it as text in JSON."""
 _KEY = "journal.json"
 
 
@@ -106,7 +104,7 @@ class Record:
         Raises JournalError if it is none, or of a newer kind.
         """
         try:
-            values = json.loads(text)
+            values = json_of(text)
             schema = str(values["schema"])
             if schema != SCHEMA:
                 raise _unknown(schema, where)
@@ -145,10 +143,16 @@ def _entry(values: dict[str, Any]) -> Entry:
         creates=bool(values["creates"]),
         written=dict(values["written"]),
         before=dict(values.get("before") or {}),
-        image=str(values.get("image") or ""),
+        image=_image(str(values.get("image") or "")),
         uid=str(values.get("uid") or ""),
         version=str(values.get("version") or ""),
     )
+
+
+def _image(text: str) -> str:
+    if text and not json_of(text)["metadata"]["uid"]:
+        raise ValueError("the image of a rule is none")
+    return text
 
 
 class Journal:
@@ -179,11 +183,12 @@ class Journal:
             if file:
                 file.remove()
             if not isinstance(error, ApiError) or isinstance(error, LostError):
-                await _withdraw(api, record.run)
+                path = config_maps(record.run.namespace, name)
+                await api.withdraw(path, ours=lambda found: run_of(found) == record.run.id)
             if not isinstance(error, ExistsError):
                 raise
             message = f"there is a journal of {record.run.host} already: {record.run.namespace}/{name}"
-            raise RefusedError(message, hint="an earlier run was not undone; loadgen restore does it") from error
+            raise RefusedError(message, hint=f"an earlier run was not undone; {restore_command(record.run.namespace)} does it") from error
         return cls(api, record, made, file)
 
     @classmethod
@@ -212,9 +217,8 @@ class Journal:
             self._map = await self._api.replace(self._path, {**self._map, "data": data}, ours=lambda found: found.get("data") == data)
         except (ConflictError, NotFoundError) as error:
             message = f"the journal of {record.run.host} was changed or removed by somebody else"
-            raise JournalLostError(
-                message, hint="was the run taken for dead? see who has the lease, and what loadgen restore says"
-            ) from error
+            command = restore_command(record.run.namespace)
+            raise JournalLostError(message, hint=f"was the run taken for dead? see who has the lease, and what {command} says") from error
         self.record = record
 
     async def finish(self) -> None:
@@ -231,30 +235,24 @@ class Journal:
                 if found is None:
                     break
                 if run_of(found) != self.record.run.id:
+                    self._remove_file()  # it is about our change only
                     message = f"the journal of {self.record.run.host} is another run's by now"
-                    raise JournalLostError(message, hint="see what loadgen restore says") from error
+                    raise JournalLostError(message, hint=f"see what {restore_command(self.record.run.namespace)} says") from error
                 if not tries_left:
                     raise
                 self._map = found  # a write of ours whose answer was lost, or a note of somebody's
                 await anyio.sleep(FINISH_PAUSE_S)
             else:
                 break
+        self._remove_file()
+
+    def _remove_file(self) -> None:
         if self._file:
             self._file.remove()
 
     @property
     def _path(self) -> str:
         return config_maps(self.record.run.namespace, journal_name(self.record.run.host))
-
-
-async def _withdraw(api: KubeApi, run: Run) -> None:
-    """Remove a journal that may have been created, and says that nothing was changed; where that cannot be done, the next run does it."""
-    path = config_maps(run.namespace, journal_name(run.host))
-    with anyio.CancelScope(shield=True), contextlib.suppress(ApiError):
-        await anyio.sleep(SETTLE_S)
-        found = await api.within(TRY_S).find(path)
-        if found is not None and run_of(found) == run.id:
-            await api.within(TRY_S).delete(path, uid=found["metadata"]["uid"])
 
 
 def record_of(config_map: Json, where: str) -> Record:

@@ -14,7 +14,7 @@ from loadgen.cluster.journal import JournalError, Record
 from loadgen.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def state_folder() -> Path:
@@ -27,12 +27,12 @@ def state_folder() -> Path:
 
 
 class JournalFile:
-    """The journal's copy on this machine. Once it was written, a disk that fills up later does not stop the run."""
+    """The journal's copy on this machine. Once it was written, a disk that fills up later does not stop the run; ``tell`` hears of it."""
 
-    def __init__(self, run_id: str, folder: Path | None = None) -> None:
+    def __init__(self, run_id: str, folder: Path | None = None, *, tell: Callable[[str], None] = lambda _: None) -> None:
         self.path = (folder or state_folder()) / f"{run_id}.json"
-        self.trouble = ""
-        """Why the last write failed, if it did."""
+        self._tell = tell
+        self._is_well = True
 
     def prepare(self) -> None:
         """Make the folder, and see that it can be written.
@@ -48,12 +48,17 @@ class JournalFile:
             raise RefusedError(message, hint="free some space there, or set XDG_STATE_HOME to another folder") from error
 
     def write(self, text: str) -> None:
-        """Replace the journal in one step, down to the disk. What goes wrong is in ``trouble``: the cluster's copy is the one that counts."""
+        """Replace the journal in one step, down to the disk. What goes wrong is told once: the cluster's copy is the one that counts."""
         try:
             self._write(text)
-            self.trouble = ""
         except OSError as error:
-            self.trouble = f"{self.path}: {error.strerror}"
+            if self._is_well:
+                self._tell(
+                    f"the journal's copy {self.path} cannot be written ({error.strerror}); the one in the cluster is enough while it is there"
+                )
+            self._is_well = False
+        else:
+            self._is_well = True
 
     def _write(self, text: str) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")

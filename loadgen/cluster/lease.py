@@ -1,4 +1,6 @@
-"""Whose turn is it to change the rule of a host? One Lease for each host, so that two runners never meet.
+"""Whose turn is it to change the rule of a host? One Lease for each host, in the clients' namespace: of runs from there one is at work.
+
+Runs with clients in different namespaces have different leases. They know each other by the marks on the rules only.
 
 The law: whether a holder is alive is judged by our own clock only, by watching whether it renews; its timestamps are for people. A holder
 counts its own time from before the renewal was sent, on a clock that goes on while the machine sleeps, and stops before others may take
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Self
 
 import anyio
 
-from loadgen.cluster.failure import ApiError, ConflictError, NotFoundError
-from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, rfc3339, run_of
+from loadgen.cluster.api import TRY_S
+from loadgen.cluster.failure import ApiError, ConflictError, LostError, NotFoundError
+from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, restore_command, rfc3339, run_of
 from loadgen.cluster.paths import leases
 from loadgen.cluster.server import Tries
 from loadgen.errors import MeshError, RefusedError, printable
@@ -37,6 +40,8 @@ _LOOKS = 20
 _SHORTEST_LOOK_S, _LONGEST_LOOK_S = 0.05, 1.0
 RACE_S = 10.0
 """For so long a lease is tried to be taken that seems free each time, and then was taken by somebody else."""
+CLOCK_S = 2.0
+"""So well do two machines agree on the server's clock, whose dates come in whole seconds, as the moments in marks do."""
 
 
 class HeldError(RefusedError):
@@ -44,9 +49,10 @@ class HeldError(RefusedError):
 
     def __init__(self, hold: Hold, host: str, now: datetime) -> None:
         self.hold = hold
+        at_once = f", or at once: {restore_command(hold.namespace, run_id=hold.run)}" if hold.run else ""
         super().__init__(
             f"another run changes the rule of {host}: {hold.describe(now)}",
-            hint=f"wait for it to end; if it is dead, loadgen restore undoes what it left, or at once with --run-id {printable(hold.run)}",
+            hint=f"wait for it to end; if it is dead, {restore_command(hold.namespace)} undoes what it left{at_once}",
         )
 
 
@@ -64,6 +70,7 @@ class Hold:
     renewed: datetime | None
     lasts_s: float
     expires_at: datetime | None
+    namespace: str
     uid: str
     version: str
 
@@ -79,6 +86,7 @@ class Hold:
             renewed=moment_of(spec.get("renewTime")),
             lasts_s=float(lasts) if isinstance(lasts, int) and lasts > 0 else LEASE_S,
             expires_at=moment_of(annotation(lease, EXPIRES_AT)),
+            namespace=metadata["namespace"],
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
         )
@@ -144,19 +152,18 @@ class Lease:
         run: Run,
         *,
         lasts_s: float = LEASE_S,
-        wait_s: float = 0.0,
         watch: bool = False,
         force: str = "",
         tell: Callable[[str], None] = lambda _: None,
     ) -> Lease:
         """Take the lease of the run's host.
 
-        One that is held and seems alive is waited for up to ``wait_s``; with ``watch`` it must also be seen to be renewed. One that is not
-        renewed for its whole time is taken over; with ``force``, the id of the run that has it, at once.
+        Who seems alive keeps it; with ``watch`` he must also be seen to renew it. One that is not renewed for its whole time is taken over;
+        with ``force``, the id of the run that has it, at once.
 
         Raises HeldError, which names the holder; ConflictError if others are quicker again and again.
         """
-        path, watched, began = leases(run.namespace, lease_name(run.host)), Watch(), time.monotonic()
+        path, watched = leases(run.namespace, lease_name(run.host)), Watch()
         told, race = False, Tries()
         while True:
             found = await api.find(path)
@@ -174,10 +181,10 @@ class Lease:
                 return cls(api, run, lasts_s, taken, sent_at, watched.still_s if hold and hold.run != force else 0.0)
             assert hold is not None, "a lease that nobody holds is free"
             alive = watched.renewals > 0 or (not watch and hold.seems_alive(api.server_time()))
-            if alive and time.monotonic() - began >= wait_s:
+            if alive:
                 raise HeldError(hold, run.host, api.server_time())
             if not told:
-                tell(f"{hold.describe(api.server_time())}; waiting up to {max(wait_s, hold.lasts_s):.0f} s to see whether it is alive")
+                tell(f"{hold.describe(api.server_time())}; waiting up to {hold.lasts_s:.0f} s to see whether it is alive")
                 told = True
             await anyio.sleep(_look_s(hold.lasts_s))
             race = Tries()
@@ -197,6 +204,14 @@ class Lease:
         if self._lost:
             raise LeaseLostError(self._lost, hint="was this machine asleep, or the API server away? another run may change the rule now")
 
+    async def look(self) -> None:
+        """Look whether the lease still is ours, for whoever must not wait until it is renewed.
+
+        Raises LeaseLostError if it is not, or could not be renewed in time; nothing if it cannot be seen.
+        """
+        await self._look_again(self._api.within(TRY_S))
+        self.check()
+
     async def keep(self) -> LeaseLostError:
         """Renew the lease for as long as it is ours; give how it was lost."""
         while True:
@@ -215,7 +230,7 @@ class Lease:
             self._lease = await api.replace(self._path, {**self._lease, "spec": spec}, ours=lambda found: found["spec"] == spec)
             self._sent_at = sent_at
         except NotFoundError:
-            self._lost = f"the lease of {self.run.host} was deleted by somebody else"
+            self._lose()
         except ConflictError:
             await self._look_again(api)
         except ApiError:
@@ -230,9 +245,16 @@ class Lease:
         if found is not None and Hold.of(found).holder == self.run.identity:
             self._lease = found
         elif found is None:
-            self._lost = f"the lease of {self.run.host} was deleted by somebody else"
+            self._lose()
         else:
-            self._lost = f"the lease of {self.run.host} was taken over: {Hold.of(found).describe(api.server_time())}"
+            self._lose(Hold.of(found).describe(api.server_time()))
+
+    def _lose(self, to: str = "") -> None:
+        """Note that the lease is gone, or who has it; past the time of the run's change that is no wonder."""
+        is_over = self._api.server_time() >= self.run.expires_at - timedelta(seconds=CLOCK_S)
+        how = f"was taken over: {to}" if to else "is gone" if is_over else "was deleted by somebody else"
+        why = f"; the time of the run's change was over at {rfc3339(self.run.expires_at)}, and then its guard undoes it" if is_over else ""
+        self._lost = f"the lease of {self.run.host} {how}{why}"
 
     async def release(self) -> None:
         """Delete the lease if it is still ours. ``keep`` must have ended."""
@@ -274,10 +296,15 @@ async def _take(api: KubeApi, path: str, run: Run, lasts_s: float, found: Json |
     def ours(there: Json) -> bool:
         return Hold.of(there).holder == run.identity
 
-    if found is None:
-        return await api.create(leases(run.namespace), lease, ours=ours)
-    lease["metadata"] = {**lease["metadata"], "uid": found["metadata"]["uid"], "resourceVersion": found["metadata"]["resourceVersion"]}
-    return await api.replace(path, lease, ours=ours)
+    try:
+        if found is None:
+            return await api.create(leases(run.namespace), lease, ours=ours)
+        lease["metadata"] |= {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
+        return await api.replace(path, lease, ours=ours)
+    except BaseException as error:  # also if it is cancelled: a lease that nobody knows he has keeps others away until it runs out
+        if not isinstance(error, ApiError) or isinstance(error, LostError):
+            await api.withdraw(path, ours=ours)
+        raise
 
 
 def _look_s(lasts_s: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loadgen.cluster.marks import FIELD_MANAGER, annotation
+from loadgen.cluster.marks import FIELD_MANAGER, annotation, run_of, whose
 from loadgen.errors import printable
 
 if TYPE_CHECKING:
@@ -44,13 +44,16 @@ def owner_tool(thing: Json) -> str:
 
 
 def who_changed(now: Json, before: Json | None, path: Path = ()) -> str:
-    """Name who changed an object since: the manager that owns the path, else the last one to write. ``before`` is how it was."""
+    """Name who changed an object since: the manager that owns the path, else the last one to write, else the run whose marks it has.
+
+    ``before`` is how it was.
+    """
     known = {_stamp(entry) for entry in _entries(before or {"metadata": {}})}
     suspects = [entry for entry in _entries(now) if entry.get("manager") != FIELD_MANAGER and _stamp(entry) not in known]
     owners = [entry for entry in suspects if path and _owns(entry, path)]
     last = max(owners or suspects, key=lambda entry: str(entry.get("time", "")), default=None)
     if last is None:
-        return "somebody who left no name"
+        return whose(now) if run_of(now) else "somebody who left no name"
     return f"{printable(str(last.get('manager')))} ({last.get('operation')} at {last.get('time')})"
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import re
 import secrets
+import shlex
 import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +33,10 @@ HOME = f"{DOMAIN}home"
 EXPIRES_AT = f"{DOMAIN}expires-at"
 UNDO = f"{DOMAIN}undo"
 """How the object was before, or a fingerprint of what was made: enough to undo it when the journal is lost."""
-WAIT_OR_RESTORE = "wait for it to end; if it is dead, loadgen restore undoes what it left"
+RESTORED = ("test", "base")
+"""Where ``loadgen restore`` looks if nobody says where: the tutorial's namespaces."""
+MAX_DEPTH = 64
+"""What is nested deeper is nothing that we or Istio wrote, and not everything that works on it later would end well."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9@._-]+")
 
 
@@ -123,6 +128,24 @@ def whose(thing: Json) -> str:
     return f"run {printable(run_of(thing))} of {printable(annotation(thing, HOLDER)) or 'nobody known'}{until}"
 
 
+def namespaces_of(host: str) -> tuple[str, ...]:
+    """Give the namespace that a service's host names, if it names one."""
+    return tuple(host.split(".")[1:2])
+
+
+def restore_command(*namespaces: str, run_id: str = "") -> str:
+    """Give the command that puts back what was left in these namespaces. It can be typed as it stands, whatever others have written into the names."""
+    named = () if set(namespaces) <= {"", *RESTORED} else dict.fromkeys(namespaces)
+    words = ["loadgen", "restore", *(word for each in named if each for word in ("--namespace", each))]
+    return shlex.join(printable(word) for word in (*words, *(("--run-id", run_id) if run_id else ())))
+
+
+def wait_or_restore(thing: Json) -> str:
+    """Say what to do about the marks of a run on an object."""
+    command = restore_command(thing["metadata"].get("namespace", ""), annotation(thing, HOME))
+    return f"wait for it to end; if it is dead, {command} undoes what it left"
+
+
 def key_of(thing: Json) -> str:
     """Name an object as ``namespace/name``."""
     return f"{thing['metadata'].get('namespace', '')}/{thing['metadata']['name']}"
@@ -145,3 +168,20 @@ def moment_of(text: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def json_of(text: str | bytes) -> Any:
+    """Read JSON that anybody may have written.
+
+    Raises ValueError if it is none, or nested more than ``MAX_DEPTH`` levels deep.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level if isinstance(each, dict | list) for inner in (each.values() if isinstance(each, dict) else each)]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")

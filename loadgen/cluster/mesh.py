@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from loadgen.cluster.failure import ApiError
-from loadgen.cluster.preflight import COUNT_PORT
-from loadgen.cluster.remote import UnreachableError, patiently
+from loadgen.cluster import answer
+from loadgen.cluster.failure import ApiError, NotFoundError
+from loadgen.cluster.marks import json_of
+from loadgen.cluster.preflight import COUNT_PORT, unseen
+from loadgen.cluster.remote import PodGoneError, UnreachableError, patiently
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
-from loadgen.ledger import ServiceCount
+from loadgen.ledger import ServiceCount, ServiceReading
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name, clusters
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadgen.cluster.pods import PodCrew, PodLoad
+    from loadgen.cluster.preflight import ServicePod
     from loadgen.cluster.remote import Proxy
     from loadgen.engine.edge import Edge
     from loadgen.ledger import Counters
@@ -33,6 +35,10 @@ WATCH_S = 1.0
 NEWCOMERS_S = 5.0
 COUNT_S = 5.0
 SHOWN = 3
+CONVERGE_S = 60.0
+"""istiod alone may let a change wait for 10 s while others come (PILOT_DEBOUNCE_MAX); in a busy mesh, that all sidecars get it takes longer."""
+HURRY_S = 20.0
+"""Even where nothing is amiss the sidecars follow after a second or two, and then the last answers come. Once more ^C leaves at once."""
 Newcomers = Callable[[], Awaitable[Sequence[str]]]
 """Names the pods that make the clients' load and are not the run's."""
 
@@ -63,51 +69,82 @@ class Toggle(Protocol):
 
 
 class Counting:
-    """The service's own count, where its pods have one: those with the annotation ``loadgen.dev/count-port``."""
+    """The service's own count, where its pods have one: those with the annotation ``loadgen.dev/count-port``.
 
-    def __init__(self, api: Proxy, namespace: str, ports: Mapping[str, int]) -> None:
+    ``look`` tells who stands behind the service now; None of a service that does not count, or whose count may not be read. The law: a count
+    is that of a phase only if the same pods, without a restart, stand behind the service at its start and at its end.
+    """
+
+    def __init__(self, api: Proxy, namespace: str, look: Callable[[], Awaitable[Sequence[ServicePod]]] | None) -> None:
         self._api = api
         self._namespace = namespace
-        self._ports = ports
+        self._look = look
+        self._pods: Sequence[ServicePod] = ()
 
-    async def read(self, *, restart_peak: bool) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
-        """Add up what the service's pods counted, in all and per client; None if there is no such pod.
+    async def read(self, *, restart_peak: bool) -> ServiceReading:
+        """Add up what the service's pods have counted. With ``restart_peak`` the peaks begin anew, and it is the pods of now that count.
 
-        The peaks of several pods are added, too: they need not have been at the same moment.
+        Raises MeshError if one that is there cannot be asked, or does not count; an ApiError if it cannot be seen which are there.
         """
-        if not self._ports:
-            return None
-        total: Counter[str] = Counter()
-        clients: dict[str, Counter[str]] = {}
-        for pod, port in self._ports.items():
-            own, each = await patiently(partial(self._page, pod, port, restart_peak=restart_peak))
-            total.update(own)
-            for name, count in each.items():
-                clients.setdefault(name, Counter()).update(count)
-        return ServiceCount(**total), {name: ServiceCount(**count) for name, count in clients.items()}
+        if self._look is None:
+            return ServiceReading(None, {}, "this service does not count")
+        pods = await self._look()
+        if restart_peak:
+            self._pods = pods
+        elif pods != self._pods:
+            return ServiceReading(None, {}, f"the service's pods changed during the phase ({_difference(self._pods, pods)})")
+        total, clients = ServiceCount(), dict[str, ServiceCount]()
+        for pod in pods:
+            if pod.count_port:
+                try:
+                    own, each = await patiently(partial(self._page, pod, restart_peak=restart_peak))
+                except PodGoneError as error:
+                    return ServiceReading(None, {}, error.message)
+                total = total.plus(own)
+                clients |= {name: clients.get(name, ServiceCount()).plus(count) for name, count in each.items()}
+        return ServiceReading(total, clients, unseen(pods))
 
-    async def _page(self, pod: str, port: int, *, restart_peak: bool) -> tuple[Counter[str], dict[str, Counter[str]]]:
+    async def _page(self, pod: ServicePod, *, restart_peak: bool) -> tuple[ServiceCount, dict[str, ServiceCount]]:
+        body = b"" if restart_peak else None
         try:
-            status, answer = await self._api.proxy(
-                self._namespace, pod, port, "/count", body=b"" if restart_peak else None, headers={}, timeout_s=COUNT_S
+            status, said = await self._api.proxy(
+                self._namespace, pod.name, pod.count_port, "/count", body=body, headers={}, timeout_s=COUNT_S
             )
+        except NotFoundError as error:
+            raise PodGoneError(f"pod {pod.name} of the service is gone") from error
         except ApiError as error:
-            raise UnreachableError(f"pod {pod} of the service cannot be reached: {error.message}", hint=error.hint) from error
+            raise UnreachableError(f"pod {pod.name} of the service cannot be reached: {error.message}", hint=error.hint) from error
         try:
-            page: dict[str, Any] = json.loads(answer)
-            each = {str(name): _counts(count) for name, count in page.pop("clients").items()}
-            return _counts(page), each
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"pod {pod} of the service answered {status} to /count at port {port}, and no count"
+            page: dict[str, Any] = json_of(said)
+            return _count(page), {str(name): _count(count) for name, count in page["clients"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            message = f"pod {pod.name} of the service answered {status} to /count at port {pod.count_port}, and no count"
             raise MeshError(message, hint=f"take its annotation {COUNT_PORT} away if it does not count") from error
 
 
-def _counts(values: Mapping[str, Any]) -> Counter[str]:
-    return Counter({name: int(values[name]) for name in ("requests", "in_flight", "peak_in_flight")})
+def _count(values: Mapping[str, Any]) -> ServiceCount:
+    return ServiceCount(**{each.name: answer.count(values[each.name]) for each in fields(ServiceCount)})
+
+
+def _difference(then: Sequence[ServicePod], now: Sequence[ServicePod]) -> str:
+    before, after = ({pod.name: pod for pod in pods} for pods in (then, now))
+    parts = {
+        "came": [name for name in after if name not in before],
+        "went": [name for name in before if name not in after],
+        "began anew": [name for name, pod in after.items() if before.get(name, pod) != pod],
+    }
+    return ", ".join(f"{_shown(names)} {what}" for what, names in parts.items() if names)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 class ClusterMesh:
     """A run's part of a cluster. ``clients`` are its load pods in order."""
+
+    converge_s = CONVERGE_S
+    hurry_s = HURRY_S
 
     def __init__(self, service: Service, client: Workload, crew: PodCrew, toggle: Toggle, counting: Counting, newcomers: Newcomers) -> None:
         self.clients = tuple(crew.loads.values())
@@ -147,7 +184,7 @@ class ClusterMesh:
         del client, offset  # a pod is its load, and keeps its own account
         return await load.edge()
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
+    async def count(self, *, restart_peak: bool = False) -> ServiceReading:
         """Read what the service has counted, if it does."""
         return await self._counting.read(restart_peak=restart_peak)
 
@@ -162,8 +199,8 @@ class ClusterMesh:
         return [*self._lost, *(MeshError(load.death.message) for load in self.clients if load.death is not None)]
 
     def gone(self) -> frozenset[str]:
-        """Name the pods that were lost."""
-        return frozenset(load.name for load in self.clients if load.death is not None)
+        """Name the pods that do not exist any more. The sidecars of those that were lost otherwise live on, and have to be asked."""
+        return frozenset(load.name for load in self.clients if load.is_gone)
 
     async def watch(self) -> MeshError:
         """Wait until the mesh is no longer ours alone: somebody changed the rule, has the lease, or brought more clients."""
@@ -188,6 +225,5 @@ class ClusterMesh:
         except LoadgenError:
             return  # as above
         if names:
-            who = f"{len(names)} more client{'s' if len(names) > 1 else ''} than the run began with ({', '.join(names[:SHOWN])}"
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            self._lost.append(MeshError(f"{who}{more}) called the service: do not scale the clients during a run"))
+            who = f"{len(names)} more client{'s' if len(names) > 1 else ''} than the run began with ({_shown(names)})"
+            self._lost.append(MeshError(f"{who} called the service: do not scale the clients during a run"))

@@ -1,7 +1,7 @@
 """What is a load pod to a run? One of its loads: it is told what to do, and reports.
 
 The law: a pod finds the edges of its windows by itself, next to its sidecar; what travels through the API server is only what was found.
-A pod that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
+A pod that is gone, that was restarted, that another run took, or that is silent for ``SILENT_S`` is lost, and the run with it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from loadgen.cluster import remote
+from loadgen.cluster import answer, remote
 from loadgen.cluster.remote import NotOursError, PodGoneError
-from loadgen.engine.edge import Edge, Reading
 from loadgen.engine.load import Sight, clock
-from loadgen.errors import HammerError, LoadgenError, MeshError
+from loadgen.errors import HammerError, LoadgenError, MeshError, printable
 from loadgen.ledger import Counters
-from loadgen.outcome import Answer, Outcome, Response
-from loadgen.policy.limits import Limits
-from loadgen.policy.state import SidecarState
+from loadgen.outcome import Outcome
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from loadgen.cluster.remote import RemotePod
+    from loadgen.engine.edge import Edge
+    from loadgen.outcome import Answer
+    from loadgen.policy.state import SidecarState
 
 REACH_S = 5.0
 """How long a pod waits for its sidecar before it answers that the state was not reached; then it is asked again."""
@@ -49,6 +49,8 @@ class PodLoad:
         self.control = control
         self.last_tally = Tally()
         self.death: HammerError | None = None
+        self.is_gone = False
+        """Whether there is no such pod any more; its sidecar went with it. One that was lost otherwise still has its sidecar."""
         self.base = Counters()
         """What the sidecar had counted when the run took the pod."""
         self._take = take
@@ -73,7 +75,7 @@ class PodLoad:
         taken = await self.control.tell("take", timeout_s=2 * remote.ASK_S, **self._take)
         self.base = await self._counted()
         with self.control.reading("take"):
-            self._incarnation = taken["incarnation"]
+            self._incarnation = answer.text(taken["incarnation"])
         self._note(taken)
 
     def start(self) -> None:
@@ -89,9 +91,9 @@ class PodLoad:
         self._tell = tell
 
     async def look(self) -> Sight:
-        answer = await self._have("look")
+        seen = await self._have("look")
         with self.control.reading("look"):
-            self._sight = self._as_sight(answer)
+            self._sight = answer.sight(seen, -self._number)
         return self._sight
 
     async def snapshot(self) -> Tally:
@@ -101,48 +103,40 @@ class PodLoad:
         return self.last_tally
 
     async def all_done_since(self, moment: float) -> bool:
-        answer = await self._have("done_since", age_s=max(0.0, clock() - moment))
+        said = await self._have("done_since", age_s=max(0.0, clock() - moment))
         with self.control.reading("done_since"):
-            return bool(answer["done"])
+            return answer.flag(said["done"])
 
     async def edge(self) -> Edge:
         """Have the pod find an edge; it knows by itself how far it and its sidecar differ from before."""
         found = await self._have("edge", timeout_s=2 * remote.ASK_S)
         with self.control.reading("edge"):
-            return Edge(
-                at=clock(),
-                reading=Reading(Counters(**found["counters"]).since(self.base), arrived=None),
-                tally=Tally.from_snapshot(found["tally"]),
-                overflow=found["overflow"],
-                held_s=found["held_s"],
-                on_the_way=found["on_the_way"],
-                settled=found["settled"],
-            )
+            return answer.edge(found, self.base, clock())
 
     async def counters(self) -> Counters:
         """Read what the sidecar has counted since the run took the pod."""
         return (await self._counted()).since(self.base)
 
     async def _counted(self) -> Counters:
-        answer = await self._have("counters")
+        said = await self._have("counters")
         with self.control.reading("counters"):
-            return Counters(**answer["counters"])
+            return answer.counters(said["counters"])
 
     async def state(self) -> SidecarState:
         """Read what is in force in the pod's sidecar."""
-        answer = await self._have("state")
-        if answer.get("error"):
-            raise MeshError(f"the sidecar of pod {self.name}: {answer['error']}")
+        said = await self._have("state")
+        if said.get("error"):
+            raise MeshError(f"the sidecar of pod {self.name}: {printable(str(said['error']))}")
         with self.control.reading("state"):
-            return SidecarState(Limits(**answer["limits"]), answer["rule"])
+            return answer.state(said)
 
     async def reach(self, wanted: SidecarState) -> None:
         """Wait until the pod's sidecar shows a state."""
         limits = dataclasses.asdict(wanted.limits)
         while True:
-            answer = await self._have("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + remote.ASK_S)
+            said = await self._have("converge", limits=limits, rule=wanted.rule, wait_s=REACH_S, timeout_s=REACH_S + remote.ASK_S)
             with self.control.reading("converge"):
-                if answer["reached"]:
+                if answer.flag(said["reached"]):
                     return
 
     async def poll(self) -> None:
@@ -163,10 +157,18 @@ class PodLoad:
         """Give the pod up."""
         self.death = self.death or HammerError(why)
 
+    def bury(self, error: PodGoneError) -> None:
+        """Give the pod up, and its sidecar with it."""
+        self.lose(error.message)
+        self.is_gone = True
+
     async def _have(self, verb: str, *, timeout_s: float = remote.ASK_S, **arguments: object) -> dict[str, Any]:
         """Have the pod do something for the run. If it is no longer ours, say why: it knows only that it is not."""
         try:
             return await self.control.tell(verb, timeout_s=timeout_s, **arguments)
+        except PodGoneError as error:
+            self.bury(error)
+            raise
         except NotOursError as error:
             with contextlib.suppress(LoadgenError):
                 await self.poll()
@@ -180,27 +182,19 @@ class PodLoad:
                 self.lose(f"pod {self.name} was restarted during the run; what it had counted is lost")
                 return
             if snapshot["run"] != self.control.run:
-                self.lose(f"pod {self.name} works for {snapshot['run'] or 'nobody'} and no longer for this run")
+                self.lose(f"pod {self.name} works for {printable(str(snapshot['run'] or 'nobody'))} and no longer for this run")
                 return
-            self._sight, self.last_tally = self._as_sight(snapshot["sight"]), Tally.from_snapshot(snapshot["tally"])
-            sample = _answer(self.name, snapshot["sample"]) if snapshot["sample"] else None
+            sight, tally = answer.sight(snapshot["sight"], -self._number), answer.tally(snapshot["tally"])
+            sample = answer.sample(self.name, snapshot["sample"]) if snapshot["sample"] else None
+        self._sight, self.last_tally = sight, tally
         self._seen_at = clock()
         if self._tell is not None and sample is not None:
             tell, self._tell = self._tell, None
             tell(sample)
 
-    def _as_sight(self, sight: Mapping[str, Any]) -> Sight:
-        outcomes = {outcome: sight["outcomes"].get(outcome.value, 0) for outcome in Outcome}
-        return Sight(**{**sight, "outcomes": outcomes, "pid": -self._number})  # every pod's process is number 1
-
     def silent_s(self) -> float:
         """Give the seconds since the pod was last heard of; 0 before it was taken."""
         return max(0.0, clock() - self._seen_at)
-
-
-def _answer(client: str, sample: Mapping[str, Any]) -> Answer:
-    response = None if sample["status"] is None else Response(sample["status"], sample["body"].encode())
-    return Answer(client, Outcome(sample["outcome"]), sample["latency_s"], response)
 
 
 class PodCrew:
@@ -266,7 +260,7 @@ class PodCrew:
             try:
                 await load.poll()
             except PodGoneError as error:
-                load.lose(error.message)
+                load.bury(error)
             except LoadgenError as error:
                 if load.silent_s() > remote.SILENT_S:
                     load.lose(

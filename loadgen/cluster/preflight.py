@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from loadgen.cluster import paths
-from loadgen.cluster.failure import ApiError, ForbiddenError
+from loadgen.cluster.failure import ForbiddenError
 from loadgen.cluster.marks import annotation
+from loadgen.cluster.rights import Right, missing_rights
 from loadgen.policy.selection import ROOT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -27,28 +26,28 @@ COUNT_PORT = "loadgen.dev/count-port"
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
-    """One thing that an account must be allowed to do. ``resource`` may have a subresource, such as ``pods/proxy``."""
-
-    verb: str
-    resource: str
-    namespace: str
-    group: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        named = f" {self.name}" if self.name else ""
-        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}{named} in {self.namespace}"
-
-
-@dataclass(frozen=True, slots=True)
 class Pods:
-    """The load pods that were found: the usable ones in order of their names, and for each of the others why not."""
+    """The load pods that were found: the usable ones in order of their names, and for each of the others why not.
+
+    ``image`` is what they run, and ``pull_secrets`` names the Secrets with which a node gets it: the guard runs the same.
+    """
 
     usable: tuple[str, ...]
     others: Mapping[str, str]
     image: str = ""
-    """What they run; the guard runs the same."""
+    pull_secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePod:
+    """One of those that stand behind the service and are ready. ``count_port`` is where it tells its count, 0 if it does not count.
+
+    ``life`` is another one when the pod was restarted, or another one of its name came: then it has begun to count anew.
+    """
+
+    name: str
+    count_port: int = 0
+    life: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,49 +95,21 @@ async def look(api: KubeApi, service: Service, client: Workload, wanted: int, ho
     endpoints = await _endpoints(api, service)
     if not endpoints:
         problems.append(f"the service {service.host} has no endpoint that is ready")
+    behind: tuple[ServicePod, ...] = ()
     try:
-        count_ports = await _count_ports(api, service, endpoints)
+        behind = await _service_pods(api, service, endpoints)
     except ForbiddenError as error:
-        count_ports = {}
         notes.append(f"whether the service counts its requests could not be seen, so it is taken for one that does not: {error.message}")
+    count_ports = {pod.name: pod.count_port for pod in behind if pod.count_port}
     missing = await missing_rights(api, [Right(verb, "pods/proxy", service.namespace) for verb in ("get", "create")] if count_ports else ())
     if missing:
         count_ports = {}
         notes.append(
             f"the service counts its requests, but the account may not {missing[0]}, so its count is no witness; loadgen manifests --service-counts gives the right"
         )
+    elif count_ports and unseen(behind):
+        notes.append(f"{unseen(behind)}: how many requests it has in flight will not be known")
     return Found(version, rules, pods, count_ports, tuple(problems), tuple(notes))
-
-
-async def missing_rights(api: KubeApi, rights: Sequence[Right]) -> list[str]:
-    """Ask the server which of these rights we do not have."""
-    missing: dict[Right, str] = {}
-    failures: list[ApiError] = []
-
-    async def ask(right: Right) -> None:
-        resource, _, subresource = right.resource.partition("/")
-        attributes = {"verb": right.verb, "group": right.group, "resource": resource, "subresource": subresource}
-        attributes |= {"namespace": right.namespace, "name": right.name}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-        }
-        try:
-            answer = await api.create(paths.ACCESS_REVIEWS, review)
-        except ApiError as error:
-            failures.append(error)
-            tasks.cancel_scope.cancel()
-            return
-        if not answer.get("status", {}).get("allowed"):
-            missing[right] = str(right)
-
-    async with anyio.create_task_group() as tasks:
-        for right in rights:
-            tasks.start_soon(ask, right)
-    if failures:
-        raise failures[0]
-    return [missing[right] for right in rights if right in missing]
 
 
 async def newcomers(api: KubeApi, client: Workload, known: Collection[str]) -> list[str]:
@@ -151,15 +122,18 @@ async def _load_pods(api: KubeApi, client: Workload) -> Pods:
     usable: list[str] = []
     others: dict[str, str] = {}
     image = ""
+    pull_secrets: tuple[str, ...] = ()
     for pod in await api.list(paths.pods(client.namespace), labelSelector=selector):
         name = pod["metadata"]["name"]
         reason = _unusable(pod)
         if reason:
             others[name] = reason
         else:
+            if not usable:
+                image = _own_containers(pod)[0]["image"]
+                pull_secrets = tuple(each["name"] for each in pod["spec"].get("imagePullSecrets", ()))
             usable.append(name)
-            image = image or _own_containers(pod)[0]["image"]
-    return Pods(tuple(sorted(usable)), others, image)
+    return Pods(tuple(sorted(usable)), others, image, pull_secrets)
 
 
 def _unusable(pod: Mapping[str, Any]) -> str:
@@ -212,13 +186,31 @@ async def _endpoints(api: KubeApi, service: Service) -> list[Json]:
     return [each for each in found if each.get("conditions", {}).get("ready", True) is not False]
 
 
-async def _count_ports(api: KubeApi, service: Service, endpoints: Sequence[Json]) -> dict[str, int]:
-    """Give the pods of the service that count, each with the port of its count."""
-    names = {each["targetRef"]["name"] for each in endpoints if each.get("targetRef", {}).get("kind") == "Pod"}
-    ports: dict[str, int] = {}
-    for name in sorted(names):
-        pod = await api.find(paths.pods(service.namespace, name))
-        port = annotation(pod, COUNT_PORT) if pod is not None else ""
-        if port.isdigit():
-            ports[name] = int(port)
-    return ports
+async def service_pods(api: KubeApi, service: Service) -> tuple[ServicePod, ...]:
+    """Look who stands behind the service now, in order of their names."""
+    return await _service_pods(api, service, await _endpoints(api, service))
+
+
+async def _service_pods(api: KubeApi, service: Service, endpoints: Sequence[Json]) -> tuple[ServicePod, ...]:
+    references = [each.get("targetRef") or {} for each in endpoints]
+    names = {each["name"] for each in references if each.get("kind") == "Pod"}
+    others = {each["addresses"][0] for each, reference in zip(endpoints, references, strict=True) if reference.get("kind") != "Pod"}
+    pods = [_service_pod(name, await api.find(paths.pods(service.namespace, name))) for name in sorted(names)]
+    return (*pods, *(ServicePod(address) for address in sorted(others)))
+
+
+def unseen(pods: Sequence[ServicePod]) -> str:
+    """Say why the highest peak of the pods behind a service is not the service's own; nothing if it is."""
+    counting = sum(1 for pod in pods if pod.count_port)
+    if counting < len(pods) or not pods:
+        return f"{f'only {counting}' if counting else 'none'} of this service's {len(pods)} pods {'count' if counting > 1 else 'counts'} requests"
+    return f"this service has {len(pods)} pods, and each knows its own peak only" if len(pods) > 1 else ""
+
+
+def _service_pod(name: str, pod: Json | None) -> ServicePod:
+    if pod is None:  # it is gone, and the list of endpoints does not know yet
+        return ServicePod(name)
+    port = annotation(pod, COUNT_PORT)
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    restarts = sum(each.get("restartCount", 0) for each in containers if each["name"] != SIDECAR)
+    return ServicePod(name, int(port) if port.isdigit() else 0, f"{pod['metadata']['uid']}/{restarts}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import anyio
 
 from loadgen.cluster.failure import ApiError, NotFoundError
+from loadgen.cluster.marks import restore_command
 from loadgen.engine.load import clock
 from loadgen.errors import MeshError, printable
 from loadgen.pod_interface import CALL_HEADER, PORT, RUN_HEADER, SECRET_HEADER
@@ -106,8 +107,12 @@ class RemotePod:
         if status != 200 or not isinstance(values, dict):  # noqa: PLR2004
             said = str(values.get("error", "")) if isinstance(values, dict) else answer[:SAID_BYTES].decode("utf-8", "replace")
             kind = NotOursError if status == 409 else MeshError  # noqa: PLR2004
-            raise kind(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=_HINTS.get(status, ""))
+            raise kind(f"pod {self.name} answered {status} to {path}: {printable(said) or 'nothing'}", hint=self._hint(status))
         return values
+
+    def _hint(self, status: int) -> str:
+        who = f"; {restore_command(self.namespace)} --dry-run shows which one" if status == 409 else ""  # noqa: PLR2004
+        return _HINTS.get(status, "") + who
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[None]:
@@ -122,6 +127,6 @@ class RemotePod:
 _HINTS = {
     403: "its secret is another one than the runner's; see the Secret loadgen-control",
     404: "is this pod the load pod of this version of loadgen?",
-    409: "another run has this pod; wait for it to end, or see loadgen restore",
+    409: "another run has this pod; wait for it to end",
     503: "the pod does not listen yet, or has just ended",
 }

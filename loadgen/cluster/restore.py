@@ -1,7 +1,7 @@
 """What did runs leave behind, and how is all of it put back? From the journal in the cluster, the one on this machine, or the marks on the rules.
 
-The law: whoever restores has the lease first, so that neither a run nor another restorer is at work. It can be repeated: what is undone
-stays undone, and the journal goes last.
+The law: whoever restores has the lease first, so that neither a run nor another restorer is at work, and stops when it is lost. It can be
+repeated: what is undone stays undone, and the journal goes last.
 """
 
 from __future__ import annotations
@@ -19,13 +19,25 @@ from loadgen.cluster.finding import Fate, entry_of
 from loadgen.cluster.journal import Journal, JournalError, State
 from loadgen.cluster.journal_file import left_behind
 from loadgen.cluster.lease import LEASE_S, RENEWALS, Hold, Lease
-from loadgen.cluster.marks import Run, annotation, guard_name, journal_name, key_of, moment_of, new_run_id, run_of, this_holder
+from loadgen.cluster.marks import (
+    Run,
+    annotation,
+    guard_name,
+    journal_name,
+    key_of,
+    moment_of,
+    namespaces_of,
+    new_run_id,
+    restore_command,
+    run_of,
+    this_holder,
+)
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.undo import Undone, undo
-from loadgen.errors import LoadgenError, RefusedError
+from loadgen.errors import LoadgenError, RefusedError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from loadgen.cluster.api import KubeApi
@@ -130,7 +142,7 @@ async def clear_left_overs(
 
     Raises RefusedError if it cannot be undone.
     """
-    places = (namespace, *sorted(_namespace_of(host) - {namespace}))
+    places = (namespace, *namespaces_of(host))
     left = [each for each in await find_left_overs(api, places, folder=folder) if (each.host, each.namespace) == (host, namespace)]
     if not left or any(each.seems_alive for each in left):
         return
@@ -139,7 +151,9 @@ async def clear_left_overs(
     )
     undone = await restore(api, host, namespace, tell=tell, lease_s=lease_s, folder=folder)
     if undone.fate is Fate.FAILED:
-        raise RefusedError(f"what an earlier run left could not be undone: {undone.sentence}", hint="see what loadgen restore says")
+        raise RefusedError(
+            f"what an earlier run left could not be undone: {undone.sentence}", hint=f"see what {restore_command(namespace)} says"
+        )
 
 
 async def let_go(lease: Lease, tell: Tell) -> None:
@@ -156,28 +170,34 @@ async def undo_left_overs(
 ) -> Undone:
     """Undo what runs before left for the host of a lease that we have, verify it, and clear their journals and guard away.
 
-    Raises a JournalError if a journal cannot be read, an ApiError if the server does not let us.
+    Raises a JournalError if a journal cannot be read, a LeaseLostError if somebody else may be at work by now, an ApiError if the server does
+    not let us.
     """
     host, namespace = lease.run.host, lease.run.namespace
     version = await api.rule_version()
+    dead = await _run_of_guard(api, lease.run)  # while we have the lease, there is none of a living one
     journal = await Journal.find(api, host, namespace)
     files = _journals_here(folder, api.url, lease.run, journal, tell)
     records = [journal.record] if journal else [record for _, record in files]
     found: list[Undone] = []
     for record in records:
-        tell(f"run {record.run.id} of {record.run.holder} got as far as {record.state.value}")
+        tell(printable(f"run {record.run.id} of {record.run.holder} got as far as {record.state.value}"))
         await _settle(record, lease, settle_s)
+        lease.check()
         if journal:
             await journal.write(State.RESTORING, record.entries)
         for entry in reversed(record.entries):
+            lease.check()
             found.append(await undo(api, record.rules, record.run, entry))
             tell(found[-1].sentence)
+        dead.add(record.run.id)
     for undone in await _undo_by_marks(api, version, records, lease):
         found.append(undone)
         tell(undone.sentence)
     undone = Undone.of(found, none=f"nothing was left of the rules of {host}")
     if undone.fate is not Fate.FAILED:
-        await _clear(api, lease, journal, [file for file, _ in files], tell)
+        lease.check()
+        await _clear(api, lease, journal, [file for file, _ in files], dead, tell)
     return undone
 
 
@@ -203,7 +223,7 @@ async def _settle(record: Record, lease: Lease, settle_s: float) -> None:
 async def _undo_by_marks(api: KubeApi, version: str, records: Sequence[Record], lease: Lease) -> list[Undone]:
     """Undo what has the marks of a run, and stands in no journal."""
     host, home = lease.run.host, lease.run.namespace
-    namespaces = {home, *_namespace_of(host), *(entry.namespace for record in records for entry in record.entries)}
+    namespaces = {home, *namespaces_of(host), *(entry.namespace for record in records for entry in record.entries)}
     found: list[Undone] = []
     for namespace in sorted(namespaces):
         for rule in await api.list(rules(version, namespace)):
@@ -211,34 +231,41 @@ async def _undo_by_marks(api: KubeApi, version: str, records: Sequence[Record], 
                 continue
             entry = entry_of(rule)
             run = replace(lease.run, id=run_of(rule), expires_at=moment_of(annotation(rule, marks.EXPIRES_AT)) or lease.run.expires_at)
+            lease.check()
             if entry is None:
-                found.append(Undone(Fate.FAILED, f"the marks of run {run.id} on the rule {key_of(rule)} cannot be read"))
+                found.append(Undone(Fate.FAILED, f"the marks of run {printable(run.id)} on the rule {key_of(rule)} cannot be read"))
             else:
                 found.append(await undo(api, version, run, entry))
     return found
 
 
-def _namespace_of(host: str) -> set[str]:
-    parts = host.split(".")
-    return {parts[1]} if len(parts) > 1 else set()
-
-
-async def _clear(api: KubeApi, lease: Lease, journal: Journal | None, files: Sequence[JournalFile], tell: Tell) -> None:
-    """Remove the journal, then what watched over it."""
+async def _clear(
+    api: KubeApi, lease: Lease, journal: Journal | None, files: Sequence[JournalFile], dead: Collection[str], tell: Tell
+) -> None:
+    """Remove the journal, then the guard of these runs that watched over it."""
     if journal:
         await journal.finish()
         tell(f"the journal {lease.run.namespace}/{journal_name(lease.run.host)} is removed")
     for file in files:
         file.remove()
-    await remove_guard(api, lease.run)
+    await remove_guard(api, lease.run, dead)
 
 
-async def remove_guard(api: KubeApi, run: Run, *, run_id: str = "") -> None:
-    """Delete the guard of a host, if there is one; with ``run_id`` only that of this run. It ends by itself, too, when the journal is gone."""
+async def _run_of_guard(api: KubeApi, run: Run) -> set[str]:
+    """Say which run's guard there is for a host; nothing for none, or one that we may not see."""
+    try:
+        found = await api.find(jobs(run.namespace, guard_name(run.host)))
+    except ForbiddenError:
+        return set()
+    return {run_of(found)} - {""} if found else set()
+
+
+async def remove_guard(api: KubeApi, run: Run, runs: Collection[str]) -> None:
+    """Delete the guard of a host if it is that of one of these runs. It ends by itself, too, when the journal is gone."""
     path = jobs(run.namespace, guard_name(run.host))
     try:
         found = await api.find(path)
-        if found is not None and run_id in {"", run_of(found)}:
+        if found is not None and run_of(found) in runs:
             await api.delete(path, uid=found["metadata"]["uid"])
     except (ForbiddenError, ConflictError, NotFoundError):
         return

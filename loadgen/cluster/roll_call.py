@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen import __version__
+from loadgen.cluster import answer
 from loadgen.cluster.failure import ApiError
 from loadgen.cluster.pods import AT_ONCE
 from loadgen.cluster.remote import UnreachableError
@@ -73,6 +74,8 @@ def _troubles(snapshot: Mapping[str, Any], scenario: Scenario) -> Iterator[str]:
     if snapshot["schema"] != SCHEMA or snapshot["version"] != __version__:
         yield f"runs loadgen {snapshot['version']} ({snapshot['schema']}), and this is {__version__}: use the image of this version"
         return
+    answer.count(snapshot["sidecar"]["workers"])  # the report needs both
+    answer.text(snapshot["sidecar"]["version"])
     if _address(snapshot["target"]) != _address(scenario.target.url):
         yield f"calls {snapshot['target']}, the scenario's target is {scenario.target.url}: set LOADGEN_TARGET in its Deployment"
     wanted = {"status": scenario.target.expect.status, "body": scenario.target.expect.body}

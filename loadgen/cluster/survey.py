@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from loadgen.cluster.change import Change, Mode, plan_change
 from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import ISTIO
-from loadgen.cluster.preflight import Found, Right, look, missing_rights
+from loadgen.cluster.preflight import Found, look
+from loadgen.cluster.rights import Right, missing_rights, rights_to_put_back, roles_for
 from loadgen.errors import RefusedError
+from loadgen.policy.selection import ROOT_NAMESPACE
 from loadgen.preview import Preview, state_of
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 SECRET = "loadgen-control"  # noqa: S105  # a name
 """The name of the Secret that runner and load pods share."""
-_CHANGES = {Mode.OWN: "delete patch", Mode.OVERLAY: "delete patch", Mode.PATCH: "patch"}
-"""What it takes to put a rule back, beside to read it; one that somebody else has edited stays, without our marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +70,19 @@ async def survey(api: KubeApi, plan: Plan, *, mode: Mode | None, allow_managed: 
     changes = any(phase.policy == "applied" for phase in plan.scenario.phases)
     missing = await missing_rights(api, _rights_of_a_run(plan, changes=changes))
     if missing:
-        raise RefusedError(
-            _listing(f"the account may not {right}" for right in missing), hint="loadgen manifests has the Roles that a run needs"
-        )
+        known = (client.namespace, service.namespace, ROOT_NAMESPACE)
+        others = dict.fromkeys(rule.namespace for rule in plan.rules if rule.namespace not in known)
+        but = f", but none for {', '.join(others)}" if others else ""
+        hint = f"loadgen manifests has the Roles that a run needs{but}"
+        raise RefusedError(_listing(f"the account may not {right}" for right in missing), hint=hint)
     found = await look(api, service, client, wanted, [rule.namespace for rule in plan.rules])
     if not changes:
         return Survey(found, None, found.pods.usable[:wanted], found.problems)
     change, missing = await _change(api, found, plan, mode, allow_managed=allow_managed)
     obstacles = [*found.problems, *change.refusals, *(f"the account may not {right}" for right in missing)]
     if missing:
-        obstacles.append(f"loadgen manifests{_toggling(change, plan.client.namespace)} has the Roles for that")
+        obstacles += roles_for(change.touched, service.host, client.namespace)
     return Survey(found, change, found.pods.usable[:wanted], tuple(obstacles))
-
-
-def _toggling(change: Change, home: str) -> str:
-    """Give the options of ``loadgen manifests`` with which a rule outside the clients' namespace may be changed."""
-    names = [write.rule["metadata"]["name"] for write in change.writes if write.rule["metadata"]["namespace"] != home]
-    return "".join([" --toggle-in-base" if names else "", *(f" --rule {name}" for name in names)])
 
 
 async def _change(api: KubeApi, found: Found, plan: Plan, mode: Mode | None, *, allow_managed: bool) -> tuple[Change, list[str]]:
@@ -117,7 +113,8 @@ def _rights_of_a_run(plan: Plan, *, changes: bool) -> list[Right]:
     rights = [Right("list", "pods", home), Right("get", "pods/proxy", home), Right("create", "pods/proxy", home)]
     rights += [Right("get", "secrets", home, name=SECRET), Right("get", "services", away, name=plan.service.name)]
     rights += [Right("list", "endpointslices", away, "discovery.k8s.io")]
-    rights += [Right("list", "destinationrules", namespace, ISTIO) for namespace in (home, away)]
+    homes = (home, away, *(rule.namespace for rule in plan.rules))
+    rights += [Right("list", "destinationrules", namespace, ISTIO) for namespace in homes]
     for resource, group, name, verbs in (
         ("leases", "coordination.k8s.io", lease_name(host), "get update delete"),
         ("configmaps", "", journal_name(host), "get update delete"),
@@ -129,10 +126,5 @@ def _rights_of_a_run(plan: Plan, *, changes: bool) -> list[Right]:
 
 
 def _rights_of_a_change(change: Change) -> list[Right]:
-    rights: list[Right] = []
-    for write in change.writes:
-        where, name = write.rule["metadata"]["namespace"], write.rule["metadata"]["name"]
-        if write.before is None:
-            rights.append(Right("create", "destinationrules", where, ISTIO))
-        rights += [Right(verb, "destinationrules", where, ISTIO, name) for verb in ("get", *_CHANGES[change.mode].split())]
-    return rights
+    created = [Right("create", "destinationrules", each.namespace, ISTIO) for each in change.touched if each.creates]
+    return [*created, *rights_to_put_back(change.touched)]

@@ -171,7 +171,7 @@ class RuleChange:
     async def check(self) -> None:
         """Look whether everything is as we left it, the lease is ours, and the guard is there. What we change ourselves meanwhile is nobody's edit.
 
-        Raises MeshError with who changed what.
+        Raises MeshError with who changed what; LeaseLostError if it was whoever took the lease from us, as the guard does past our time.
         """
         self._lease.check()
         moves = self._moves
@@ -181,6 +181,7 @@ class RuleChange:
                 await self._check_rules()
         except ForeignEditError:
             if moves == self._moves:
+                await self._lease.look()
                 raise
 
     async def _check_guard(self, api: KubeApi) -> None:
@@ -216,12 +217,12 @@ class RuleChange:
             found = await api.find(path)
             if found is not None:
                 message = f"there is a rule {write.key} now, made by {who_changed(found, None)}"
-                raise ForeignEditError(message, hint="it is left as it is")
+                raise ForeignEditError(message, hint=marks.wait_or_restore(found) if marks.run_of(found) else "it is left as it is")
             return Entry(metadata["namespace"], metadata["name"], creates=True, written=write.rule["spec"])
         image = await api.text(path)
         now = json.loads(image)
         if marks.run_of(now):
-            raise ForeignEditError(f"the rule {write.key} is changed by {marks.whose(now)}", hint=marks.WAIT_OR_RESTORE)
+            raise ForeignEditError(f"the rule {write.key} is changed by {marks.whose(now)}", hint=marks.wait_or_restore(now))
         if now["metadata"]["uid"] != write.before["metadata"]["uid"] or not same(now.get("spec"), write.before.get("spec")):
             raise _edited(write.before, now)
         before = {"trafficPolicy": part} if (part := _pool_part(now)) is not None else {}

@@ -14,6 +14,7 @@ import anyio
 
 from loadgen.cluster.failure import ApiError, ConflictError, NotFoundError
 from loadgen.cluster.finding import Fate, Finding, find, ownership
+from loadgen.cluster.marks import restore_command
 from loadgen.cluster.paths import rules
 from loadgen.errors import LoadgenError
 
@@ -123,6 +124,6 @@ def by_hand(run: Run, entry: Entry) -> str:
     if entry.creates:
         return f"by hand: kubectl delete destinationrules.networking.istio.io {entry.name} -n {entry.namespace}"
     return (
-        f"loadgen restore tries again; by hand: kubectl edit destinationrules.networking.istio.io {entry.name} -n {entry.namespace},"
+        f"{restore_command(run.namespace)} tries again; by hand: kubectl edit destinationrules.networking.istio.io {entry.name} -n {entry.namespace},"
         f" how it was stands in its annotation loadgen.dev/undo and in the journal of run {run.id}"
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import ssl
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,68 +55,100 @@ class TooLargeError(httpx.TransportError):
     """The body is larger than any that the API gives."""
 
 
+@dataclass(slots=True)
+class _Connections:
+    """What was made with one access; ``users`` is how many requests are on their way."""
+
+    access: Access
+    api: httpx.AsyncClient
+    pods: httpx.AsyncClient
+    users: int = 0
+
+
 class Way:
-    """The connections of one access. ``open`` makes new ones; those that are in use go on until ``close``."""
+    """The connections of one access. ``open`` makes new ones; the ones before are closed as soon as nobody uses them, ``close`` closes all."""
 
     def __init__(self) -> None:
-        self._clients = AsyncExitStack()
-        self._access: Access | None = None
-        self._api: httpx.AsyncClient
-        self._pods: httpx.AsyncClient
+        self._connections: list[_Connections] = []
+        """Those for new requests last; before them those that are still in use."""
 
     @property
     def access(self) -> Access:
         """What the connections are made with."""
-        assert self._access is not None, "used before it was opened"
-        return self._access
+        assert self._connections, "used before it was opened"
+        return self._connections[-1].access
 
     async def open(self, access: Access) -> None:
         """Make new connections from now on, with this access."""
         limits = httpx.Limits(max_connections=POD_CONNECTIONS, max_keepalive_connections=POD_CONNECTIONS)
-        self._api = await self._clients.enter_async_context(_client(access, httpx.Limits()))
-        self._pods = await self._clients.enter_async_context(_client(access, limits))
-        self._access = access
+        self._connections.append(_Connections(access, _client(access, httpx.Limits()), _client(access, limits)))
+        await self._close_unused()
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._clients.aclose()
+        while self._connections:
+            await _close(self._connections.pop())
+
+    async def _close_unused(self) -> None:
+        for each in [each for each in self._connections[:-1] if not each.users]:
+            self._connections.remove(each)
+            await _close(each)
 
     async def exchange(
         self, call: Call, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, timeout_s: float, *, for_pod: bool = False
     ) -> Answer | ApiError:
         """Send one request; give its answer, whatever it is, or how it failed."""
+        connections = self._connections[-1]
+        connections.users += 1
         try:
             with anyio.fail_after(timeout_s):
-                return await self._exchange(self._pods if for_pod else self._api, call, query, headers, body, timeout_s)
+                return await _exchange(connections, call, query, headers, body, timeout_s, for_pod=for_pod)
         except (OSError, httpx.HTTPError, httpx.InvalidURL, BaseExceptionGroup) as error:
             return _failure(call, error, timeout_s)
-
-    async def _exchange(
-        self, client: httpx.AsyncClient, call: Call, query: Mapping[str, str], headers: Mapping[str, str], body: bytes, timeout_s: float
-    ) -> Answer:
-        access = self.access
-        authorization = access.authorization()
-        proof = {"authorization": authorization} if authorization else {}
-        request = client.build_request(
-            call.method,
-            access.server.rstrip("/") + call.path,
-            params=dict(query) if query else None,
-            headers={**headers, **proof},
-            content=body or None,
-            timeout=timeout_s * _SILENCE,
-            extensions={"sni_hostname": access.server_name} if access.server_name else None,
-        )
-        most = MAX_POD_BYTES if client is self._pods else MAX_BODY_BYTES
-        response = await client.send(request, stream=True)
-        try:
-            content = bytearray()
-            async for part in response.aiter_raw():
-                content += part
-                if len(content) > most:
-                    raise TooLargeError(f"the answer is larger than {most:,} bytes")
         finally:
-            await response.aclose()
-        return Answer(response.status_code, response.headers, bytes(content))
+            connections.users -= 1
+            await self._close_unused()
+
+
+async def _exchange(
+    connections: _Connections,
+    call: Call,
+    query: Mapping[str, str],
+    headers: Mapping[str, str],
+    body: bytes,
+    timeout_s: float,
+    *,
+    for_pod: bool,
+) -> Answer:
+    access = connections.access
+    client, most = (connections.pods, MAX_POD_BYTES) if for_pod else (connections.api, MAX_BODY_BYTES)
+    authorization = access.authorization()
+    proof = {"authorization": authorization} if authorization else {}
+    request = client.build_request(
+        call.method,
+        access.server.rstrip("/") + call.path,
+        params=dict(query) if query else None,
+        headers={**headers, **proof},
+        content=body or None,
+        timeout=timeout_s * _SILENCE,
+        extensions={"sni_hostname": access.server_name} if access.server_name else None,
+    )
+    response = await client.send(request, stream=True)
+    try:
+        content = bytearray()
+        async for part in response.aiter_raw():
+            content += part
+            if len(content) > most:
+                raise TooLargeError(f"the answer is larger than {most:,} bytes")
+    finally:
+        await response.aclose()
+    return Answer(response.status_code, response.headers, bytes(content))
+
+
+async def _close(connections: _Connections) -> None:
+    with anyio.CancelScope(shield=True):
+        await connections.api.aclose()
+        await connections.pods.aclose()
 
 
 def _client(access: Access, limits: httpx.Limits) -> httpx.AsyncClient:

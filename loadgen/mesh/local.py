@@ -15,7 +15,7 @@ from loadgen.engine.edge import Edge, Reading, find_edge
 from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
-from loadgen.ledger import Counters, ServiceCount
+from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules
 from loadgen.mesh.children import tail
 from loadgen.policy.state import SidecarState
@@ -37,6 +37,10 @@ BOOT_S = 15.0
 POLL_S = 0.004
 REACH_POLL_S = 0.005
 WATCH_S = 0.05
+CONVERGE_S = 10.0
+"""A sidecar shows within milliseconds what was put into its folder; a machine that needs longer than this is not fit for a measurement."""
+HURRY_S = 2.0
+"""^C must be answered within 3 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,9 @@ class Sidecar:
 
 class LocalMesh:
     """The running mesh. ``clients`` are its sidecars in order."""
+
+    converge_s = CONVERGE_S
+    hurry_s = HURRY_S
 
     def __init__(
         self, spec: LocalSpec, folder: Path, sidecars: Sequence[Sidecar], ports: tuple[int, int], children: Children, envoy_version: str
@@ -110,7 +117,7 @@ class LocalMesh:
         """Find an edge of one client's window."""
 
         async def read() -> Reading:
-            _, clients = await self.count()
+            clients = (await self.count()).clients
             arrived = clients[client.name].requests if client.name in clients else 0
             return Reading(await self.counters(client), arrived)
 
@@ -120,11 +127,11 @@ class LocalMesh:
         """Read one sidecar's counters of the target's cluster."""
         return await client.admin.counters()
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]]:
-        """Read what the service has counted: in all, and per client. With ``restart_peak`` the peaks begin anew."""
+    async def count(self, *, restart_peak: bool = False) -> ServiceReading:
+        """Read what the service has counted. With ``restart_peak`` the peaks begin anew."""
         page: dict[str, Any] = json.loads(await fetch("127.0.0.1", self.ports[1], "/count", method="POST" if restart_peak else "GET"))
         each = page.pop("clients")
-        return ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()}
+        return ServiceReading(ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()})
 
     async def phase(self, name: str | None) -> None:
         """Nobody here has to be told."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
 
-CONVERGE_S = 10.0
 LOOK_S = 2.0
 
 
@@ -38,6 +37,10 @@ class Sidecars(Protocol[C]):
     def clients(self) -> Sequence[C]:
         """All clients."""
 
+    @property
+    def converge_s(self) -> float:
+        """How long the sidecars may take to show a change, in seconds."""
+
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that these rules must lead to in every sidecar."""
 
@@ -51,7 +54,7 @@ class Sidecars(Protocol[C]):
 async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = ()) -> dict[str, float]:
     """Wait until every sidecar shows what the rules lead to; give the moment (on ``clock``) at which each of them did.
 
-    ``without`` names clients that are not asked. Raises MeshError if one does not within 10 s, or refuses the configuration.
+    ``without`` names clients that are not asked. Raises MeshError if one does not within the mesh's ``converge_s``, or refuses the configuration.
     """
     wanted = mesh.wanted(rules)
     clients = [client for client in mesh.clients if client.name not in without]
@@ -62,14 +65,16 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collect
         reached[client.name] = clock()
 
     try:
-        with anyio.fail_after(CONVERGE_S):
+        with anyio.fail_after(mesh.converge_s):
             await for_each(clients, wait)
     except TimeoutError as error:
-        missing = [client.name for client in clients if client.name not in reached]
-        message = f"after {CONVERGE_S:.0f} s {'the policy was not in force' if rules else 'the policy was not gone'} at {len(missing)} of {len(clients)} sidecars: {', '.join(missing)}"
-        shown = await _shown(mesh, next(client for client in clients if client.name not in reached))
+        missing = [client for client in clients if client.name not in reached]
+        if not missing:  # the last one got there as time was up
+            return reached
+        state = "the policy was not in force" if rules else "the policy was not gone"
+        message = f"after {mesh.converge_s:.0f} s {state} at {len(missing)} of {len(clients)} sidecars: {', '.join(client.name for client in missing)}"
         raise MeshError(
-            f"{message}; the rules lead to {wanted}, and {missing[0]}'s sidecar shows {shown}",
+            f"{message}; the rules lead to {wanted}, and {missing[0].name}'s sidecar shows {await _shown(mesh, missing[0])}",
             hint="somebody else may have changed the policy meanwhile, the sidecars may not take the configuration (TLS without certificates, a control plane that is away), or the machine is overloaded",
         ) from error
     return reached

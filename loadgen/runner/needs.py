@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from loadgen.engine.edge import Edge
     from loadgen.engine.load import Sight
     from loadgen.errors import LoadgenError, MeshError
-    from loadgen.ledger import Counters, ServiceCount
+    from loadgen.ledger import Counters, ServiceReading
     from loadgen.outcome import Answer
     from loadgen.policy.rule import Rule
     from loadgen.progress import Progress
@@ -60,6 +60,10 @@ class Loads(Protocol[L_co]):
 class Mesh(Sidecars[C], Protocol[C, L_contra]):
     """What a run needs of a mesh, local or in a cluster, beside what convergence needs."""
 
+    @property
+    def hurry_s(self) -> float:
+        """How long stopping, restoring and the last readings may take together when a run ends early, in seconds."""
+
     async def put(self, rules: Sequence[Rule]) -> Mapping[str, float]:
         """Make these rules the policy; none removes it. Gives the moment (on ``clock``) at which that was done for each client."""
 
@@ -69,8 +73,8 @@ class Mesh(Sidecars[C], Protocol[C, L_contra]):
     async def edge(self, client: C, load: L_contra, *, offset: int) -> Edge:
         """Find an edge of one client's window; ``offset`` as for ``find_edge``."""
 
-    async def count(self, *, restart_peak: bool = False) -> tuple[ServiceCount, dict[str, ServiceCount]] | None:
-        """Read the service's count, in all and per client; None of a service that does not count."""
+    async def count(self, *, restart_peak: bool = False) -> ServiceReading:
+        """Read the service's count. With ``restart_peak`` the peaks begin anew."""
 
     async def phase(self, name: str | None) -> None:
         """Hear which phase counts from now on; None between two."""
@@ -79,7 +83,7 @@ class Mesh(Sidecars[C], Protocol[C, L_contra]):
         """Say which parts of the mesh died, and how."""
 
     def gone(self) -> Collection[str]:
-        """Name the clients whose sidecar died."""
+        """Name the clients whose sidecar is surely no more: nobody has to ask it."""
 
     async def watch(self) -> MeshError:
         """Wait until a part of the mesh dies."""

@@ -12,7 +12,6 @@ from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
-from loadgen.runner.window import strangers_of
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from loadgen.series import Series
 
 SHOWN_STRANGERS = 3
+NAMELESS = "callers that give no name"
 LOST_AT_MOST = 5
 """So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
 
@@ -67,7 +67,7 @@ def make_report(
         verdict=parts.VerdictPart(state=verdict.state, sentence=verdict.sentence),
         phases=phases,
         expectations=[_expectation(each, phases, verdict) for each in plan.scenario.expected()],
-        findings=[str(finding) for finding in plan.findings],
+        findings=[*(str(finding) for finding in plan.findings), *_blind_spots(measured.windows)],
         restore=_restore(measured),
     )
 
@@ -113,7 +113,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         schedule_lag_s=parts.Lag(**lags(total.lag)),
         loop_lag_s=parts.Lag(**lags(total.loop_lag)),
         ledger=_ledger(total, _sum(counters) if len(counters) == len(window.starts) else None),
-        service=_service(window.service[0] if window.service else None, sum(arrived) if len(arrived) == len(window.starts) else None),
+        service=_service(window, _counted(window), sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
         drain_s=_spread(window.drain_s.values()) or parts.Spread(min=0, p50=0, max=0),
         began_s=since_start(window.began),
@@ -135,7 +135,7 @@ def _client(window: Window, name: str) -> parts.ClientPart:
         outcomes=_outcomes(tally),
         latency_s=_latencies(tally),
         ledger=_ledger(tally, _counters(window, name)),
-        service=_service(window.service[1].get(name, ServiceCount()) if window.service else None, _arrived(window, name)),
+        service=_service(window, _counted(window, name), _arrived(window, name)),
         convergence_s=None if convergence is None else round(convergence, 4),
         drain_s=round(window.drain_s[name], 4),
         effective=parts.Effective(**dataclasses.asdict(window.states[name].limits)),
@@ -181,8 +181,31 @@ def _ledger(tally: Tally, counters: Counters | None) -> parts.LedgerPart:
     )
 
 
-def _service(count: ServiceCount | None, arrived: int | None) -> parts.ServicePart:
-    return parts.ServicePart(requests=arrived, peak_in_flight=count.peak_in_flight if count else None)
+def _service(window: Window, count: ServiceCount | None, arrived: int | None) -> parts.ServicePart:
+    return parts.ServicePart(requests=arrived, peak_in_flight=count.peak_in_flight if count and not _unseen(window) else None)
+
+
+def _counted(window: Window, name: str | None = None) -> ServiceCount | None:
+    """Give what the service had counted in the end, in all or of one client; None if that is not known."""
+    if window.service is None or window.service.total is None or window.service_before.total is None:
+        return None
+    return window.service.total if name is None else window.service.clients.get(name, ServiceCount())
+
+
+def _unseen(window: Window) -> str:
+    """Say why the service's peaks in a phase are no more than bounds from below, or not known; nothing if they are exact."""
+    if window.service_before.total is None:
+        return window.service_before.unseen
+    return window.service.unseen if window.service else "the service could not be asked any more"
+
+
+def _blind_spots(windows: Iterable[Window]) -> list[str]:
+    """Say in which phases a service that counts was no full witness, and why."""
+    phases: dict[str, list[str]] = {}
+    for window in windows:
+        if window.service_before.total is not None and (why := _unseen(window)):
+            phases.setdefault(why, []).append(window.phase.name)
+    return [f"the service's peak in phase {', '.join(names)} is not known: {why}" for why, names in phases.items()]
 
 
 def _outcomes(tally: Tally) -> dict[str, int]:
@@ -243,12 +266,23 @@ def _disagreements(window: Window) -> list[str]:
             found.append(
                 f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
             )
-    strangers = strangers_of(window.service, window.starts) - window.strangers if window.service is not None else 0
-    if strangers:
-        found.append(
-            f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}{_named_strangers(window)}"
-        )
-    return found
+    return found + _strangers(window)
+
+
+def _strangers(window: Window) -> list[str]:
+    """Say how many requests reached the service in a phase that no client sent, and what their senders call themselves, as far as they do."""
+    before, after = window.service_before, window.service
+    if after is None or after.total is None or before.total is None:
+        return []
+    sent = {name: count.requests - before.clients.get(name, ServiceCount()).requests for name, count in after.clients.items()}
+    strangers = after.total.requests - before.total.requests - sum(count for name, count in sent.items() if name in window.starts)
+    if not strangers:
+        return []
+    names = sorted((name for name, count in sent.items() if count and name not in window.starts), key=lambda name: (not name, name))
+    shown = ", ".join(printable(name) or NAMELESS for name in names[:SHOWN_STRANGERS])
+    more = f" and {len(names) - SHOWN_STRANGERS} more" if len(names) > SHOWN_STRANGERS else ""
+    who = f" (some are of {shown}{more})" if names else ""
+    return [f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}{who}"]
 
 
 def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
@@ -267,12 +301,18 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in whole],
         missing=[name for window in begun[:1] for name in window.starts if name not in whole],
-        service_peak=max((window.service[0].peak_in_flight for window in applied if window.service), default=None),
+        service_peak=_peak(applied),
         recovered=_recovered(measured),
         other_failures=others,
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
+        unseen=" and ".join(dict.fromkeys(why for window in applied if (why := _unseen(window)))),
     )
+
+
+def _peak(windows: Iterable[Window], name: str | None = None) -> int | None:
+    """Give the most that the service saw at a time in some phases, in all or of one client; None if it does not say."""
+    return max((count.peak_in_flight for window in windows if (count := _counted(window, name)) is not None), default=None)
 
 
 def _recovered(measured: Measured) -> bool | None:
@@ -292,8 +332,7 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     """Take all phases with the policy applied together."""
     counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
     tally = merged(window.tallies[name] for window in windows)
-    admitted = max((window.service[1].get(name, ServiceCount()).peak_in_flight for window in windows if window.service), default=None)
-    return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, admitted)
+    return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))
 
 
 def _expectation(expectation: Expectation, phases: list[parts.PhasePart], verdict: Verdict) -> parts.ExpectationPart:
@@ -329,10 +368,3 @@ class _Nothing(dict[str, "float | str | None"]):
 
     def __missing__(self, key: str) -> None:
         return None
-
-
-def _named_strangers(window: Window) -> str:
-    """Say what strangers call themselves, as far as they tell the service."""
-    names = sorted(name for name in (window.service[1] if window.service else {}) if name not in window.starts)
-    more = f" and {len(names) - SHOWN_STRANGERS} more" if len(names) > SHOWN_STRANGERS else ""
-    return f" (some are of {printable(', '.join(names[:SHOWN_STRANGERS]))}{more})" if names else ""

@@ -18,9 +18,9 @@ from loadgen.engine.load import clock, cpu_s
 from loadgen.errors import LoadgenError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
-from loadgen.runner.convergence import CONVERGE_S, converge, for_each
+from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.needs import C, L
-from loadgen.runner.window import Measured, Window, strangers_of
+from loadgen.runner.window import Measured, Window
 from loadgen.series import BETWEEN, SeriesRecorder
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from loadgen.runner.needs import Loads, Mesh, Observer
     from loadgen.scenario import Phase
 
-HURRY_S = 2.0
-"""How long stopping, restoring and the last readings may take together when a run ends early; ^C must be answered within 3 s."""
 FOLLOW_S = 0.005
 SAMPLE_S = 0.1
 PROGRESS_S = 0.2
@@ -74,7 +72,7 @@ class Story(Generic[C, L]):
         """End the run early; what was measured is INVALID for this reason."""
         self._measured.reasons.append(reason)
         self._scope.cancel()
-        self._ending.deadline = min(self._ending.deadline, anyio.current_time() + HURRY_S)
+        self._ending.deadline = min(self._ending.deadline, anyio.current_time() + self._mesh.hurry_s)
 
     async def run(self) -> Measured:
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
@@ -123,8 +121,8 @@ class Story(Generic[C, L]):
         states = await self._each(self._mesh.state)
         starts = await self._each(partial(self._edge, opens=phase.name))
         await self._mesh.phase(phase.name)
-        strangers = strangers_of(await self._mesh.count(restart_peak=True), starts)
-        self._open = Window(phase, starts, convergence, drain, states, strangers, self._cpu_s(), clock(), toggled if convergence else None)
+        service = await self._mesh.count(restart_peak=True)
+        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), toggled if convergence else None)
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -196,10 +194,10 @@ class Story(Generic[C, L]):
         """Stop the load, close an open phase, remove the policy and verify; each step tries even if the one before failed."""
         for load in self._hammers.loads.values():
             load.stop()
-        budget_s = HURRY_S if self._measured.reasons else self._scenario.load.timeout + CONVERGE_S
+        budget_s = self._mesh.hurry_s if self._measured.reasons else self._scenario.load.timeout + self._mesh.converge_s
         self._ending.deadline = anyio.current_time() + budget_s
         with self._ending:
-            with anyio.move_on_after(HURRY_S / 3):
+            with anyio.move_on_after(self._mesh.hurry_s / 3):
                 await self._close_early()
             await self._attempt(self._restore)
             await self._attempt(self._settle)

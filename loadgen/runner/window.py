@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 from loadgen.series import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     from loadgen.engine.edge import Edge
-    from loadgen.ledger import ServiceCount
+    from loadgen.ledger import ServiceReading
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
     from loadgen.scenario import Phase
@@ -21,10 +19,9 @@ if TYPE_CHECKING:
 class Window:
     """One phase as it was measured.
 
-    ``ends`` lacks a client, and ``service`` (all counts at the end, in all and per client) is None, if they could not be read any more;
-    ``tallies`` has all clients when the window is closed. ``strangers`` are requests that had reached the service without the name of one
-    of these clients when the phase began. The CPU times are seconds by process id. ``began``, ``ended`` and ``toggled`` (None if nothing was
-    toggled for the phase) are on ``clock``.
+    ``ends`` lacks a client, and ``service`` (what the service said at the end; ``service_before`` is what it said at the start) is None, if
+    they could not be read any more; ``tallies`` has all clients when the window is closed. The CPU times are seconds by process id. ``began``, ``ended`` and
+    ``toggled`` (None if nothing was toggled for the phase) are on ``clock``.
     """
 
     phase: Phase
@@ -32,13 +29,13 @@ class Window:
     convergence_s: dict[str, float]
     drain_s: dict[str, float]
     states: dict[str, SidecarState]
-    strangers: int
+    service_before: ServiceReading
     cpu_start_s: dict[int, float]
     began: float
     toggled: float | None = None
     ends: dict[str, Edge] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
-    service: tuple[ServiceCount, dict[str, ServiceCount]] | None = None
+    service: ServiceReading | None = None
     cpu_end_s: dict[int, float] = field(default_factory=dict)
     ended: float = 0.0
 
@@ -57,11 +54,3 @@ class Measured:
     began: float = 0.0
     ended_s: float = 0.0
     series: Series = field(default_factory=lambda: Series([], [], {}))
-
-
-def strangers_of(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None, clients: Collection[str]) -> int:
-    """Give how many requests had reached the service that none of these clients sent; 0 of a service that does not count."""
-    if counted is None:
-        return 0
-    total, each = counted
-    return total.requests - sum(count.requests for name, count in each.items() if name in clients)

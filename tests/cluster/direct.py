@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from loadgen.cluster.access import Access
-from loadgen.cluster.failure import ApiError, LostError, UnreachableError
+from loadgen.cluster.failure import ApiError, LostError, NotFoundError, UnreachableError
 from loadgen.cluster.paths import Call, pod_proxy
 from loadgen.cluster.way import Way
 
@@ -34,7 +34,7 @@ class Direct:
     """An async context manager. ``addresses`` says where each pod is; it may change at any time.
 
     Answers are lost on the way back, as often as ``lose`` says for a path, or replaced by what ``say`` has for it; a pod in ``away`` cannot be
-    reached. ``asked`` is everything that was asked, ``waiting`` how much of it has no answer yet.
+    reached, one in ``deleted`` does not exist any more. ``asked`` is everything that was asked, ``waiting`` how much of it has no answer yet.
     """
 
     addresses: dict[str, Address]
@@ -42,6 +42,7 @@ class Direct:
     lose: Counter[str] = field(default_factory=Counter)
     say: dict[str, bytes] = field(default_factory=dict)
     away: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
     waiting: int = 0
     most_waiting: int = 0
     _ways: dict[Address, Way] = field(default_factory=dict)
@@ -72,6 +73,8 @@ class Direct:
         method = "GET" if body is None else "POST"
         call = Call(method, pod_proxy(namespace, pod, port, path))
         self.asked.append(Asked(pod, path, headers.get("x-loadgen-call", "")))
+        if pod in self.deleted:
+            raise NotFoundError(call, 404, f'pods "{pod}" not found')
         if pod in self.away:
             raise UnreachableError(call, 0, "the API server cannot be reached: it was taken away")
         self.waiting += 1

@@ -138,11 +138,12 @@ class _Expected:
 
 @dataclass(slots=True)
 class Moody:
-    """The proxy. ``url`` is where it listens; ``seen`` is every request that came, as ``METHOD /path``."""
+    """The proxy. ``url`` is where it listens; ``seen`` is every request that came, as ``METHOD /path``; ``open`` how many connections there are."""
 
     upstream: httpx.AsyncClient
     url: str = ""
     seen: list[str] = field(default_factory=list)
+    open: int = 0
     _expected: list[_Expected] = field(default_factory=list)
 
     def play(self, method: str, part: str, mood: Mood, times: float = 1) -> None:
@@ -170,14 +171,18 @@ class Moody:
             tasks.cancel_scope.cancel()
 
     async def _serve(self, stream: SocketStream) -> None:
-        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            async with stream:
-                connection = h11.Connection(h11.SERVER)
-                while True:
-                    exchange = await self._read(connection, stream)
-                    self.seen.append(f"{exchange.method} {exchange.target}")
-                    await self._mood(exchange)(exchange)
+        self.open += 1
+        try:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                async with stream:
                     connection = h11.Connection(h11.SERVER)
+                    while True:
+                        exchange = await self._read(connection, stream)
+                        self.seen.append(f"{exchange.method} {exchange.target}")
+                        await self._mood(exchange)(exchange)
+                        connection = h11.Connection(h11.SERVER)
+        finally:
+            self.open -= 1
 
     async def _read(self, connection: h11.Connection, stream: SocketStream) -> Exchange:
         request: h11.Request | None = None

@@ -108,11 +108,11 @@ def new_run(api: KubeApi, base: str, home: str, *, run_id: str = "", lasts_s: fl
 
 @contextlib.asynccontextmanager
 async def taking_turn(
-    api: KubeApi, base: str, home: str, mode: Mode, state: Path, *, guarded: bool = False, **options: Any
+    api: KubeApi, base: str, home: str, mode: Mode, state: Path, *, guarded: bool = False, run_id: str = "", **options: Any
 ) -> AsyncIterator[RuleChange]:
     """Take the turn to change the rule of a service, as a run does; ``guarded`` makes the guard's Job, which nobody here need run."""
     change = await planned(api, base, home, mode)
-    run = new_run(api, base, home)
+    run = new_run(api, base, home, run_id=run_id)
     async with anyio.create_task_group() as tasks:
         guard = guard_job(run, "loadgen:1", lasts_s=60.0) if guarded else None
         options = {"guard": guard, "guard_s": 0.0, "file": JournalFile(run.id, state), **options}

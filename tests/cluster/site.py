@@ -61,13 +61,13 @@ class Site:
             }
         )
 
-    def add_pod(self, name: str, *, sidecar: bool = True, ready: bool = True, phase: str = "Running") -> None:
+    def add_pod(self, name: str, *, sidecar: bool = True, ready: bool = True, phase: str = "Running", **spec: Any) -> None:
         containers = ["client", *(["istio-proxy"] if sidecar else [])]
         pod: Json = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": self.clients, "labels": {"app": "client"}},
-            "spec": {"containers": [{"name": each, "image": "loadgen:test"} for each in containers]},
+            "spec": {"containers": [{"name": each, "image": "loadgen:test"} for each in containers], **spec},
         }
         self.plane.api.create(pod)
         status = {
@@ -80,22 +80,34 @@ class Site:
         }
         self.plane.api.patch(f"/api/v1/namespaces/{self.clients}/pods/{name}/status", {"status": status})
 
-    def add_counting_pod(self, name: str) -> None:
-        """Put a pod that counts behind the service."""
+    def add_counting_pod(self, name: str, *, count_port: str = "7001") -> None:
+        """Put a pod that counts behind the service, in the place of what was there."""
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": self.base, "annotations": {"loadgen.dev/count-port": "7001"}},
-            "spec": {"containers": [{"name": "user", "image": "loadgen:test"}]},
+            "metadata": {"name": name, "namespace": self.base, "annotations": {"loadgen.dev/count-port": count_port}},
+            "spec": {"containers": [{"name": each, "image": "loadgen:test"} for each in ("user", "istio-proxy")]},
         }
         self.plane.api.create(pod)
-        path = f"/apis/discovery.k8s.io/v1/namespaces/{self.base}/endpointslices/user-1"
-        endpoint = {
-            "addresses": ["10.9.0.1"],
-            "conditions": {"ready": True},
-            "targetRef": {"kind": "Pod", "name": name, "namespace": self.base},
-        }
-        self.plane.api.patch(path, {"endpoints": [endpoint]})
+        self.set_endpoints(self.endpoint(name))
+
+    def set_endpoints(self, *endpoints: Json) -> None:
+        """Say what stands behind the service."""
+        self.plane.api.patch(f"/apis/discovery.k8s.io/v1/namespaces/{self.base}/endpointslices/user-1", {"endpoints": list(endpoints)})
+
+    def endpoint(self, pod: str, *, ready: bool = True) -> Json:
+        """Give an endpoint: a pod, or without a name an address that belongs to none."""
+        reference = {"targetRef": {"kind": "Pod", "name": pod, "namespace": self.base}} if pod else {}
+        return {"addresses": ["10.9.0.1"], "conditions": {"ready": ready}, **reference}
+
+    def set_restarts(self, pod: str, *, user: int = 0, sidecar: int = 0) -> None:
+        """Say how often the containers of a pod of the service were restarted."""
+        restarts = {"user": user, "istio-proxy": sidecar}
+        statuses = [
+            {"name": name, "ready": True, "restartCount": count, "image": "loadgen:test", "imageID": ""} for name, count in restarts.items()
+        ]
+        path = f"/api/v1/namespaces/{self.base}/pods/{pod}/status"
+        self.plane.api.patch(path, {"status": {"phase": "Running", "containerStatuses": statuses}})
 
     def allow(self, user: str, *rules: tuple[str, str, str, str]) -> None:
         """Give a user rights: namespace, group, resource, verbs."""

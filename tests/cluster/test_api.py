@@ -38,7 +38,7 @@ from loadgen.cluster.failure import (
 )
 from loadgen.cluster.paths import Call, config_maps, leases, pod_proxy, rules
 from loadgen.errors import ExitCode, RefusedError
-from tests.cluster.moody import Moody, done_but, drips, hangs, late, raw, resets, says, swallows
+from tests.cluster.moody import Exchange, Moody, done_but, drips, hangs, late, raw, resets, says, swallows
 from tests.cluster.rules import access, owners_rule
 
 if TYPE_CHECKING:
@@ -355,6 +355,35 @@ async def test_a_401_in_between_logs_in_again_and_goes_on(moody: Moody, api: Kub
     with pytest.raises(UnauthorizedError):
         await api.create(config_maps(namespace), config_map("other"))
     assert moody.count("POST", "/configmaps") == 4
+
+
+async def test_however_often_it_logs_in_again_only_the_last_connections_and_those_in_use_are_open(
+    moody: Moody, api: KubeApi, namespace: str
+) -> None:
+    begun, end = anyio.Event(), anyio.Event()
+
+    async def takes_its_time(exchange: Exchange) -> None:
+        begun.set()
+        await end.wait()
+        await exchange.answer(200, {}, b"still here")
+
+    async def ask_pod() -> None:
+        assert await api.proxy(namespace, "client-1", 7000, "/snapshot", timeout_s=30.0) == (200, b"still here")
+
+    async with anyio.create_task_group() as tasks:
+        moody.play("GET", "/proxy/", takes_its_time)
+        tasks.start_soon(ask_pod)
+        await begun.wait()
+        for _ in range(5):
+            moody.play("GET", "/configmaps", says(401, "Unauthorized"))
+            await api.list(config_maps(namespace))
+        with anyio.fail_after(5.0):
+            while moody.open > 3:  # noqa: ASYNC110  # the other end tells nobody; both of the first login, one of the last
+                await anyio.sleep(0.01)
+        end.set()
+    with anyio.fail_after(5.0):
+        while moody.open > 1:  # noqa: ASYNC110  # as above
+            await anyio.sleep(0.01)
 
 
 async def test_a_login_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

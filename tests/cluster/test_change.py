@@ -170,7 +170,9 @@ def test_a_rule_that_the_clients_cannot_see_is_still_in_the_way_of_our_own() -> 
 
 def test_what_an_earlier_run_left_is_in_the_way_and_says_how_it_is_removed() -> None:
     left = rule("loadgen-76e0200e79", HOME, {**FOR_USER, "workloadSelector": {"matchLabels": {"other": "x"}}})
-    with pytest.raises(RefusedError, match="loadgen restore removes it"):
+    with pytest.raises(
+        RefusedError, match=r"to remove it: kubectl delete destinationrules\.networking\.istio\.io loadgen-76e0200e79 -n test"
+    ):
         plan(stored(owners_rule(BASE)), left, mode=Mode.OVERLAY).check()
 
 

@@ -236,6 +236,30 @@ class TestPods:
         assert condition_of_job(cluster, "default", "well") == "Complete"
         assert condition_of_job(cluster, "default", "ill") == "Failed"
 
+    def test_a_pod_whose_probe_opens_a_port_is_ready_when_it_is_open(self, cluster: Cluster) -> None:
+        probe = {"tcpSocket": {"port": 7000}, "periodSeconds": 1}
+        for name, image in (("shut", "sleep"), ("open", "server")):
+            pods = template(name, image, env=[{"name": "BODY", "value": ""}], readinessProbe=probe)
+            cluster.plane.api.apply(deployment("default", name, pods))
+        cluster.ready_pods("default", "app=open")
+        [shut] = cluster.plane.api.list("/api/v1/namespaces/default/pods", labelSelector="app=shut")
+        [container] = shut["status"]["containerStatuses"]
+        assert (list(container["state"]), container["ready"]) == (["running"], False)
+
+    def test_a_program_that_is_started_again_leaves_the_last_lines_of_its_life_before(self, cluster: Cluster) -> None:
+        telling = job("default", "last", "echo one; echo two >&2; exit 3", restartPolicy="OnFailure")
+        telling["spec"]["template"]["spec"]["containers"][0]["terminationMessagePolicy"] = "FallbackToLogsOnError"
+        telling["spec"]["backoffLimit"] = 6
+        cluster.plane.api.create(telling)
+
+        def last() -> Object | None:
+            pods = cluster.plane.api.list("/api/v1/namespaces/default/pods", labelSelector="app=last")
+            statuses = [each for pod in pods for each in pod["status"].get("containerStatuses", [])]
+            return next((each["lastState"]["terminated"] for each in statuses if each.get("lastState")), None)
+
+        ended = until(last, "it was started again")
+        assert (ended["exitCode"], ended["message"]) == (3, "one\ntwo\n")
+
     def test_the_api_server_gives_a_container_s_log(self, cluster: Cluster) -> None:
         cluster.plane.api.create(job("default", "telling", "echo one; echo two; echo three"))
         assert condition_of_job(cluster, "default", "telling") == "Complete"

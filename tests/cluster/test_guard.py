@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.finding import Fate
 from loadgen.cluster.guard import guard, guard_job
-from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
+from loadgen.cluster.lease import LeaseLostError
+from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name, rfc3339
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
+from loadgen.cluster.rights import Touched
 from loadgen.errors import MeshError
 from tests.cluster.controlplane.patience import until
+from tests.cluster.moody import Moody, resets
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, taking_turn
+from tests.story.command import Loadgen, finish
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from loadgen.cluster.lease import LeaseLostError
     from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +116,17 @@ async def test_a_run_that_lives_beyond_the_time_of_its_change_is_undone_and_lear
     assert await api.list(rules("v1", base)) == []
 
 
+async def test_a_run_past_the_time_of_its_change_hears_that_it_was_its_guard_and_not_somebody_else(
+    api: KubeApi, base: str, namespace: str, tmp_path: Path
+) -> None:
+    toggle = await abandoned(api, base, namespace, Mode.OWN, tmp_path / "runner", lasts_s=1.0, lease_s=30.0)
+    with anyio.fail_after(20.0):
+        await guard(api, host(base), namespace, folder=tmp_path / "guard", **QUICK)
+    over = f"is gone; the time of the run's change was over at {rfc3339(toggle._run.expires_at)}, and then its guard undoes it"
+    with pytest.raises(LeaseLostError, match=over):  # the rule is gone, too, and the next renewal is far
+        await toggle.check()
+
+
 async def test_its_job_is_accepted_also_where_pods_must_be_restricted(api: KubeApi, base: str, make_namespace: Callable[..., str]) -> None:
     home = make_namespace("restricted", **{"pod-security.kubernetes.io/enforce": "restricted", "istio-injection": "enabled"})
     run = new_run(api, base, home)
@@ -124,8 +141,71 @@ async def test_its_job_is_accepted_also_where_pods_must_be_restricted(api: KubeA
     await api.create(pods(home), pod, dryRun="All")
     assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
     assert template["spec"]["serviceAccountName"] == "loadgen-guard"
-    assert template["spec"]["containers"][0]["args"] == ["guard", "--host", host(base), "--namespace", home]
+    (container,) = template["spec"]["containers"]
+    port = container["readinessProbe"]["tcpSocket"]["port"]
+    assert container["args"] == ["guard", "--host", host(base), "--namespace", home, "--ready-port", str(port)]
+    assert "imagePullSecrets" not in template["spec"]
     assert job["spec"]["activeDeadlineSeconds"] == 400
+
+
+async def test_its_job_names_the_rules_that_it_must_be_able_to_put_back_and_gets_its_image_as_the_clients_do(
+    api: KubeApi, base: str, namespace: str
+) -> None:
+    touched = [Touched(f"{base}/user", creates=True), Touched(f"{base}/owners", creates=False)]
+    job = guard_job(new_run(api, base, namespace), "loadgen:1", lasts_s=100.0, touched=touched, pull_secrets=("registry",))
+    spec = (await api.create(jobs(namespace), job, fieldValidation="Strict"))["spec"]["template"]["spec"]
+    assert spec["containers"][0]["args"][-4:] == ["--creates", f"{base}/user", "--changes", f"{base}/owners"]
+    assert spec["imagePullSecrets"] == [{"name": "registry"}]
+
+
+async def test_it_is_ready_when_it_has_seen_the_cluster_and_not_before(
+    control_plane: ControlPlane, api: KubeApi, base: str, namespace: str, tmp_path: Path
+) -> None:
+    is_ready = anyio.Event()
+    seen: list[bool] = []
+
+    async def away(exchange: Any) -> None:
+        seen.append(is_ready.is_set())
+        await resets(exchange)
+
+    touched = [Touched(f"{base}/user", creates=True)]
+    async with (
+        Moody.serving(control_plane.url, control_plane.authority) as moody,
+        KubeApi(lambda: access(moody.url, "", control_plane.users.token("admin"))) as way,
+        taking_turn(api, base, namespace, Mode.OWN, tmp_path),
+        anyio.create_task_group() as tasks,
+    ):
+        for method, part in (("POST", "selfsubjectaccessreviews"), ("GET", "configmaps"), ("GET", "leases")):
+            moody.play(method, part, away)
+        tasks.start_soon(partial(guard, way, host(base), namespace, touched=touched, ready=is_ready.set, **QUICK))
+        with anyio.fail_after(20.0):
+            await is_ready.wait()
+        tasks.cancel_scope.cancel()
+    assert seen == [False] * 3
+
+
+async def test_its_port_opens_when_it_is_ready_and_goes_with_it(
+    control_plane: ControlPlane, api: KubeApi, base: str, namespace: str, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = Loadgen(tmp_path, {"KUBECONFIG": str(control_plane.kubeconfig("admin")), "XDG_STATE_HOME": str(tmp_path)})
+    async with taking_turn(api, base, namespace, Mode.OWN, tmp_path):
+        process = command.start(
+            "guard", "--host", host(base), "--namespace", namespace, "--ready-port", str(port), "--creates", f"{base}/user"
+        )
+        await anyio.to_thread.run_sync(until, lambda: is_open(port), "the port is open")
+    ended = await anyio.to_thread.run_sync(finish, process)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert not is_open(port)
+
+
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 async def test_when_the_guard_goes_the_rule_over_it_goes_too_and_the_run_is_told(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
 from loadgen.cluster.api import KubeApi
-from loadgen.cluster.failure import ConflictError
+from loadgen.cluster.failure import ConflictError, LostError
 from loadgen.cluster.lease import HeldError, Hold, Lease, LeaseLostError
 from loadgen.cluster.marks import lease_name
 from loadgen.cluster.paths import leases
 from loadgen.errors import ExitCode
-from tests.cluster.moody import Moody, says
+from tests.cluster.moody import Moody, hangs, says, swallows, well
 from tests.cluster.rules import access, host, new_run
 
 if TYPE_CHECKING:
@@ -151,23 +151,6 @@ async def test_it_is_renewed_for_as_long_as_it_is_kept(api: KubeApi, namespace: 
     assert await api.find(path(namespace)) is None
 
 
-async def test_a_run_can_wait_for_the_one_before_to_end(api: KubeApi, namespace: str) -> None:
-    lease = await Lease.acquire(api, new_run(api, namespace, namespace))
-
-    async def end() -> None:
-        await anyio.sleep(0.5)
-        await lease.release()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(end)
-        mine = await Lease.acquire(api, new_run(api, namespace, namespace), wait_s=10.0)
-    mine.check()
-    began = time.monotonic()
-    with pytest.raises(HeldError):
-        await Lease.acquire(api, new_run(api, namespace, namespace), wait_s=0.5)
-    assert 0.5 <= time.monotonic() - began < 20.0  # and not the lease's own time
-
-
 async def test_who_knows_the_runs_id_takes_it_over_at_once_and_the_holder_learns_of_it(api: KubeApi, namespace: str) -> None:
     run = new_run(api, namespace, namespace)
     lease = await Lease.acquire(api, run, lasts_s=6.0)
@@ -234,6 +217,52 @@ async def test_one_that_others_take_again_and_again_is_given_up_after_pauses(
         with anyio.fail_after(30.0), pytest.raises(ConflictError):
             await Lease.acquire(api, new_run(api, namespace, namespace))
         assert 1 < moody.count("POST", "leases") < 20
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_one_whose_taking_was_cancelled_is_free_again_though_it_arrives_late(
+    method: str, api: KubeApi, control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 2.0)
+    sent, arrived = anyio.Event(), anyio.Event()
+
+    async def arrives_late(exchange: Any) -> None:
+        sent.set()
+        await anyio.sleep(0.5)
+        await exchange.forward()
+        arrived.set()
+        await hangs(exchange)
+
+    dead = (await Lease.acquire(api, new_run(api, namespace, namespace))).run.id if method == "PUT" else ""
+    token = control_plane.users.token("admin")
+    async with (
+        Moody.serving(control_plane.url, control_plane.authority) as moody,
+        KubeApi(lambda: access(moody.url, "", token)) as shaky,
+        anyio.create_task_group() as tasks,
+    ):
+        moody.play(method, "leases", arrives_late)
+        tasks.start_soon(partial(Lease.acquire, shaky, new_run(api, namespace, namespace), force=dead))
+        await sent.wait()
+        tasks.cancel_scope.cancel()
+    assert arrived.is_set()
+    assert await api.find(path(namespace)) is None
+
+
+async def test_one_that_may_have_been_taken_though_nobody_can_tell_is_free_again(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 0.1)
+    token = control_plane.users.token("admin")
+    async with (
+        Moody.serving(control_plane.url, control_plane.authority) as moody,
+        KubeApi(lambda: access(moody.url, "", token)) as api,
+    ):
+        moody.play("GET", "leases", well)
+        moody.play("GET", "leases", says(403, "not you"))  # so that it is not known whether it was taken
+        moody.play("POST", "leases", swallows)
+        with pytest.raises(LostError):
+            await Lease.acquire(api, new_run(api, namespace, namespace))
+        assert await api.find(path(namespace)) is None
 
 
 async def test_different_hosts_do_not_wait_for_each_other(api: KubeApi, namespace: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import re
 import shutil
+import stat
 import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 HOST = "user.base.svc.cluster.local"
 FILES = REPOSITORY / "loadgen" / "manifests"
+DOCUMENTATION = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
 KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl: install the package of the Kubernetes project")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 ISTIOS_SIDECAR = {
@@ -115,6 +120,34 @@ def test_what_the_command_prints_is_accepted_by_kubectl_apply_f(tutorial: Contro
     stream = yaml.safe_dump_all(printed("--toggle-in-base"))
     said = kubectl("--kubeconfig", tutorial.kubeconfig("admin"), "apply", "--dry-run=server", "--validate=strict", "-f", "-", given=stream)
     assert "secret/loadgen-control created (server dry run)" in said
+
+
+@KUBECTL
+def test_the_documentation_s_kubeconfig_is_the_runner_s_account_and_holds_nothing_of_the_administrator_s(
+    tutorial: ControlPlane, printed: Callable[..., list[Object]], tmp_path: Path
+) -> None:
+    tutorial.api.apply(*(each for each in printed() if each["kind"] == "ServiceAccount"))
+    administrator = tutorial.kubeconfig("admin")
+    lines = [line.removeprefix("$ ") for line in DOCUMENTATION.splitlines() if line.startswith("$ ") and "runner.kubeconfig" in line]
+    *commands, run = lines
+    assert run.startswith("loadgen run ")
+    environment = {**os.environ, "KUBECONFIG": str(administrator)}
+    for command in commands:
+        subprocess.run(["sh", "-ec", command], cwd=tmp_path, env=environment, check=True, timeout=60)
+    made = tmp_path / "runner.kubeconfig"
+    question = yaml.safe_dump({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"})
+    said = json.loads(kubectl("--kubeconfig", made, "create", "--validate=false", "-f", "-", "-o", "json", given=question))
+    assert said["status"]["userInfo"]["username"] == "system:serviceaccount:test:loadgen-runner"
+    assert tutorial.users.token("admin") in administrator.read_text(encoding="utf-8")
+    assert tutorial.users.token("admin") not in made.read_text(encoding="utf-8")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+
+
+def test_the_documentation_names_every_role(printed: Callable[..., list[Object]]) -> None:
+    roles = {each["metadata"]["name"] for each in printed("--toggle-in-base") if each["kind"] == "Role"}
+    assert {
+        name for line in DOCUMENTATION.splitlines() if line.startswith("| `loadgen-") for name in re.findall(r"`(loadgen-[\w-]+)`", line)
+    } == roles
 
 
 def test_every_object_is_accepted_by_a_real_server_which_knows_all_its_fields(

@@ -19,6 +19,7 @@ from loadgen.cluster import pods as code
 from loadgen.cluster import remote
 from loadgen.cluster.mesh import ClusterMesh, Counting
 from loadgen.cluster.pods import PodCrew, PodLoad
+from loadgen.cluster.preflight import ServicePod
 from loadgen.cluster.remote import RemotePod
 from loadgen.engine.hammers import drain
 from loadgen.errors import MeshError
@@ -27,8 +28,9 @@ from loadgen.mesh.boot import LocalSpec, boot
 from loadgen.mesh.local import ready
 from loadgen.outcome import Outcome
 from loadgen.pacing import Interval
+from loadgen.policy.limits import FIELDS
 from loadgen.policy.selection import Service, Workload
-from loadgen.recorder import merged
+from loadgen.recorder import Tally, merged
 from loadgen.report import Environment
 from loadgen.runner.result import make_report
 from loadgen.runner.story import Story
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from loadgen.outcome import Answer
     from loadgen.policy.rule import Rule
     from loadgen.progress import Progress
+    from loadgen.report import Report
     from tests.cluster.controlplane.plane import ControlPlane
     from tests.pod.pods import Pod
 
@@ -66,6 +69,23 @@ RUBBISH = [
     b'{"incarnation": "SAME", "run": "run-1"}',
     b'{"incarnation": "SAME", "run": "run-1", "sight": [], "tally": {}, "sample": null}',
     b'{"incarnation": "SAME", "run": "run-1", "sight": {"outcomes": {}}, "tally": {"latency": {"nonsense": 1}}, "sample": null}',
+    b'{"incarnation": "SAME", "run": "\\u001b[31m"}',
+    json.dumps(
+        {  # of the right shape, with a text wherever a number belongs
+            "incarnation": "SAME",
+            "run": "run-1",
+            "sight": {"outcomes": {"ok": "x"}, **dict.fromkeys(("sidecar_overflow", "sent", "in_flight", "pid", "cpu_s"), "x")},
+            "tally": {**Tally().snapshot(), "server_overflow": "x"},
+            "sample": None,
+            "outcomes": {"ok": "x"},
+            **dict.fromkeys(("sidecar_overflow", "sent", "in_flight", "pid", "cpu_s"), "x"),
+            "counters": dict.fromkeys(("pending_overflow", "active_overflow", "cx_overflow", "total"), "x"),
+            **dict.fromkeys(("overflow", "held_s", "on_the_way", "settled", "done"), "x"),
+            "limits": dict.fromkeys(FIELDS, "x"),
+            "rule": None,
+        }
+    ).encode(),
+    b'{"incarnation": "SAME", "run": "run-1", "counters": {"total": "x"}}',
 ]
 ENVIRONMENT = Environment(loadgen="0", python="3", platform="p", cpus=2, envoy="1", hammer_cpu_share=0, ready_s=0)
 pods = beside.pods
@@ -98,6 +118,8 @@ class Field:
     start: Callable[[int], Pod]
     newcomers: list[str] = dataclasses.field(default_factory=list)
     """Pods that the run does not know, and that an API server would show."""
+    behind: list[ServicePod] = dataclasses.field(default_factory=list)
+    """What stands behind the service, as an API server would show it."""
 
     def restart(self, index: int) -> None:
         """Kill a pod, and start another one in its place."""
@@ -253,10 +275,10 @@ async def test_a_pod_that_was_restarted_is_lost_and_its_last_tally_is_kept(enlis
 async def test_a_pod_that_another_run_took_is_lost(enlist: Callable[..., Field], brisk: None) -> None:
     field = enlist()
     [load] = field.loads
+    await load.prepare()
+    await field.pods[0].do("leave")
+    assert (await field.pods[0].control("take", run="run-2", load=LOAD)).status_code == 200
     async with crew_of(field.loads) as crew:
-        await load.prepare()
-        await field.pods[0].do("leave")
-        assert (await field.pods[0].control("take", run="run-2", load=LOAD)).status_code == 200
         assert (await until_lost(crew)).message == f"pod {load.name} works for run-2 and no longer for this run"
     assert (await field.pods[0].snapshot())["run"] == "run-2", "who leaves takes nothing from the other run"
     with pytest.raises(MeshError, match=f"pod {load.name} works for run-2"):
@@ -322,6 +344,23 @@ async def test_a_pod_that_answers_rubbish_is_lost_and_nothing_breaks(
             field.direct.say.clear()
 
 
+async def test_a_pod_that_is_deleted_is_lost_at_once_whatever_it_was_just_asked(enlist: Callable[..., Field], brisk: None) -> None:
+    field = enlist(3)
+    seen, told, kept = field.loads
+    async with crew_of(field.loads) as crew:
+        for load in field.loads:
+            await load.prepare()
+        field.direct.deleted.add(seen.name)
+        with anyio.fail_after(remote.SILENT_S / 2):
+            assert (await crew.watch()).message == f"pod {seen.name} is gone: it was deleted or evicted"
+    field.direct.deleted.add(told.name)
+    with anyio.fail_after(remote.SILENT_S / 2), pytest.raises(MeshError, match=f"pod {told.name} is gone: it was deleted or evicted"):
+        await told.edge()
+    assert [load.is_gone for load in field.loads] == [True, True, False]
+    assert told.death is not None
+    assert kept.death is None
+
+
 # The end of a run, and what a dead one left.
 
 
@@ -368,10 +407,11 @@ async def test_a_pod_that_a_dead_run_holds_lets_go_of_it_and_can_be_taken_then(e
 
 @dataclass
 class LocalToggle:
-    """Does with a local mesh what the toggle does with a cluster's rules."""
+    """Does with a local mesh what the toggle does with a cluster's rules; to take ours out takes ``slow_s``."""
 
     mesh: LocalMesh
     after: Sequence[Rule]
+    slow_s: float = 0.0
     before: Sequence[Rule] = ()
     written_at: float | None = None
 
@@ -379,6 +419,7 @@ class LocalToggle:
         await self.mesh.put(self.after)
 
     async def remove(self) -> None:
+        await anyio.sleep(self.slow_s)
         await self.mesh.put(self.before)
 
     async def check(self) -> None: ...
@@ -407,16 +448,33 @@ def short_plan(folder: Path) -> Plan:
     return load_plan(variant(folder / "scenario.yaml", SCENARIOS / "connection-pool.yaml", *durations))
 
 
-def story_of(plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher) -> tuple[Story[PodLoad, PodLoad], ClusterMesh]:
+def story_of(
+    plan: Plan, field: Field, mesh: LocalMesh, watcher: Watcher, slow_s: float = 0.0
+) -> tuple[Story[PodLoad, PodLoad], ClusterMesh]:
     crew = PodCrew(field.loads)
-    counting = Counting(field.direct, plan.service.namespace, {"user-1": mesh.ports[1]})
+    field.behind += [ServicePod("user-1", mesh.ports[1], "life-1")]
+
+    async def look() -> list[ServicePod]:
+        return [*field.behind]
 
     async def newcomers() -> list[str]:
         return field.newcomers
 
-    cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules), counting, newcomers)
+    counting = Counting(field.direct, plan.service.namespace, look)
+    cluster = ClusterMesh(plan.service, plan.client, crew, LocalToggle(mesh, plan.rules, slow_s), counting, newcomers)
     field.direct.addresses["user-1"] = ("127.0.0.1", mesh.ports[1])
     return Story(plan, cluster, watcher, crew), cluster
+
+
+@pytest.mark.parametrize("page", [b"", b"[]", b"[" * 100_000, b'{"clients": {}}', b'{"clients": {}, "requests": Infinity}'])
+async def test_a_service_that_answers_no_count_is_named_with_what_to_do(page: bytes, mesh: LocalMesh) -> None:
+    async def look() -> list[ServicePod]:
+        return [ServicePod("user-1", 7000, "life-1")]
+
+    async with Direct({"user-1": ("127.0.0.1", mesh.ports[1])}, say={"/count": page}) as direct:
+        with pytest.raises(MeshError, match="pod user-1 of the service answered 200 to /count at port 7000, and no count") as caught:
+            await Counting(direct, "base", look).read(restart_peak=True)
+    assert "loadgen.dev/count-port" in caught.value.hint
 
 
 @AGAIN_IF_STARVED
@@ -449,48 +507,111 @@ async def test_a_whole_run_ends_enforced_and_valid_with_a_ledger_of_0(
     assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
 
 
-async def test_a_run_that_loses_a_pod_is_invalid_names_it_and_puts_the_rule_back(
-    enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path
-) -> None:
-    plan, field, watcher = short_plan(tmp_path), enlist(3), Watcher([], [])
-    story, cluster = story_of(plan, field, unlimited, watcher)
-    async with anyio.create_task_group() as tasks:
+@dataclass
+class Spoilt:
+    """A run to which something happens while the rule is in force."""
 
-        async def spoil() -> None:
-            await field.pods[0].until(lambda: len(watcher.phases) == 2, "the rule is in force")
-            await anyio.to_thread.run_sync(field.restart, 1)
+    plan: Plan
+    field: Field
+    mesh: LocalMesh
+    slow_s: float = 0.0
+    """How long it takes to take the rule out."""
 
-        tasks.start_soon(spoil)
-        with anyio.fail_after(PATIENCE_S):
-            measured = await story.run()
-    report = make_report(plan, measured, cluster.wanted(plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+    async def run(self, spoil: Callable[[Story[PodLoad, PodLoad]], Awaitable[object]]) -> Report:
+        watcher = Watcher([], [])
+        story, cluster = story_of(self.plan, self.field, self.mesh, watcher, self.slow_s)
+        async with anyio.create_task_group() as tasks:
+
+            async def wait_and_spoil() -> None:
+                await self.field.pods[0].until(lambda: len(watcher.phases) == 2, "the rule is in force")
+                await spoil(story)
+
+            tasks.start_soon(wait_and_spoil)
+            with anyio.fail_after(PATIENCE_S):
+                measured = await story.run()
+        assert await self.mesh.state(self.mesh.clients[0]) == self.mesh.wanted(())
+        return make_report(self.plan, measured, cluster.wanted(self.plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+
+
+@pytest.fixture
+def spoilt(enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path) -> Spoilt:
+    return Spoilt(short_plan(tmp_path), enlist(3), unlimited)
+
+
+async def test_a_run_whose_pod_is_restarted_is_invalid_names_it_and_asks_its_sidecar_whether_the_rule_is_gone(spoilt: Spoilt) -> None:
+    async def restart(_story: object) -> None:
+        await anyio.to_thread.run_sync(spoilt.field.restart, 1)
+
+    report = await spoilt.run(restart)
     assert report.validity.state == "INVALID"
-    lost = f"pod {field.loads[1].name} was restarted during the run; what it had counted is lost"
+    lost = f"pod {spoilt.field.loads[1].name} was restarted during the run; what it had counted is lost"
     assert report.validity.reasons[0] == lost, report.validity.reasons
-    assert report.restore.state == "verified", report.restore
-    assert cluster.gone() == {field.loads[1].name}
-    assert await unlimited.state(unlimited.clients[0]) == unlimited.wanted(())
+    assert (report.restore.state, report.restore.detail) == ("verified", "all 3 sidecars show that the policy is gone")
 
 
-async def test_a_run_during_which_more_clients_come_is_invalid_and_names_them(
-    enlist: Callable[..., Field], unlimited: LocalMesh, tmp_path: Path
-) -> None:
-    plan, field, watcher = short_plan(tmp_path), enlist(3), Watcher([], [])
-    story, cluster = story_of(plan, field, unlimited, watcher)
-    async with anyio.create_task_group() as tasks:
+async def test_a_run_whose_pod_is_deleted_is_invalid_and_says_that_its_sidecar_died_with_it(spoilt: Spoilt) -> None:
+    name = spoilt.field.loads[1].name
 
-        async def spoil() -> None:
-            await field.pods[0].until(lambda: len(watcher.phases) == 2, "the rule is in force")
-            field.newcomers += ["client-d", "client-e", "client-f", "client-g"]
+    async def delete(_story: object) -> None:
+        spoilt.field.direct.deleted.add(name)
 
-        tasks.start_soon(spoil)
-        with anyio.fail_after(PATIENCE_S):
-            measured = await story.run()
-    report = make_report(plan, measured, cluster.wanted(plan.rules), ENVIRONMENT, "2026-01-01T00:00:00+00:00", "cluster")
+    report = await spoilt.run(delete)
+    assert report.validity.reasons[0] == f"pod {name} is gone: it was deleted or evicted", report.validity.reasons
+    assert report.restore.state == "verified"
+    assert report.restore.detail == f"2 sidecars show that the policy is gone; {name} died and took it along"
+
+
+async def test_of_a_pod_that_is_silent_nobody_says_that_its_sidecar_has_let_go_of_the_rule(spoilt: Spoilt, impatient: None) -> None:
+    name = spoilt.field.loads[1].name
+
+    async def silence(_story: object) -> None:
+        spoilt.field.direct.away.add(name)
+
+    report = await spoilt.run(silence)
+    assert report.validity.reasons[0].startswith(f"pod {name} "), report.validity.reasons
+    assert report.restore.state == "failed"
+    assert f"did not confirm that the policy is gone: pod {name} cannot be reached" in report.restore.detail
+
+
+async def test_a_run_that_ends_early_is_not_cut_short_because_a_cluster_takes_its_time(spoilt: Spoilt) -> None:
+    spoilt.slow_s = 2.5
+
+    async def interrupt(story: Story[PodLoad, PodLoad]) -> None:
+        story.stop("interrupted by SIGINT")
+
+    report = await spoilt.run(interrupt)
+    assert report.validity.reasons == ["interrupted by SIGINT"]
+    assert report.restore.state == "verified"
+    assert report.phases[1].ledger.difference == 0
+
+
+async def test_a_run_during_which_more_clients_come_is_invalid_and_names_them(spoilt: Spoilt) -> None:
+    async def scale_up(_story: object) -> None:
+        spoilt.field.newcomers += ["client-d", "client-e", "client-f", "client-g"]
+
+    report = await spoilt.run(scale_up)
     assert report.validity.state == "INVALID"
     who = "4 more clients than the run began with (client-d, client-e, client-f and 1 more) called the service"
     assert report.validity.reasons[0] == f"{who}: do not scale the clients during a run", report.validity.reasons
     assert report.restore.state == "verified", report.restore
+
+
+@AGAIN_IF_STARVED
+async def test_a_run_whose_service_gets_one_more_pod_has_two_witnesses_for_that_phase_and_says_so(spoilt: Spoilt) -> None:
+    async def scale_up(_story: object) -> None:
+        spoilt.field.behind.append(ServicePod("user-2", 0, "life-2"))
+
+    report = await spoilt.run(scale_up)
+    assert report.validity.state == "VALID", report.validity.reasons
+    assert report.verdict.state == "enforced"
+    said = "the service's pods changed during the phase (user-2 came)"
+    assert f"but {said}, so nothing shows how many were admitted at a time" in report.verdict.sentence
+    assert [phase.service.peak_in_flight is None for phase in report.phases] == [False, True, True]
+    part = "only 1 of this service's 2 pods counts requests"
+    assert report.findings == [
+        f"the service's peak in phase limited is not known: {said}",
+        f"the service's peak in phase recovered is not known: {part}",
+    ]
 
 
 # Many pods.

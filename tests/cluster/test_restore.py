@@ -17,15 +17,16 @@ from loadgen.cluster import marks
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.finding import Fate, users_part
+from loadgen.cluster.guard import guard_job
 from loadgen.cluster.journal import Entry, Journal, JournalError, Record, State, record_of
 from loadgen.cluster.journal_file import JournalFile, left_behind, state_folder
-from loadgen.cluster.lease import HeldError, Lease
-from loadgen.cluster.marks import journal_name, lease_name, overlay_name
-from loadgen.cluster.paths import config_maps, leases, rules
+from loadgen.cluster.lease import HeldError, Hold, Lease
+from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
+from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import clear_left_overs, find_left_overs, restore
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError
-from tests.cluster.moody import Moody, says
+from tests.cluster.moody import Moody, says, well
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from loadgen.cluster.toggle import RuleChange
     from loadgen.cluster.undo import Undone
     from tests.cluster.controlplane.plane import ControlPlane
+    from tests.cluster.moody import Exchange
 
 pytestmark = pytest.mark.anyio
 Object = dict[str, Any]
@@ -69,6 +71,10 @@ class Site:
         return config_maps(self.home, journal_name(host(self.base)))
 
     @property
+    def guard(self) -> str:
+        return jobs(self.home, guard_name(host(self.base)))
+
+    @property
     def lease(self) -> str:
         return leases(self.home, lease_name(host(self.base)))
 
@@ -95,6 +101,16 @@ async def site(control_plane: ControlPlane, make_namespace: Callable[..., str], 
     before = control_plane.api.create(owners_rule(base))
     async with KubeApi(lambda: access(control_plane.url, control_plane.authority, token)) as api:
         yield Site(control_plane, api, base, home, tmp_path, before)
+
+
+def _journal(**entry: Any) -> str:
+    run = {"id": "run-1", "holder": "ann", "host": "user", "namespace": "test", "expires_at": "2026-01-01T00:00:00Z"}
+    entries = [{"namespace": "base", "name": "user", "creates": False, "written": {}, **entry}]
+    return json.dumps({"schema": "loadgen.journal/v1", "run": run, "mode": "patch", "state": "APPLIED", "entries": entries})
+
+
+def _nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
 
 
 modes = pytest.mark.parametrize("mode", list(Mode))
@@ -148,6 +164,21 @@ async def test_with_the_marks_alone_somebody_elses_edit_is_left_as_well(site: Si
     pool = {"tcp": {"maxConnections": 100, "connectTimeout": "1.5s"}, "http": {"http1MaxPendingRequests": 10, "http2MaxRequests": 8}}
     assert now["spec"]["trafficPolicy"]["connectionPool"] == pool
     assert now["metadata"]["annotations"] == site.before["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    "marks_text", ["", "[]", "[" * 100_000, json.dumps({"schema": "loadgen.journal/v1", "before": {}, "written": json.loads(_nested(400))})]
+)
+async def test_marks_that_cannot_be_read_are_said_to_be_so_and_the_rule_is_left(marks_text: str, site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.delete(site.journal)
+    (site.state / f"{change._run.id}.json").unlink()
+    site.plane.api.patch(site.owners, {"metadata": {"annotations": {marks.UNDO: marks_text}}})
+    patched = site.find(site.owners)
+    undone = await site.restore(run_id=change._run.id)
+    assert undone.fate is Fate.FAILED
+    assert undone.sentence == f"the marks of run {change._run.id} on the rule {site.base}/owners cannot be read"
+    assert site.find(site.owners) == patched
 
 
 async def test_a_living_run_is_left_alone_and_named(site: Site) -> None:
@@ -274,7 +305,22 @@ async def test_a_journal_of_a_newer_version_is_left_for_it_and_nothing_is_touche
     assert site.find(site.journal) is not None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 1}', '{"schema": "loadgen.journal/v1", "run": {}}', '{"schema": "other/v1"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": "loadgen.journal/v1", "run": {}}',
+        '{"schema": "other/v1"}',
+        "[" * 100_000,
+        _journal(written=json.loads(_nested(200))),
+        _journal(image="{"),
+        _journal(image="[" * 100_000),
+        _journal(image='{"metadata": {}}'),
+    ],
+)
 def test_what_is_no_journal_is_said_to_be_none(text: str) -> None:
     with pytest.raises(JournalError, match=r"no journal") as caught:
         Record.of_text(text, "the ConfigMap test/x")
@@ -324,13 +370,23 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_begins(tmp_p
     (tmp_path / "file").write_text("", encoding="ascii")
     with pytest.raises(RefusedError, match="cannot be written"):
         JournalFile("run-1", tmp_path / "file" / "state").prepare()
-    file = JournalFile("run-1", tmp_path / "state")
-    file.prepare()
+    JournalFile("run-1", tmp_path / "state").prepare()
     assert list(left_behind(tmp_path / "state")) == []
-    file.path.parent.rmdir()
-    file.path.parent.write_text("", encoding="ascii")
-    file.write("{}")  # later it only says so: the cluster's copy counts
-    assert "run-1.json: " in file.trouble
+
+
+async def test_a_disk_that_fills_up_during_a_run_is_told_once_and_does_not_stop_it(site: Site, tmp_path: Path) -> None:
+    folder, told = tmp_path / "state", list[str]()
+    file = JournalFile("run-1", folder, tell=told.append)
+    file.prepare()
+    async with taking_turn(site.api, site.base, site.home, Mode.PATCH, folder, file=file) as change:
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("", encoding="ascii")
+        await change.apply()
+        await change.remove()
+    assert told == [
+        f"the journal's copy {file.path} cannot be written (Not a directory); the one in the cluster is enough while it is there"
+    ]
+    assert users_part(site.find(site.owners)) == users_part(site.before)
 
 
 async def test_a_journal_here_that_is_of_another_cluster_or_cannot_be_read_is_left_alone(site: Site) -> None:
@@ -379,6 +435,58 @@ async def test_a_token_that_expires_during_the_restore_is_renewed(site: Site) ->
     assert undone.fate is Fate.VERIFIED
     assert len(asked) == 2
     site.assert_restored(Mode.PATCH)
+
+
+async def _overtaken(site: Site, moody: Moody, method: str, part: str, meanwhile: Callable[[], object] = lambda: None) -> Undone:
+    """Restore; at a request, another run takes the lease, and the request is done when that was noticed."""
+    noticed = anyio.Event()
+
+    async def overtakes(exchange: Exchange) -> None:
+        await Lease.acquire(site.api, new_run(site.api, site.base, site.home, run_id="next"), force=Hold.of(site.find(site.lease)).run)
+        meanwhile()
+        with anyio.fail_after(20.0):
+            await noticed.wait()
+        await well(exchange)
+
+    async def notices(exchange: Exchange) -> None:
+        await well(exchange)
+        noticed.set()
+
+    moody.play(method, part, overtakes)
+    moody.play("GET", "leases", well)
+    moody.play("GET", "leases", notices)  # who has it, after it could not be renewed
+    async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
+        run = marks.run_of(site.find(site.lease))
+        return await restore(api, host(site.base), site.home, run_id=run, folder=site.state, **QUICK)
+
+
+@pytest.mark.parametrize(("method", "part"), [("PUT", "configmaps"), ("PATCH", "destinationrules")])
+async def test_a_restorer_whose_lease_was_taken_does_nothing_more(method: str, part: str, site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
+    patched = site.find(site.owners)
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        undone = await _overtaken(site, moody, method, part)
+        assert undone.fate is Fate.FAILED
+        assert "was taken over: " in undone.sentence
+    assert (site.find(site.owners) == patched) is (part == "configmaps")
+    assert record_of(site.find(site.journal), "").state is State.RESTORING
+    assert marks.run_of(site.find(site.guard)) == change._run.id
+    assert marks.run_of(site.find(site.lease)) == "next"
+
+
+async def test_a_restorer_whose_lease_was_taken_leaves_the_next_runs_guard(site: Site) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
+    job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
+
+    def replace_guard() -> None:
+        site.plane.api.delete(site.guard, propagationPolicy="Background")
+        site.plane.api.create(job)
+
+    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
+        assert (await _overtaken(site, moody, "DELETE", "configmaps", replace_guard)).fate is Fate.VERIFIED
+    assert marks.run_of(site.find(site.guard)) == "next"
 
 
 async def test_a_restore_without_the_right_to_do_it_says_how_a_person_can_and_keeps_the_journal(site: Site) -> None:

@@ -13,15 +13,16 @@ from loadgen.cli import exit_code_of
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
 from loadgen.cluster.finding import Fate
-from loadgen.cluster.guard import guard_job
+from loadgen.cluster.guard import CannotUndoError, guard, guard_job
 from loadgen.cluster.marks import guard_name, journal_name, lease_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import find_left_overs, restore
+from loadgen.cluster.rights import missing_rights, rights_to_restore
 from loadgen.cluster.survey import survey
 from loadgen.cluster.turn import turn
 from tests.cluster.controlplane.api import Api
 from tests.cluster.controlplane.plane import ROOT_NAMESPACE
-from tests.cluster.rules import access, host, new_run, owners_rule, planned
+from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
 from tests.cluster.site import Site, make_site
 
 if TYPE_CHECKING:
@@ -130,6 +131,16 @@ class Accounts:
             for name in rule.get("resourceNames", [""])
         }
 
+    def allow_the_guard(self) -> None:
+        """Give the guard what ``--toggle-in-base`` would have given it."""
+        metadata = {"name": "later", "namespace": self.site.base}
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata}
+        right = {"apiGroups": ["networking.istio.io"], "resources": ["destinationrules"], "verbs": ["patch", "delete"]}
+        subject = {"kind": "ServiceAccount", "name": "loadgen-guard", "namespace": self.site.clients}
+        reference = {"kind": "Role", "name": "later", "apiGroup": "rbac.authorization.k8s.io"}
+        self.site.plane.api.create({**role, "rules": [right]})
+        self.site.plane.api.create({**role, "kind": "RoleBinding", "roleRef": reference, "subjects": [subject]})
+
     def denied(self, account: str, rights: set[tuple[str, str, str, str]]) -> set[tuple[str, str, str, str]]:
         """Ask the server, as the account, and give those of the rights that it does not have."""
         found = set()
@@ -233,3 +244,75 @@ async def test_the_runner_can_change_the_rule_and_either_account_can_undo_it(
     assert {part.partition(" ")[0] for part in left.parts} == {"lease", "journal", "guard", "rule"}
     places = [rules("v1", home), leases(home), config_maps(home), jobs(home)]
     assert [each for path in places for each in plane.api.list(path) if "loadgen.dev/run" in each["metadata"].get("labels", {})] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mode", "options"), [(Mode.OVERLAY, []), (Mode.OWN, TOGGLE), (Mode.PATCH, PATCH)])
+async def test_the_guard_finds_that_it_may_undo_what_the_manifests_were_made_for(
+    mode: Mode, options: list[str], accounts: Callable[..., Accounts]
+) -> None:
+    made = accounts(*options)
+    home, base = made.site.clients, made.site.base
+    if mode is not Mode.OWN:
+        made.site.plane.api.create(owners_rule(base))
+    async with made.api("loadgen-guard") as api:
+        change = await planned(api, base, home, mode)
+        assert await missing_rights(api, rights_to_restore(change.touched, host(base), home)) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("mode", "options", "verbs"), [(Mode.OWN, PATCH, "patch delete"), (Mode.PATCH, TOGGLE, "patch")])
+async def test_a_guard_that_may_not_undo_the_change_ends_before_it_is_made_and_names_just_the_rights_that_it_takes(
+    mode: Mode, options: list[str], verbs: str, accounts: Callable[..., Accounts], tmp_path: Path
+) -> None:
+    made = accounts(*options)
+    home, base, plane = made.site.clients, made.site.base, made.site.plane
+    if mode is not Mode.OWN:
+        plane.api.create(owners_rule(base))
+    async with (
+        KubeApi(lambda: access(plane.url, plane.authority, plane.users.token("admin"))) as admin,
+        made.api("loadgen-guard") as api,
+        taking_turn(admin, base, home, mode, tmp_path) as change,
+    ):
+        (touched,) = change.change.touched
+        with anyio.fail_after(20.0), pytest.raises(CannotUndoError) as refused:
+            await guard(api, host(base), home, touched=[touched], ready=lambda: pytest.fail("it could not undo it"))
+    rights = ", ".join(f"{verb} destinationrules.networking.istio.io {touched.name} in {base}" for verb in verbs.split())
+    assert refused.value.message == f"the guard's account {home}/loadgen-guard may not {rights}"
+
+
+@pytest.mark.anyio
+async def test_a_guard_that_starts_again_while_a_change_is_in_force_tries_until_it_may_undo_it(
+    accounts: Callable[..., Accounts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loadgen.cluster.guard.LEASE_S", 0.5)  # without a lease, it is waited for so long
+    made = accounts()
+    home, base, plane = made.site.clients, made.site.base, made.site.plane
+    told: list[str] = []
+
+    def tell(sentence: str) -> None:
+        told.append(sentence)
+        if "cannot delete destinationrules" in sentence and len(told) < 10:
+            made.allow_the_guard()
+            told.extend(10 * [""])
+
+    async with (
+        KubeApi(lambda: access(plane.url, plane.authority, plane.users.token("admin"))) as admin,
+        made.api("loadgen-guard") as api,
+    ):
+        change = await abandoned(admin, base, home, Mode.OWN, tmp_path)
+        with anyio.fail_after(30.0):
+            undone = await guard(
+                api,
+                host(base),
+                home,
+                touched=change.change.touched,
+                tell=tell,
+                look_s=0.1,
+                lease_s=1.0,
+                settle_s=0.0,
+                folder=tmp_path / "g",
+            )
+    assert undone.fate is Fate.VERIFIED
+    assert "may not patch destinationrules" in told[0]
+    assert plane.api.list(rules("v1", base)) == []

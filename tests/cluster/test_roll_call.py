@@ -218,7 +218,16 @@ async def test_rubbish_is_said_in_one_printable_sentence_with_what_to_look_at() 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"target": 7}, {"sidecar": None}, {"limits": {"users": "x", "rate": 1}}, {"target": "user"}, {"expect": []}]
+    "changes",
+    [
+        {"target": 7},
+        {"sidecar": None},
+        {"sidecar": {**SNAPSHOT["sidecar"], "workers": "2"}},
+        {"sidecar": {**SNAPSHOT["sidecar"], "version": None}},
+        {"limits": {"users": "x", "rate": 1}},
+        {"target": "user"},
+        {"expect": []},
+    ],
 )
 async def test_a_snapshot_of_another_make_is_a_trouble_and_no_bug(changes: dict[str, Any]) -> None:
     troubles = await troubles_of(shows(**changes))

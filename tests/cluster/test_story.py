@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.tutorial import CLIENTS, Tutorial, make_tutorial, rule_as_written
-from tests.story.command import AGAIN_IF_STARVED, finish, interrupt, until, wait_for_line
+from tests.cluster.controlplane.api import path_of
+from tests.cluster.tutorial import CLIENTS, PULL_SECRET, Tutorial, make_tutorial, rule_as_written
+from tests.story.command import AGAIN_IF_STARVED, Loadgen, finish, interrupt, until, wait_for_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.cluster.controlplane.cluster import Cluster
     from tests.cluster.controlplane.container import Program
-    from tests.story.command import Ended, Loadgen
+    from tests.story.command import Ended
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
 SHORT = (("duration: 8s", "duration: 2s"), ("duration: 10s", "duration: 7s"))
@@ -97,6 +98,7 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
     ended = finish(process)
     assert ended.code == 130, ended.stdout + ended.stderr
     assert command.report()["restore"]["state"] == "verified"
+    assert command.report()["validity"]["reasons"] == ["interrupted by SIGINT"]
 
 
 @AGAIN_IF_STARVED
@@ -132,15 +134,57 @@ def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tu
     tutorial.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
     ended = finish(process)
     assert ended.code == 4, ended.stdout + ended.stderr
-    assert victim in "".join(command.report()["validity"]["reasons"])
+    assert command.report()["validity"]["reasons"][0] == f"pod {victim} is gone: it was deleted or evicted"
     assert command.report()["restore"]["state"] == "verified"
+    assert f"{victim} died and took it along" in command.report()["restore"]["detail"]
     tutorial.clients()
+
+
+@AGAIN_IF_STARVED
+def test_a_service_of_two_pods_of_which_one_goes_is_judged_by_the_other_two_witnesses(tutorial: Tutorial, command: Loadgen) -> None:
+    try:
+        before = {pod.name for pod in tutorial.scale_service(2)}
+        process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
+        wait_for_line(process, "--- limited")
+        [left] = tutorial.scale_service(1)
+        ended = finish(process)
+    finally:
+        tutorial.scale_service(1)
+    report = command.report()
+    assert report["validity"] == {"state": "VALID", "reasons": []}, ended.stdout + ended.stderr
+    assert report["verdict"]["state"] == "enforced"
+    [gone] = before - {left.name}
+    changed = f"the service's pods changed during the phase ({gone} went)"
+    assert f"but {changed}, so nothing shows how many were admitted at a time" in report["verdict"]["sentence"]
+    assert report["findings"][-2:] == [
+        "the service's peak in phase baseline is not known: this service has 2 pods, and each knows its own peak only",
+        f"the service's peak in phase limited is not known: {changed}",
+    ]
+    assert [phase["service"]["peak_in_flight"] is None for phase in report["phases"]] == [True, True, False]
 
 
 def test_fewer_pods_than_asked_for_are_refused_before_anything_is_touched(tutorial: Tutorial, command: Loadgen) -> None:
     ended = run(tutorial, command, "--clients", str(CLIENTS + 1))
     assert ended.code == 3, ended.stdout + ended.stderr
     assert f"{CLIENTS} load pods are usable in test, the scenario wants {CLIENTS + 1}" in ended.stderr
+
+
+def test_an_administrator_who_gave_the_guard_no_right_to_undo_the_change_is_told_and_nothing_is_changed(
+    tutorial: Tutorial, tmp_path: Path
+) -> None:
+    api = tutorial.cluster.plane.api
+    binding = api.get("/apis/rbac.authorization.k8s.io/v1/namespaces/base/rolebindings/loadgen-guard-toggle")
+    api.delete(path_of(binding))
+    command = Loadgen(tmp_path, {"KUBECONFIG": str(tutorial.cluster.plane.kubeconfig("admin")), "XDG_STATE_HOME": str(tmp_path / "state")})
+    try:
+        ended = run(tutorial, command)
+    finally:
+        api.create({**binding, "metadata": {key: binding["metadata"][key] for key in ("name", "namespace", "labels")}})
+    assert ended.code == 3, ended.stdout + ended.stderr
+    rights = ", ".join(f"{verb} destinationrules.networking.istio.io user in base" for verb in ("patch", "delete"))
+    assert f"the guard in the cluster does not start: the guard's account test/loadgen-guard may not {rights}" in ended.stderr
+    assert "loadgen manifests with --toggle-in-base --rule user has the Roles for base/user" in ended.stderr
+    assert (tutorial.rules("base"), tutorial.left_overs()) == ([], [])
 
 
 def test_of_two_runners_that_start_at_once_one_runs_and_the_other_is_told_who_it_is(tutorial: Tutorial, tmp_path: Path) -> None:
@@ -170,6 +214,8 @@ def test_a_runner_that_is_killed_leaves_the_guard_which_puts_the_rule_back(tutor
     try:
         wait_for_line(process, "--- limited")
         assert tutorial.rules("base")
+        [guard] = tutorial.cluster.plane.api.list("/apis/batch/v1/namespaces/test/jobs")
+        assert guard["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": PULL_SECRET}]
     finally:
         process.kill()
         process.communicate()

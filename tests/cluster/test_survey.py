@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
+from loadgen.cluster.preflight import ServicePod, service_pods
 from loadgen.cluster.survey import Survey, survey
 from loadgen.errors import RefusedError
+from loadgen.inputs import load_plan
 from tests.cluster.site import Site, make_site, without_policy
 
 if TYPE_CHECKING:
@@ -60,6 +63,13 @@ async def test_where_nothing_is_missing_a_run_may_begin(whole: Site, tmp_path: P
     assert found.change is not None
     assert found.change.mode is Mode.OWN
     assert [write.key for write in found.change.writes] == [f"{whole.base}/user"]
+
+
+async def test_the_secrets_with_which_the_pods_get_their_image_are_found_for_the_guard(whole: Site, tmp_path: Path) -> None:
+    assert (await look_at(whole, whole.plan(tmp_path))).found.pods.pull_secrets == ()
+    whole.add_pod("client-0", imagePullSecrets=[{"name": "registry"}, {"name": "mirror"}])
+    found = await look_at(whole, whole.plan(tmp_path, ("count: 2", "count: 3")))
+    assert (found.found.pods.image, found.found.pods.pull_secrets) == ("loadgen:test", ("registry", "mirror"))
 
 
 async def test_more_pods_than_the_scenario_wants_are_an_obstacle_for_they_would_go_on(whole: Site, tmp_path: Path) -> None:
@@ -128,7 +138,43 @@ async def test_who_may_not_create_the_scenario_s_rule_lays_one_over_the_clients_
     assert [note for note in found.found.notes if "rules for the whole mesh could not be read" in note]
     named = await look_at(whole, whole.plan(tmp_path), user="guest", mode=Mode.OWN)
     assert f"the account may not delete destinationrules.{istio} user in {whole.base}" in named.obstacles
-    assert named.obstacles[-1] == "loadgen manifests --toggle-in-base --rule user has the Roles for that"
+    assert named.obstacles[-1] == f"loadgen manifests with --toggle-in-base --rule user has the Roles for {whole.base}/user"
+
+
+@pytest.mark.parametrize("where", ["clients", "elsewhere"])
+async def test_for_a_rule_that_no_role_of_the_manifests_is_for_the_rights_are_named_that_runner_and_guard_need(
+    where: str, whole: Site, make_namespace: Callable[..., str], tmp_path: Path
+) -> None:
+    namespace = whole.clients if where == "clients" else make_namespace("elsewhere")
+    istio = "networking.istio.io"
+    whole.allow(
+        "guest",
+        *((whole.clients, group, resource, "get list create update delete patch") for group, resource in IN_TEST if group != istio),
+        *((place, istio, "destinationrules", "get list") for place in dict.fromkeys((whole.clients, whole.base, namespace))),
+        (whole.base, "", "services", "get"),
+        (whole.base, "discovery.k8s.io", "endpointslices", "list"),
+    )
+    scenario = whole.scenario(tmp_path)
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(rule.read_text("utf-8").replace(f"namespace: {whole.base}", f"namespace: {namespace}"), encoding="utf-8")
+    found = await look_at(whole, load_plan(scenario), user="guest", mode=Mode.OWN)
+    assert f"the account may not create destinationrules.{istio} in {namespace}" in found.obstacles
+    needs = f"need list, get, patch, delete of destinationrules.{istio}"
+    assert found.obstacles[-1] == (
+        f"loadgen manifests has no Role for {namespace}/user: in {namespace}, the runner's account (which creates it, too)"
+        f" and the guard's account {whole.clients}/loadgen-guard {needs}"
+    )
+
+
+async def test_where_not_even_the_rules_of_a_third_namespace_may_be_listed_the_roles_are_not_said_to_help(
+    whole: Site, make_namespace: Callable[..., str], tmp_path: Path
+) -> None:
+    scenario, elsewhere = whole.scenario(tmp_path), make_namespace("elsewhere")
+    rule = tmp_path / "rule.yaml"
+    rule.write_text(rule.read_text("utf-8").replace(f"namespace: {whole.base}", f"namespace: {elsewhere}"), encoding="utf-8")
+    with pytest.raises(RefusedError, match=f"may not list destinationrules.networking.istio.io in {elsewhere}") as refused:
+        await look_at(whole, load_plan(scenario), user="runner")
+    assert refused.value.hint == f"loadgen manifests has the Roles that a run needs, but none for {elsewhere}"
 
 
 async def test_a_count_that_the_account_may_not_read_is_no_witness_and_is_noted(whole: Site, tmp_path: Path) -> None:
@@ -145,6 +191,46 @@ async def test_a_count_that_the_account_may_not_read_is_no_witness_and_is_noted(
     found = await look_at(whole, whole.plan(tmp_path), user="guest")
     assert (found.obstacles, found.found.count_ports) == ((), {})
     assert [note for note in found.found.notes if f"may not get pods/proxy in {whole.base}" in note and "--service-counts" in note]
+
+
+async def test_who_stands_behind_the_service_is_seen_with_how_often_it_began_to_count_anew(whole: Site, tmp_path: Path) -> None:
+    plan = whole.plan(tmp_path)
+    whole.add_counting_pod("user-1")
+    whole.add_counting_pod("user-2", count_port="")
+    whole.set_endpoints(whole.endpoint("user-1"), whole.endpoint("user-2"), whole.endpoint("user-3", ready=False), whole.endpoint(""))
+    async with KubeApi(find_access(kubeconfig=whole.plane.kubeconfig("admin"))) as api:
+        first, second, address = found = await service_pods(api, plan.service)
+        assert [(pod.name, pod.count_port) for pod in found] == [("user-1", 7001), ("user-2", 0), ("10.9.0.1", 0)]
+        assert await service_pods(api, plan.service) == found
+        whole.set_restarts("user-1", sidecar=5)
+        assert await service_pods(api, plan.service) == found, "its sidecar has no part in the count"
+        whole.set_restarts("user-1", user=1)
+        assert (await service_pods(api, plan.service))[0] == replace(first, life=f"{first.life.partition('/')[0]}/1")
+        whole.plane.api.delete(f"/api/v1/namespaces/{whole.base}/pods/user-2", gracePeriodSeconds=0)
+        whole.add_counting_pod("user-2")
+        [again] = await service_pods(api, plan.service)
+        assert again.life != second.life
+        whole.set_endpoints(whole.endpoint("user-4"))
+        assert await service_pods(api, plan.service) == (ServicePod("user-4"),), "it is not there any more, or not yet"
+    assert address.life == ""
+
+
+@pytest.mark.parametrize(
+    ("pods", "said"),
+    [
+        (("user-1", "user-2"), "this service has 2 pods, and each knows its own peak only"),
+        (("user-1", ""), "only 1 of this service's 2 pods counts requests"),
+    ],
+)
+async def test_a_count_that_will_show_a_part_only_is_noted_before_the_run(
+    whole: Site, tmp_path: Path, pods: tuple[str, ...], said: str
+) -> None:
+    for name in filter(None, pods):
+        whole.add_counting_pod(name)
+    whole.set_endpoints(*map(whole.endpoint, pods))
+    found = await look_at(whole, whole.plan(tmp_path))
+    assert found.obstacles == ()
+    assert f"{said}: how many requests it has in flight will not be known" in found.found.notes
 
 
 async def test_a_scenario_that_changes_nothing_needs_no_right_to_change(whole: Site, tmp_path: Path) -> None:

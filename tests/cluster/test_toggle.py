@@ -18,8 +18,10 @@ from loadgen.cluster.change import Mode
 from loadgen.cluster.failure import ApiError, LostError
 from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
+from loadgen.cluster.lease import Lease, LeaseLostError
 from loadgen.cluster.marks import guard_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
+from loadgen.cluster.restore import restore
 from loadgen.cluster.toggle import ForeignEditError, RuleChange
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError
@@ -384,6 +386,15 @@ async def test_the_run_is_told_that_its_rule_is_gone_or_another(site: Site) -> N
             await change.check()
 
 
+async def test_of_a_rule_that_is_gone_the_run_is_told_first_who_took_its_lease(site: Site) -> None:
+    change = await site.abandoned(Mode.OWN, lease_s=30.0)
+    taker = new_run(site.api, site.base, site.home)
+    await Lease.acquire(site.api, taker, force=change._run.id)
+    site.plane.api.delete(site.own)
+    with pytest.raises(LeaseLostError, match=f"was taken over: {re.escape(taker.identity)} has the lease"):
+        await change.check()
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_what_the_run_changes_itself_is_nobody_s_edit_whenever_it_is_looked_at(
     mode: Mode, site: Site, monkeypatch: pytest.MonkeyPatch
@@ -708,13 +719,49 @@ async def test_a_rule_that_another_run_has_changed_meanwhile_is_not_changed_a_se
     assert site.find(site.owners) == marked
 
 
+async def test_a_run_that_lost_its_lease_leaves_the_next_runs_change_of_the_same_rule_alone(site: Site, owners: Object) -> None:
+    asleep = await site.abandoned(Mode.PATCH)
+    await restore(site.api, host(site.base), site.home, run_id=asleep._run.id, settle_s=0.0, folder=site.state)  # as its guard does
+    async with site.turn(Mode.PATCH) as change:
+        await change.apply()
+        patched = site.find(site.owners)
+        undone = await asleep.restore()
+        assert site.find(site.owners) == patched
+        assert undone.fate is Fate.VERIFIED
+        assert f"what run {change._run.id} of {change._run.holder} until" in undone.sentence
+        await change.check()
+    assert users_part(site.find(site.owners)) == users_part(owners)
+    assert site.find(site.owners)["metadata"]["managedFields"] == owners["metadata"]["managedFields"]
+    site.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("mode", [Mode.OWN, Mode.PATCH])
+async def test_of_two_runs_with_clients_in_different_namespaces_the_later_one_changes_nothing_and_names_the_other(
+    mode: Mode, site: Site, make_namespace: Callable[..., str]
+) -> None:
+    if mode is Mode.PATCH:
+        site.plane.api.create(owners_rule(site.base))
+    path = site.owners if mode is Mode.PATCH else site.own
+    elsewhere = Site(site.plane, site.api, site.base, make_namespace("test"), site.state)
+    async with elsewhere.turn(mode) as later, site.turn(mode) as change:  # neither lease keeps the other away
+        await change.apply()
+        applied = site.find(path)
+        with pytest.raises(ForeignEditError, match=f"by run {change._run.id} of {change._run.holder} until") as caught:
+            await later.apply()
+        assert caught.value.hint == marks.wait_or_restore(applied)
+        assert site.find(path) == applied
+        await change.check()
+    site.assert_nothing_is_left()
+    elsewhere.assert_nothing_is_left()
+
+
 async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: Site, owners: Object) -> None:
     async with site.turn(Mode.OVERLAY, guarded=True) as change:
         path = jobs(site.home, guard_name(host(site.base)))
         job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
+        await change.apply()
         site.plane.api.delete(path, propagationPolicy="Background")
         site.plane.api.create(job)
-        await change.apply()
     assert marks.run_of(site.find(path)) == "next"
 
 
@@ -725,7 +772,7 @@ async def test_a_run_that_lost_its_lease_leaves_the_next_runs_guard_alone(site: 
 async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
     mood: Any, shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 0.1)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 0.1)
     moody.play("POST", "configmaps", mood)
     moody.play("GET", "configmaps/loadgen-journal", _well)  # what was left before
     moody.play("GET", "configmaps/loadgen-journal", says(403, "not you"))  # so that it is not known whether it was made
@@ -736,7 +783,7 @@ async def test_of_a_journal_that_could_not_be_begun_nothing_stays(
 
 
 async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: Site, moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "SETTLE_S", 2.0)
+    monkeypatch.setattr("loadgen.cluster.api.SETTLE_S", 2.0)
     sent, arrived = anyio.Event(), anyio.Event()
 
     async def arrives_late(exchange: Any) -> None:
@@ -760,7 +807,7 @@ async def test_of_a_journal_whose_beginning_was_cancelled_nothing_stays(shaky: S
     shaky.assert_nothing_is_left()
 
 
-async def test_nothing_is_given_to_the_caller_until_the_guard_runs(shaky: Site, moody: Moody) -> None:
+async def test_nothing_is_given_to_the_caller_until_the_guard_is_ready(shaky: Site, moody: Moody) -> None:
     path = jobs(shaky.home, guard_name(host(shaky.base)))
 
     async def runs(exchange: Any) -> None:
@@ -777,23 +824,51 @@ async def test_nothing_is_given_to_the_caller_until_the_guard_runs(shaky: Site, 
     assert shaky.find(path) is None
 
 
-async def test_a_guard_that_does_not_start_is_refused_with_the_reason_and_nothing_is_left(site: Site, owners: Object) -> None:
-    name = guard_name(host(site.base))
-    container = {"name": "guard", "image": "loadgen:1"}
-    metadata = {"name": "guard", "namespace": site.home, "labels": {"job-name": name}}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
-    site.plane.api.create(pod)
-    waiting = {"reason": "ErrImagePull", "message": "there is no loadgen:1"}
-    status = {"name": "guard", "ready": False, "restartCount": 0, "image": "loadgen:1", "imageID": "", "state": {"waiting": waiting}}
-    site.plane.api.patch(pods(site.home, "guard") + "/status", {"status": {"containerStatuses": [status]}})
-    with pytest.RaisesGroup(
-        pytest.RaisesExc(RefusedError, match="the guard in the cluster does not start: ErrImagePull: there is no loadgen:1")
-    ) as caught:
-        async with site.turn(Mode.OVERLAY, guarded=True, guard_s=0.2):
+def play_guard(site: Site, run_id: str, **status: Object) -> None:
+    """Make the pod of a run's guard, as if its node said this of its container."""
+    labels = {"job-name": guard_name(host(site.base)), marks.RUN: run_id}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": run_id, "namespace": site.home, "labels": labels}}
+    site.plane.api.create({**pod, "spec": {"containers": [{"name": "guard", "image": "loadgen:1"}]}})
+    whole = {"name": "guard", "ready": False, "restartCount": 0, "image": "loadgen:1", "imageID": "", **status}
+    site.plane.api.patch(pods(site.home, run_id) + "/status", {"status": {"containerStatuses": [whole]}})
+
+
+async def refused_turn(site: Site, mode: Mode, *, guard_s: float) -> RefusedError:
+    """Take a turn as run-2 that is refused for its guard's sake; give the error. Nothing may be left."""
+    with pytest.RaisesGroup(RefusedError) as caught:
+        async with site.turn(mode, guarded=True, run_id="run-2", guard_s=guard_s):
             raise AssertionError("without a guard nothing is given")
-    (error,) = caught.value.exceptions
-    assert f"kubectl describe job {name} -n {site.home}" in error.hint  # type: ignore[union-attr]
+    site.plane.api.delete(pods(site.home, "run-2"), gracePeriodSeconds=0)
     site.assert_nothing_is_left()
+    (error,) = caught.value.exceptions
+    assert isinstance(error, RefusedError)
+    return error
+
+
+async def test_a_guard_that_does_not_start_is_refused_with_the_reason_and_nothing_is_left(site: Site, owners: Object) -> None:
+    play_guard(site, "run-2", state={"waiting": {"reason": "ErrImagePull", "message": "there is no loadgen:1"}})
+    error = await refused_turn(site, Mode.OVERLAY, guard_s=0.2)
+    assert error.message == "the guard in the cluster does not start: ErrImagePull: there is no loadgen:1"
+    assert error.hint.startswith(f"kubectl describe job {guard_name(host(site.base))} -n {site.home}")
+
+
+async def test_a_guard_that_runs_and_is_not_ready_is_said_not_to_see_the_api_server(site: Site) -> None:
+    play_guard(site, "run-2", state={"running": {"startedAt": None}})
+    error = await refused_turn(site, Mode.OWN, guard_s=0.2)
+    assert "does not start: its pod runs, but has not seen the API server (does a NetworkPolicy keep it from it?)" in error.message
+    assert f"kubectl logs job/{guard_name(host(site.base))} -n {site.home}" in error.hint
+
+
+@pytest.mark.parametrize("life", ["state", "lastState"])
+async def test_a_guard_that_may_not_undo_the_change_is_refused_at_once_with_the_right_and_where_it_is_from(life: str, site: Site) -> None:
+    play_guard(site, "run-1", state={"terminated": {"exitCode": 3, "message": "loadgen: what the run before was told"}})
+    said = f"cannot get the journal (tried 3 times)\nloadgen: the guard's account {site.home}/loadgen-guard may not \x1b[2Jdelete it\n   hint: none\n"
+    play_guard(site, "run-2", **{life: {"terminated": {"exitCode": 3, "message": said}}})
+    with anyio.fail_after(30.0):
+        error = await refused_turn(site, Mode.OWN, guard_s=60.0)
+    right = f"the guard's account {site.home}/loadgen-guard may not \\x1b[2Jdelete it"
+    assert error.message == f"the guard in the cluster does not start: {right}"
+    assert f"loadgen manifests with --toggle-in-base --rule user has the Roles for {site.base}/user" in error.hint
 
 
 async def test_a_server_that_refuses_the_rule_is_quoted_and_nothing_is_left(site: Site) -> None:

@@ -28,6 +28,7 @@ Json = dict[str, Any]
 CLIENTS = 3
 HOST = "user.base.svc.cluster.local"
 RULES = "/apis/networking.istio.io/v1/namespaces/{}/destinationrules"
+PULL_SECRET = "registry"
 PATIENCE_S = 40.0
 """A pod's image is a whole file system here, and two cores start all of them at once."""
 
@@ -81,6 +82,11 @@ class Tutorial:
     def clients(self) -> list[PodView]:
         return self.cluster.ready_pods("test", "app=client", count=CLIENTS, patience_s=PATIENCE_S)
 
+    def scale_service(self, count: int) -> list[PodView]:
+        """Have so many pods stand behind the service; give them."""
+        self.cluster.plane.api.patch("/apis/apps/v1/namespaces/base/deployments/user", {"spec": {"replicas": count}})
+        return self.cluster.ready_pods("base", "app=user", count=count, patience_s=PATIENCE_S)
+
     def leases(self) -> list[Json]:
         return self.cluster.plane.api.list("/apis/coordination.k8s.io/v1/namespaces/test/leases", labelSelector="loadgen.dev/run")
 
@@ -114,6 +120,9 @@ def make_tutorial(start_cluster: Callable[[Mapping[str, Program]], Cluster], *, 
         [sys.executable, "-m", "loadgen", "manifests", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     objects: list[Json] = list(yaml.safe_load_all(printed))
+    for each in objects:
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "client"):
+            each["spec"]["template"]["spec"]["imagePullSecrets"] = [{"name": PULL_SECRET}]  # as if the registry asked for it
     images = {
         container["image"]
         for each in objects

@@ -202,6 +202,36 @@ CASES = [
     ("no request", evidence(client(requests=0, admitted=0)), INCONCLUSIVE, "Inconclusive: nothing was measured"),
     ("no request and no limit", evidence(client(requests=0), limits={}, rule=None), INCONCLUSIVE, "Inconclusive: nothing was measured"),
     (
+        "what the service saw at least is inside the limit",
+        evidence(client(overflow=40, admitted=4), unseen="this service has 2 pods"),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; clients and sidecars agree to the request, but this service has 2 pods, so nothing shows how many were admitted at a time; the rule is gone again and every request succeeds.",
+    ),
+    (
+        "what the service saw at least is beyond the limit",
+        evidence(client(overflow=40, admitted=6), unseen="this service has 2 pods"),
+        NOT_ENFORCED,
+        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; at least 6 requests of a client were admitted at a time, where 5 is allowed;",
+    ),
+    (
+        "what the service saw at least is beyond the limit, and nothing was rejected",
+        evidence(client(admitted=50), unseen="this service has 2 pods"),
+        NOT_ENFORCED,
+        "Not enforced: http2MaxRequests is 5, but at least 50 requests of a client were admitted at a time and none of 100 was rejected.",
+    ),
+    (
+        "a service that saw at least nothing",
+        evidence(client(overflow=40, admitted=0), unseen="only 1 of this service's 2 pods counts requests"),
+        ENFORCED,
+        "Enforced: ",
+    ),
+    (
+        "a load that may have gone beyond, for all that is known",
+        evidence(client(admitted=3), unseen="this service has 2 pods"),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed. Offer more users or a higher rate.",
+    ),
+    (
         "nothing shows the recovery",
         evidence(client(overflow=40), recovered=None),
         ENFORCED,
@@ -263,11 +293,12 @@ def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
 
 
 def test_of_a_service_that_does_not_count_nothing_is_said_about_what_was_admitted() -> None:
-    verdict = judge(evidence(client(overflow=40, admitted=None), service_peak=None))
+    unseen = "this service does not count"
+    verdict = judge(evidence(client(overflow=40, admitted=None), service_peak=None, unseen=unseen))
     assert verdict.state is ENFORCED
     assert "40 of 100 requests" in verdict.sentence
-    assert "so nothing shows how many were admitted at a time" in verdict.sentence
-    idle = judge(evidence(client(admitted=None), service_peak=None))
+    assert "but this service does not count, so nothing shows how many were admitted at a time" in verdict.sentence
+    idle = judge(evidence(client(admitted=None), service_peak=None, unseen=unseen))
     assert idle.state is INCONCLUSIVE
     assert "none of 100 requests overflowed. Offer more users" in idle.sentence
 

@@ -165,11 +165,11 @@ async def test_a_log_that_nobody_reads_stops_nothing(mesh: LocalMesh, tmp_path: 
     os.close(writer)
     os.close(reader)
     started = time.monotonic()
-    while (await mesh.count())[1].get("unread") is None:
+    while (await mesh.count()).clients.get("unread") is None:
         assert time.monotonic() < started + 20
         await asyncio.sleep(0.05)
-    before = (await mesh.count())[1]["unread"].requests
+    before = (await mesh.count()).clients["unread"].requests
     await asyncio.sleep(1.5)
-    assert (await mesh.count())[1]["unread"].requests > before
+    assert (await mesh.count()).clients["unread"].requests > before
     process.terminate()
     assert await asyncio.to_thread(process.wait, 20) == 0

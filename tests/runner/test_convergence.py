@@ -38,8 +38,9 @@ CLIENTS = [Client(f"client-{number}") for number in range(1, 4)]
 class Sidecars:
     """Three sidecars; each shows the wanted state from its given reading on."""
 
-    def __init__(self, *readings: int, clients: Sequence[Client] = CLIENTS) -> None:
+    def __init__(self, *readings: int, clients: Sequence[Client] = CLIENTS, converge_s: float = 10.0) -> None:
         self.clients = clients
+        self.converge_s = converge_s
         self.asked = dict.fromkeys((client.name for client in clients), 0)
         self.refuses = ""
         self._from = dict(zip(self.asked, readings, strict=True))
@@ -72,11 +73,52 @@ async def test_it_ends_when_every_sidecar_shows_the_wanted_state_and_tells_when_
 
 
 @pytest.mark.parametrize(("rules", "said"), [((RULE,), "not in force"), ((), "not gone")])
-async def test_too_late_names_the_sidecars_that_are_missing(monkeypatch: pytest.MonkeyPatch, rules: tuple[Rule, ...], said: str) -> None:
-    monkeypatch.setattr(convergence, "CONVERGE_S", 0.3)
-    with pytest.raises(MeshError, match=rf"{said} at 2 of 3 sidecars: client-1, client-3$") as raised:
-        await converge(Sidecars(NEVER, 1, NEVER), rules)
+async def test_too_late_names_the_sidecars_that_are_missing_and_says_what_one_shows_instead(rules: tuple[Rule, ...], said: str) -> None:
+    with pytest.raises(MeshError) as raised:
+        await converge(Sidecars(NEVER, 1, NEVER, converge_s=0.3), rules)
+    assert raised.value.message == (
+        f"after 0 s the policy was {said} at 2 of 3 sidecars: client-1, client-3;"
+        " the rules lead to rule base/user (http2MaxRequests 1), and client-1's sidecar shows no rule (no limit)"
+    )
     assert raised.value.hint
+
+
+class Hanging(Sidecars):
+    """Sidecars that answer nothing, after ``hang_s`` not even with an error."""
+
+    hang_s = 0.0
+
+    async def state(self, client: Client) -> SidecarState:
+        await anyio.sleep(self.hang_s)
+        raise MeshError(f"{client.name}'s sidecar does not answer")
+
+    async def reach(self, client: Client, wanted: SidecarState) -> None:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("hang_s", [0.0, NEVER])
+async def test_of_a_sidecar_that_answers_nothing_it_is_said_that_it_shows_nothing(monkeypatch: pytest.MonkeyPatch, hang_s: float) -> None:
+    monkeypatch.setattr(convergence, "LOOK_S", 0.1)
+    sidecars = Hanging(NEVER, NEVER, NEVER, converge_s=0.1)
+    sidecars.hang_s = hang_s
+    with pytest.raises(MeshError, match=r"client-1's sidecar shows nothing: it does not answer$"), anyio.fail_after(20):
+        await converge(sidecars, ())
+
+
+class Late(Sidecars):
+    """Sidecars of which the last one gets there at the moment at which time is up."""
+
+    async def reach(self, client: Client, wanted: SidecarState) -> None:
+        try:
+            await super().reach(client, wanted)
+        except anyio.get_cancelled_exc_class():
+            if client is not CLIENTS[-1]:
+                raise
+
+
+async def test_a_sidecar_that_gets_there_just_as_time_is_up_is_in_time() -> None:
+    reached = await converge(Late(1, 1, NEVER, converge_s=0.3), ())
+    assert reached.keys() == {"client-1", "client-2", "client-3"}
 
 
 async def test_a_sidecar_that_refuses_ends_the_waiting_for_the_others() -> None:

@@ -10,7 +10,7 @@ import pytest
 from loadgen.cli.run import exit_code
 from loadgen.engine.edge import Edge, Reading
 from loadgen.inputs import Plan, load_plan
-from loadgen.ledger import Counters, ServiceCount
+from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.outcome import Outcome
 from loadgen.policy.limits import Limits
 from loadgen.policy.state import SidecarState
@@ -21,7 +21,7 @@ from loadgen.runner.window import Measured, Window
 from tests.story.command import SCENARIOS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 ENVIRONMENT = Environment(loadgen="0", python="3", platform="p", cpus=2, envoy="1.40.0", hammer_cpu_share=0, ready_s=0)
 FREE = SidecarState(Limits(), None)
@@ -50,11 +50,19 @@ def window(index: int, *, overflow: int = 0) -> Window:
     ends = {
         name: Edge(18.0, Reading(Counters(active_overflow=overflow, total=OK), OK), tally(overflow=overflow), overflow) for name in names
     }
-    made = Window(phase, starts, {}, dict.fromkeys(names, 0.01), dict.fromkeys(names, state), strangers=0, cpu_start_s={1: 1.0}, began=10.0)
+    before = ServiceReading(ServiceCount(20, 0, 2), {**dict.fromkeys(names, ServiceCount(5, 0, 1)), "dead": ServiceCount(10, 0, 1)})
+    made = Window(phase, starts, {}, dict.fromkeys(names, 0.01), dict.fromkeys(names, state), before, cpu_start_s={1: 1.0}, began=10.0)
     made.ends, made.cpu_end_s, made.ended = ends, {1: 2.0}, 18.0
     made.tallies = {name: edge.tally for name, edge in ends.items()}
-    made.service = (ServiceCount(2 * OK, 0, 2), dict.fromkeys(names, ServiceCount(OK, 0, 1)))
+    made.service = served()
     return made
+
+
+def served(others: Mapping[str, int] = {}, *, more: int = 0, peak: int = 1, unseen: str = "") -> ServiceReading:
+    """Give what the service says at the end of a phase: what the clients sent, what ``others`` did, and ``more`` requests than that."""
+    clients = {**dict.fromkeys(("client-1", "client-2"), ServiceCount(5 + OK, 0, peak)), "dead": ServiceCount(10, 0, 1)}
+    clients |= {name: ServiceCount(count, 0, 1) for name, count in others.items()}
+    return ServiceReading(ServiceCount(sum(count.requests for count in clients.values()) + more, 0, 2 * peak), clients, unseen)
 
 
 def measured() -> Measured:
@@ -113,13 +121,19 @@ def go_round(run: Measured) -> None:
 
 
 def call_from_outside(run: Measured) -> None:
-    _, clients = run.windows[1].service or (None, {})
-    run.windows[1].service = (ServiceCount(2 * OK + 1, 0, 2), clients)
+    run.windows[1].service = served(more=1)
 
 
 def call_under_a_name_that_is_no_client_s(run: Measured) -> None:
-    total, clients = run.windows[1].service or (ServiceCount(), {})
-    run.windows[1].service = (replace(total, requests=total.requests + 1), {**clients, "client-99": ServiceCount(1, 0, 1)})
+    run.windows[1].service = served({"client-99": 1})
+
+
+def call_without_a_name(run: Measured) -> None:
+    run.windows[1].service = served({"": 1, "zoe": 2, "client-99": 3})
+
+
+def call_under_many_names(run: Measured) -> None:
+    run.windows[1].service = served({"": 1, "a": 2, "b": 3, "c": 4})
 
 
 def not_settle(run: Measured) -> None:
@@ -143,8 +157,10 @@ def stop_early(run: Measured) -> None:
         (go_round, "the sidecar of client-1 let 100 requests through, but 106 of this client reached the service"),
         (
             call_under_a_name_that_is_no_client_s,
-            "somebody else calls the service: requests in phase limited that no client sent: 1",
+            "somebody else calls the service: requests in phase limited that no client sent: 1 (some are of client-99)",
         ),
+        (call_without_a_name, "that no client sent: 6 (some are of client-99, zoe, callers that give no name)"),
+        (call_under_many_names, "that no client sent: 10 (some are of a, b, c and 1 more)"),
         (call_from_outside, "somebody else calls the service: requests in phase limited that no client sent: 1"),
         (not_settle, "client-2 and its sidecar could not be brought to agree"),
         (stop_early, "phase recovered was not measured"),
@@ -156,6 +172,72 @@ def test_a_run_that_cannot_be_trusted_is_invalid_and_says_why(spoil: Callable[[M
     report = report_of(run)
     assert [each for each in report.validity.reasons if reason in each], report.validity.reasons
     assert exit_code(report, 0) == 4
+
+
+def test_who_called_before_the_phase_and_not_in_it_is_no_stranger_of_it() -> None:
+    run = measured()
+    run.windows[1].service = served({"client-99": 1})
+    assert "dead" not in "".join(report_of(run).validity.reasons)
+    assert report_of(measured()).validity.state == "VALID"
+
+
+TWO_PODS = "this service has 2 pods, and each knows its own peak only"
+
+
+def test_peaks_of_several_pods_are_no_witness_against_the_limit_and_it_is_said() -> None:
+    run = measured()
+    for each in run.windows:
+        each.service = served(unseen=TWO_PODS)
+    report = report_of(run)
+    assert (report.validity.state, report.verdict.state) == ("VALID", "enforced"), report.validity.reasons
+    said = f"clients and sidecars agree to the request, but {TWO_PODS}, so nothing shows how many were admitted at a time"
+    assert said in report.verdict.sentence
+    assert [phase.service.peak_in_flight for phase in report.phases] == [None, None, None]
+    assert {client.service.peak_in_flight for phase in report.phases for client in phase.clients} == {None}
+    assert report.findings[-1] == f"the service's peak in phase baseline, limited, recovered is not known: {TWO_PODS}"
+
+
+def test_what_one_of_several_pods_alone_saw_is_a_witness_against_the_limit() -> None:
+    run = measured()
+    run.windows[1].service = served(peak=7, unseen=TWO_PODS)
+    verdict = report_of(run).verdict
+    assert verdict.state == "not_enforced"
+    assert "at least 7 requests of a client were admitted at a time, where 1 is allowed" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        (
+            ServiceReading(None, {}, "the service's pods changed during the phase (user-2 came)"),
+            "pods changed during the phase (user-2 came)",
+        ),
+        (None, "the service could not be asked any more"),
+    ],
+)
+def test_where_the_count_of_a_phase_is_lost_the_other_two_witnesses_remain_and_it_is_said(
+    reading: ServiceReading | None, said: str
+) -> None:
+    run = measured()
+    run.windows[1].service = reading
+    report = report_of(run)
+    assert (report.validity.state, report.verdict.state) == ("VALID", "enforced"), report.validity.reasons
+    assert f"{said}, so nothing shows how many were admitted at a time" in report.verdict.sentence
+    assert [phase.service.peak_in_flight for phase in report.phases] == [2, None, 2]
+    assert [
+        finding
+        for finding in report.findings
+        if finding.startswith("the service's peak in phase limited is not known: ") and said in finding
+    ]
+
+
+def test_a_service_that_does_not_count_is_no_finding_of_every_phase() -> None:
+    run = measured()
+    for each in run.windows:
+        each.service_before = each.service = ServiceReading(None, {}, "this service does not count")
+    report = report_of(run)
+    assert report.findings == report_of(measured()).findings
+    assert "but this service does not count, so nothing shows how many" in report.verdict.sentence
 
 
 def test_processes_that_are_each_half_busy_are_no_bottleneck() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from http.client import HTTPException
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
 from loadgen.mesh.children import Children
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 MAX_BACKOFF_S = 10.0
 FAILURE_THRESHOLD = 3
 PROBE_TIMEOUT_S = 0.5
+MESSAGE_BYTES, MESSAGE_LINES = 2048, 80
+"""So much of its log's end a container that failed leaves as its last message, if its manifest wants that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,10 @@ class Role(Enum):
 
 @dataclass
 class Running:
-    """One container and the process that it is now, if any. ``restart_policy`` is Always, OnFailure or Never."""
+    """One container and the process that it is now, if any.
+
+    ``restart_policy`` is Always, OnFailure or Never; ``probe_url`` begins with http or tcp; ``previous`` is how its last life ended.
+    """
 
     spec: Object
     role: Role
@@ -87,6 +94,7 @@ class Running:
     is_ready: bool = False
     started_at: str = ""
     ended_at: str = ""
+    previous: Object | None = None
     _children: Children = field(default_factory=Children)
     _child: Child | None = None
     _group: int | None = None
@@ -111,10 +119,11 @@ class Running:
     def start(self, command: Sequence[str]) -> None:
         """Start its process."""
         if self.exit_code is not None:
+            self.previous = self.end()
             self.restarts += 1
         self.exit_code, self.is_ready, self._failures, self._next_probe = None, False, 0, 0.0
         self.started_at = timestamp()
-        self._child = self._children.start(self.spec["name"], command, self.log.with_suffix(f".{self.restarts}.log"))
+        self._child = self._children.start(self.spec["name"], command, self._log)
         self._group = self._child.process.pid
 
     def look(self) -> None:
@@ -129,6 +138,14 @@ class Running:
         self.exit_code, self.is_ready, self.ended_at = (code if code >= 0 else 128 - code), False, timestamp()
         self._not_before = time.monotonic() + min(MAX_BACKOFF_S, self.restarts)
 
+    def end(self) -> Object:
+        """Say how its process ended, as the status of a pod does."""
+        reason = "Completed" if self.exit_code == 0 else "Error"
+        ended: Object = {"exitCode": self.exit_code, "reason": reason, "startedAt": self.started_at, "finishedAt": self.ended_at}
+        if self.exit_code and self.spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+            ended["message"] = _end_of(self._log)
+        return ended
+
     def terminate(self) -> None:
         """Ask it to end, and what it has started, too."""
         self._signal(signal.SIGTERM)
@@ -138,6 +155,10 @@ class Running:
         self._signal(signal.SIGKILL)
         self._children.stop()
         self._group = None
+
+    @property
+    def _log(self) -> Path:
+        return self.log.with_suffix(f".{self.restarts}.log")
 
     def _signal(self, number: signal.Signals) -> None:
         """Signal the whole process group: a program may stand behind another that ignores signals."""
@@ -166,8 +187,17 @@ def timestamp() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _end_of(log: Path) -> str:
+    text = log.read_bytes()[-MESSAGE_BYTES:].decode("utf-8", "replace")
+    return "".join(text.splitlines(keepends=True)[-MESSAGE_LINES:])
+
+
 def _answers(url: str) -> bool:
+    place = urlsplit(url)
     try:
+        if place.scheme == "tcp":
+            socket.create_connection((place.hostname, place.port), PROBE_TIMEOUT_S).close()
+            return True
         with build_opener(ProxyHandler({})).open(url, timeout=PROBE_TIMEOUT_S):
             return True
     except (OSError, HTTPException):

@@ -34,6 +34,8 @@ POD_RANGE = ipaddress.ip_network("198.18.0.0/16")
 FILES = Path("/etc/netns")
 """``ip netns exec NAME`` shows a process the files of the folder NAME in here in the place of those in /etc."""
 _OURS = re.compile(r"^lg(\d+)[a-z]-")
+_PLACE = "02:00:00:00:00:"
+"""How the hardware addresses of pods begin: of our own making, and known on the bridge only."""
 _LETTERS = itertools.cycle(string.ascii_lowercase)
 
 
@@ -63,13 +65,16 @@ class Network:
         return f"{self.mark}-{address.rpartition('.')[2]}"
 
     def attach(self, number: int, hosts: Path, interception: str = "") -> str:
-        """Make the network namespace of a pod, with these names and this text for ``iptables-restore``; give its name."""
+        """Make the network namespace of a pod, with these names and this text for ``iptables-restore``; give its name.
+
+        Whoever has the same address later is found at the same place: nobody has to forget where the one before was.
+        """
         name, address = f"{self.mark}-{number}", self.address(number)
         (FILES / name).mkdir(parents=True)
         (FILES / name / "hosts").symlink_to(hosts)
         run(
             "ip -batch -",
-            f"netns add {name}\nlink add {name} type veth peer name eth0 netns {name}\nlink set {name} master {self.bridge} up\n",
+            f"netns add {name}\nlink add {name} type veth peer name eth0 address {_PLACE}{number:02x} netns {name}\nlink set {name} master {self.bridge} up\n",
         )
         run(
             f"ip -n {name} -batch -",

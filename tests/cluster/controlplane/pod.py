@@ -134,11 +134,13 @@ class Pod:
     def _probe_url(self, spec: Object) -> str:
         if spec["name"] == sidecar.NAME:
             return f"http://{self._address}:{sidecar.READY_PORT}{sidecar.READY_PATH}"
-        probe = spec.get("readinessProbe", {}).get("httpGet")
-        if probe is None:
-            return ""
         ports = {port.get("name"): port["containerPort"] for port in spec.get("ports", [])}
-        return f"http://{self._address}:{ports.get(probe['port'], probe['port'])}{probe.get('path', '/')}"
+        match spec.get("readinessProbe", {}):
+            case {"httpGet": {"port": port} as probe}:
+                return f"http://{self._address}:{ports.get(port, port)}{probe.get('path', '/')}"
+            case {"tcpSocket": {"port": port}}:
+                return f"tcp://{self._address}:{ports.get(port, port)}"
+        return ""
 
     def _start(self, each: Running) -> None:
         try:
@@ -184,11 +186,10 @@ class Pod:
         if each.is_alive:
             state: dict[str, Any] = {"running": {"startedAt": each.started_at}}
         elif each.exit_code is not None:
-            reason = "Completed" if each.exit_code == 0 else "Error"
-            times = {"startedAt": each.started_at, "finishedAt": each.ended_at}
-            state = {"terminated": {"exitCode": each.exit_code, "reason": reason, **times}}
+            state = {"terminated": each.end()}
         else:
             reason = "CreateContainerConfigError" if self._problem else "PodInitializing"
             state = {"waiting": {"reason": reason, "message": self._problem}}
         numbers = {"restartCount": each.restarts, "ready": each.is_ready, "started": each.is_alive}
-        return {"name": each.spec["name"], "image": each.spec["image"], "imageID": "", "state": state, **numbers}
+        before = {"lastState": {"terminated": each.previous}} if each.previous else {}
+        return {"name": each.spec["name"], "image": each.spec["image"], "imageID": "", "state": state, **before, **numbers}
