@@ -8,7 +8,7 @@ from loadgen.metrics import CONTENT_TYPE, PATH
 from loadgen.outcome import Outcome
 from loadgen.pod.own_sidecar import LIVE
 from loadgen.pod_interface import RUN_HEADER
-from loadgen.serving.exchange import Reply, as_json, as_text, refusal
+from loadgen.serving.exchange import Reply, as_json, as_text, not_allowed, refusal
 
 if TYPE_CHECKING:
     from loadgen.pod.control import Control
@@ -39,13 +39,13 @@ class Routes:
         """Find the page or the control interface."""
         if request.path.startswith(CONTROL):
             if request.method != "POST":
-                return _not_allowed("POST")
+                return not_allowed("POST")
             return await self._control.answer(request, request.path.removeprefix(CONTROL))
         page = self._pages.get(request.path)
         if page is None:
             return refusal(404, f"there is no such page; there are {', '.join(self._pages)} and POST {CONTROL}<verb>")
         if request.method not in _READ:
-            return _not_allowed("GET, HEAD")
+            return not_allowed("GET, HEAD")
         return await page(request)
 
     async def _healthz(self, _request: Request) -> Reply:
@@ -79,8 +79,3 @@ class Routes:
             with hold.heard():
                 return as_json(200, await self._snapshots.take())
         return as_json(200, await self._snapshots.take())
-
-
-def _not_allowed(methods: str) -> Reply:
-    reply = refusal(405, f"allowed here: {methods}")
-    return Reply(reply.status, reply.body, reply.content_type, {"allow": methods})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from loadgen.ledger import Ledger
 from loadgen.series import Series
 
 if TYPE_CHECKING:
@@ -65,3 +66,14 @@ def strangers_of(counted: tuple[ServiceCount, Mapping[str, ServiceCount]] | None
         return 0
     total, each = counted
     return total.requests - sum(count.requests for name, count in each.items() if name in clients)
+
+
+def imbalance(window: Window) -> int | None:
+    """Give the clients' ledger differences of a phase that is over, added up without their signs; None if one is unknown."""
+    if len(window.ends) < len(window.starts):
+        return None
+    total = 0
+    for name, end in window.ends.items():
+        counted = end.reading.counters.since(window.starts[name].reading.counters)
+        total += abs(Ledger(window.tallies[name].sidecar_overflow, counted.overflow).difference)
+    return total
