@@ -1,19 +1,22 @@
 """What does Prometheus read? The metric families that a run and a load pod have in common, and the page that they are written on.
 
-The law: a scrape must not hold the loop on which the hammer sends. The text is written in pieces of a millisecond or two, with the loop's other
-work in between, and for all who ask at the same time it is written once.
+The law: a scrape must not hold the loop on which the hammer sends, nor cost it much. The text is written in pieces of a millisecond or two, with
+the loop's other work in between; for all who ask at the same time it is written once; and a piece in which nothing has changed since the last
+time, as in most of them, is not written again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from loadgen.engine.load import clock
 from loadgen.totals import BOUNDS_S
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PATH = "/metrics"
-PIECE_SAMPLES = 100
+PIECE_SAMPLES = 50
 """Some 10 µs each."""
 FRESH_S = 0.1
 _BOUNDS = (*map(str, BOUNDS_S), "+Inf")
@@ -69,12 +72,33 @@ def request_families(phases: Mapping[str, Mapping[Outcome, Distribution]]) -> It
 
 def client_requests(counts: Mapping[tuple[str, str, Outcome], int]) -> Metric:
     """Give counts by client, phase and outcome."""
-    requests = CounterMetricFamily(
-        "loadgen_client_requests", "Requests that ended, by client, phase and outcome.", labels=("client", "phase", "outcome")
-    )
-    for labels, count in counts.items():
-        requests.add_metric(list(labels), count)
+    requests = CounterMetricFamily("loadgen_client_requests", "Requests that ended, by client, phase and outcome.")
+    requests.samples = _ClientSamples(counts)  # type: ignore[assignment]  # a sequence is all that anybody needs
     return requests
+
+
+class _ClientSamples(Sequence[Sample]):
+    """The samples of all clients, made when they are asked for: there may be 40,000."""
+
+    def __init__(self, counts: Mapping[tuple[str, str, Outcome], int]) -> None:
+        self._counts = list(counts.items())
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [_client_sample(*each) for each in self._counts[index]]
+        return _client_sample(*self._counts[index])
+
+
+def _client_sample(labels: tuple[str, str, Outcome], count: int) -> Sample:
+    client, phase, outcome = labels
+    return Sample("loadgen_client_requests_total", {"client": client, "phase": phase, "outcome": outcome}, count)
 
 
 def schedule_lag(lag: Distribution) -> Metric:
@@ -105,6 +129,8 @@ class Page:
         self._registry = registry
         self._settle = settle
         self._text = b""
+        self._pieces: dict[tuple[str, int], tuple[list[Sample], bytes]] = {}
+        """By family and first sample: what was written last, and how."""
         self._written_at = 0.0
         self._lock = asyncio.Lock()
 
@@ -121,18 +147,28 @@ class Page:
         pieces = []
         for family in self._registry.collect():
             for start in range(0, max(1, len(family.samples)), PIECE_SAMPLES):
-                text = generate_latest(_Piece(family, start))
-                pieces.append(text if not start else text.split(b"\n", 2)[2])  # without the two lines that say what it is
+                pieces.append(self._piece(family, start))
                 await asyncio.sleep(0)
         return b"".join(pieces)
+
+    def _piece(self, family: Metric, start: int) -> bytes:
+        samples = family.samples[start : start + PIECE_SAMPLES]
+        before = self._pieces.get((family.name, start))
+        if before is not None and before[0] == samples:
+            return before[1]
+        text = generate_latest(_Piece(family, samples))
+        if start:
+            text = text.split(b"\n", 2)[2]  # without the two lines that say what it is
+        self._pieces[family.name, start] = samples, text
+        return text
 
 
 class _Piece(Collector):
     """Some of the samples of a family."""
 
-    def __init__(self, family: Metric, start: int) -> None:
+    def __init__(self, family: Metric, samples: list[Sample]) -> None:
         self._family = Metric(family.name, family.documentation, family.type)
-        self._family.samples = family.samples[start : start + PIECE_SAMPLES]
+        self._family.samples = samples
 
     def collect(self) -> Iterator[Metric]:
         yield self._family

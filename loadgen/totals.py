@@ -6,7 +6,7 @@ phase it belongs; and what was shown once is never taken back, however late, or 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +23,8 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 """Upper bounds; an overflow takes half a millisecond, a request that times out 5 s."""
 _EDGES = tuple(buckets_of(BOUNDS_S))
 """The fine bucket that holds each bound. It counts as below the bound, so a bound is exact to 0.8 %."""
+_PLACES = b"".join(bytes([place]) * (edge - below) for place, (below, edge) in enumerate(itertools.pairwise((-1, *_EDGES))))
+"""For each fine bucket up to the last edge, its place among the bounds: a scrape looks up some thousand of them."""
 BETWEEN_PHASES = "between_phases"
 OTHER_CLIENTS = "other_clients"
 """Names that no phase and no client can have: they hold an underscore."""
@@ -41,8 +43,9 @@ class Distribution:
 
     def add(self, histogram: Histogram) -> None:
         """Enter a histogram."""
+        counts, places, beyond = self.counts, _PLACES, len(_PLACES)
         for bucket, count in histogram.buckets.items():
-            self.counts[bisect_left(_EDGES, bucket)] += count
+            counts[places[bucket] if bucket < beyond else -1] += count
         self.sum_s += histogram.sum_s
 
     def merge(self, other: Distribution) -> None:
@@ -70,15 +73,22 @@ class _Part:
     lag: Distribution
 
     @classmethod
-    def of(cls, tally: Tally) -> _Part:
+    def of(cls, tally: Tally, before: _Part | None = None) -> _Part:
+        """Read a tally; what has not changed since ``before`` is taken from there."""
         latency = {}
         for outcome, histogram in tally.latency.items():
             if histogram.count:
-                latency[outcome] = Distribution()
-                latency[outcome].add(histogram)
-        lag = Distribution()
-        lag.add(tally.lag)
+                latency[outcome] = _distribution(histogram, before.latency.get(outcome) if before else None)
+        lag = _distribution(tally.lag, before.lag if before else None)
         return cls(sum(each.count for each in latency.values()), latency, lag)
+
+
+def _distribution(histogram: Histogram, before: Distribution | None) -> Distribution:
+    if before is not None and before.count == histogram.count:
+        return before
+    distribution = Distribution()
+    distribution.add(histogram)
+    return distribution
 
 
 @dataclass(slots=True)
@@ -129,8 +139,8 @@ class Totals:
         """Take in what the present tally of a client says now. One that is complete, or of which more was known before, is stale news."""
         if tally.number <= self._done.get(client, -1):
             return
-        part = _Part.of(tally)
         known = self._present.get((client, tally.number))
+        part = _Part.of(tally, known)
         if known is None or (part.requests >= known.requests and part.lag.count >= known.lag.count):
             self._present[client, tally.number] = part
 

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.outcome import Outcome
@@ -41,6 +41,7 @@ def grew(before: Figures, after: Figures) -> bool:
 
 
 @given(st.integers(0, 10_000))
+@settings(deadline=None)
 def test_every_request_counts_once_in_its_phase_and_no_figure_goes_back_whenever_one_looks(seed: int) -> None:
     rng = random.Random(seed)
     totals = Totals(["baseline", "limited"])
