@@ -55,7 +55,7 @@ bench: $(VENV)/.dev  ## CPU per request and lateness of every load tool that is 
 lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
-		--custom-compile-command "make lock" --extra local --group build pyproject.toml -o requirements/run.txt
+		--custom-compile-command "make lock" --extra local --extra metrics --group build pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements/dev.txt
 	for group in build pod; do \

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from loadgen.recorder import Tally
+    from loadgen.totals import Totals
 
 SCHEMA = "loadgen.series/v1"
 BETWEEN = ""
@@ -113,9 +114,13 @@ class Series:
 
 
 class SeriesRecorder:
-    """Notices, second by second, what the clients' tallies have more than before. Seconds are numbered from the start of the load."""
+    """Notices, second by second, what the clients' tallies have more than before. Seconds are numbered from the start of the load.
 
-    def __init__(self) -> None:
+    ``totals``, if there are any, hear of every tally that begins to count or has ended.
+    """
+
+    def __init__(self, totals: Totals | None = None) -> None:
+        self._totals = totals
         self._names: dict[str, int] = {}
         self._seen: dict[tuple[int, int], dict[Outcome, Histogram]] = {}
         """What was noticed until now, by client and tally."""
@@ -132,6 +137,8 @@ class SeriesRecorder:
     def opens(self, client: str, number: int, phase: str) -> None:
         """Say that this tally of a client is what it counts of a phase."""
         self._phases[self._name(client), number] = phase
+        if self._totals is not None:
+            self._totals.opens(client, number, phase)
 
     def notice(self, second: int, client: str, tally: Tally) -> None:
         """Take in what the present tally of a client says in a second, or at its end. One that is complete already is stale news."""
@@ -152,6 +159,8 @@ class SeriesRecorder:
     def complete(self, second: int, client: str, tally: Tally) -> None:
         """Take in a tally that has ended: it gets nothing more."""
         self.notice(second, client, tally)
+        if self._totals is not None:
+            self._totals.complete(client, tally)
         name = self._name(client)
         self._done[name] = max(tally.number, self._done.get(name, -1))
         for key in [key for key in self._seen if key[0] == name and key[1] <= tally.number]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.errors import RefusedError
+from tests.cluster.controlplane import machine
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -43,3 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Asynchronous tests run on the loop that loadgen runs on."""
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def tools() -> None:
+    """Need Prometheus and promtool; on a machine of CI they are installed."""
+    try:
+        machine.install_missing(machine.METRICS_TOOLS)
+        machine.need(*machine.METRICS_TOOLS)
+    except RefusedError as error:
+        pytest.skip(f"{error.message}: {error.hint}")

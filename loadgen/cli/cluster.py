@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.cli.signals import Interruption, attended
-from loadgen.cli.story import environment, since_process_start
+from loadgen.cli.story import environment, shown, since_process_start
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
@@ -41,10 +41,12 @@ from loadgen.runner.window import Measured
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from loadgen.cli.metrics import MetricsPort
     from loadgen.cluster.toggle import RuleChange
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
+    from loadgen.runner.live import Live
     from loadgen.runner.result import Result
     from loadgen.scenario import Scenario
 
@@ -77,15 +79,15 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
     return preview
 
 
-def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool) -> tuple[Result | None, int]:
+def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool, metrics: MetricsPort | None = None) -> tuple[Result | None, int]:
     """Run a plan in a cluster; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet) as screen:
             interruption.say = screen.say
-            async with _api(options) as api:
+            async with shown(metrics, plan) as live, _api(options) as api:
                 await _reach(api)
-                return await _run(api, plan, options, screen, interruption)
+                return await _run(api, plan, options, screen, interruption, live)
 
     return anyio.run(attended, tell)
 
@@ -156,7 +158,9 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
     return seen
 
 
-async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Screen, interruption: Interruption) -> Result:
+async def _run(
+    api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Screen, interruption: Interruption, live: Live | None
+) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
     await _refuse_if_held(api, plan)
@@ -184,7 +188,7 @@ async def _run(api: KubeApi, plan: Plan, options: Mapping[str, Any], screen: Scr
                 Counting(api, plan.service.namespace, partial(service_pods, api, plan.service) if seen.survey.found.count_ports else None),
                 partial(newcomers, api, plan.client, crew.loads),
             )
-            story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew)
+            story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew, live)
             interruption.on_first = story.stop
             interruption.ending = ENDING
             interruption.on_second = screen.close

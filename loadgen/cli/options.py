@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.errors import UsageError
+from loadgen.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from loadgen.cli.metrics import MetricsPort
+
+LINGER_S = 20.0
+"""A little more than what most installations of Prometheus have between two scrapes."""
 
 
 class Quantity(click.ParamType[float]):
@@ -30,6 +37,7 @@ class Quantity(click.ParamType[float]):
 
 
 DURATION = Quantity("duration", "positive_duration_s")
+LINGER = Quantity("duration", "duration_s")
 RATE = Quantity("rate", "rate_per_s")
 HIT_RATE = Quantity("rate", "plain_rate_per_s")
 
@@ -49,6 +57,19 @@ _TOGGLE = (
     click.option("--allow-managed", is_flag=True, help="Cluster: patch a rule even if Argo CD, Flux or Helm manages it."),
 )
 _DEFAULTS = {"kubeconfig": None, "context": None, "toggle": "auto", "allow_managed": False}
+
+
+_METRICS = (
+    click.option(
+        "--metrics-port", type=click.IntRange(0, 65535), help="Serve the run's live metrics for Prometheus at this port; 0 takes any."
+    ),
+    click.option("--metrics-bind", metavar="ADDRESS", help="Address of that port; an empty one means all.  [default: 127.0.0.1]"),
+    click.option(
+        "--metrics-linger",
+        type=LINGER,
+        help="How long the page of a run that is over waits for a last scrape, if there was one before.  [default: 20s]",
+    ),
+)
 
 
 def access_options(command: Any) -> Any:
@@ -71,6 +92,41 @@ def cluster_part(mesh: str, options: dict[str, Any]) -> dict[str, Any]:
     if given and mesh != "cluster":
         raise UsageError(f"--{given[0].replace('_', '-')} does not fit --mesh {mesh}", hint="add --mesh cluster")
     return part
+
+
+def metrics_options(command: Any) -> Any:
+    """Add what it takes to serve a run's metrics."""
+    return _add(_METRICS, command)
+
+
+def metrics_part(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what ``metrics_options`` added out of a command's options.
+
+    Raises UsageError if no port is given, and something about it.
+    """
+    part = {name: options.pop(f"metrics_{name}") for name in ("port", "bind", "linger")}
+    given = [name for name, value in part.items() if value is not None]
+    if given and part["port"] is None:
+        raise UsageError(f"--metrics-{given[0]} says nothing without --metrics-port", hint="add --metrics-port, with 0 for any")
+    return part
+
+
+def open_metrics(part: dict[str, Any], *, quiet: bool) -> AbstractContextManager[MetricsPort | None]:
+    """Listen at the port that is wanted, if one is, and say where: always, if nobody else can know it.
+
+    Raises RefusedError if that cannot be.
+    """
+    if part["port"] is None:
+        return nullcontext()
+    try:
+        from loadgen.cli.metrics import MetricsPort  # noqa: PLC0415  # an extra, and --help must not pay for it
+    except ModuleNotFoundError as error:
+        raise RefusedError(f"metrics need the package {error.name}", hint="pip install 'loadgen[metrics]'") from error
+    bind, linger_s = part["bind"], part["linger"]
+    port = MetricsPort("127.0.0.1" if bind is None else bind, part["port"], LINGER_S if linger_s is None else linger_s)
+    if not quiet or not part["port"]:
+        click.echo(f"metrics: {port.url}", err=True)
+    return port
 
 
 def _add(options: Sequence[Any], command: Any) -> Any:

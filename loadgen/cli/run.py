@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part
+from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part, metrics_options, metrics_part, open_metrics
 from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from loadgen.cli.metrics import MetricsPort
     from loadgen.inputs import Plan
     from loadgen.report import Report
     from loadgen.results import ResultFolder
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
+@metrics_options
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
 def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **options: Any) -> int:
@@ -52,35 +54,49 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
 
     gc.disable()  # what is imported stays: looking for garbage in it only delays the first request; the run turns it on again
 
-    from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
-    from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
-    from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
+    from loadgen.inputs import load_plan, overridden  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
     cluster = cluster_part(mesh, options)
     if mesh == "cluster" and processes is not None:
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
+    scrape = metrics_part(options)
     plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if mesh == "cluster":
-        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), quiet=quiet, verbose=verbose)
+    results = ResultFolder(out or default, fresh=out is None)
+    with open_metrics(scrape, quiet=quiet) as metrics:
+        if mesh == "cluster":
+            code = _in_cluster(plan, cluster, results, metrics, quiet=quiet, verbose=verbose)
+        else:
+            code = _here(plan, results, metrics, processes, quiet=quiet, verbose=verbose)
+        if metrics is not None and code <= ExitCode.EXPECTATIONS_FAILED:
+            metrics.linger(quiet=quiet)  # the report is there, the mesh is gone
+    return code
+
+
+def _here(plan: Plan, results: ResultFolder, metrics: MetricsPort | None, processes: int | None, *, quiet: bool, verbose: bool) -> int:
+    from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
+    from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
+
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
-    with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
+    with results as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
+        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet, metrics=metrics)
         return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
 
 
-def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *, quiet: bool, verbose: bool) -> int:
+def _in_cluster(
+    plan: Plan, options: Mapping[str, Any], results: ResultFolder, metrics: MetricsPort | None, *, quiet: bool, verbose: bool
+) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
     if not quiet:
         warn(plan)
     with results as folder:
-        result, interrupted = run_cluster(plan, options, quiet=quiet)
+        result, interrupted = run_cluster(plan, options, quiet=quiet, metrics=metrics)
         return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import gc
 import os
@@ -20,29 +21,41 @@ from loadgen.runner.crew import LocalCrew
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
+    from loadgen.cli.metrics import MetricsPort
     from loadgen.engine.hammers import Load
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import Sidecar
     from loadgen.report import Environment
+    from loadgen.runner.live import Live
     from loadgen.runner.result import Result
 
 
-def run_local(plan: Plan, booting: Booting, *, processes: int | None, quiet: bool) -> tuple[Result | None, int]:
+def run_local(
+    plan: Plan, booting: Booting, *, processes: int | None, quiet: bool, metrics: MetricsPort | None = None
+) -> tuple[Result | None, int]:
     """Run a plan on a booting mesh; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet) as screen:
-            return await _run(plan, booting, processes, screen, interruption)
+            async with shown(metrics, plan) as live:
+                return await _run(plan, booting, processes, screen, interruption, live)
 
     return anyio.run(attended, tell, backend_options={"use_uvloop": True})
 
 
-async def _run(plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption) -> Result:
+def shown(metrics: MetricsPort | None, plan: Plan) -> contextlib.AbstractAsyncContextManager[Live | None]:
+    """Give what a run notes its state in, while its metrics are served; None if they are not."""
+    return contextlib.nullcontext() if metrics is None else metrics.serving([phase.name for phase in plan.scenario.phases])
+
+
+async def _run(
+    plan: Plan, booting: Booting, processes: int | None, screen: Screen, interruption: Interruption, live: Live | None
+) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     mesh = await ready(booting)
     crew = LocalCrew(plan.scenario, mesh.clients, processes)
-    story: Story[Sidecar, Load] = Story(plan, mesh, screen, crew)
+    story: Story[Sidecar, Load] = Story(plan, mesh, screen, crew, live)
     interruption.on_first = story.stop
     interruption.say = screen.say
 

@@ -21,8 +21,6 @@ import anyio
 from loadgen.engine.edge import Reading, find_edge
 from loadgen.engine.load import clock
 from loadgen.errors import HammerError, MeshError, RefusedError
-from loadgen.pod.book import BETWEEN_PHASES
-from loadgen.pod.exchange import Reply, as_json, refusal
 from loadgen.pod.hammer import HeldError
 from loadgen.pod.orders import (
     Converge,
@@ -37,6 +35,8 @@ from loadgen.pod.orders import (
     read_order,
 )
 from loadgen.pod_interface import CALL_HEADER, RUN_HEADER, SECRET_HEADER
+from loadgen.serving.exchange import Reply, as_json, refusal
+from loadgen.totals import BETWEEN_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
     from loadgen.engine.edge import Edge
     from loadgen.engine.load import Sight
-    from loadgen.pod.exchange import Request
     from loadgen.pod.hammer import Hammer
     from loadgen.pod.log import Log
     from loadgen.pod.own_sidecar import OwnSidecar
     from loadgen.pod.settings import Settings
     from loadgen.schema import Model
+    from loadgen.serving.exchange import Request
 
 Json = dict[str, Any]
 ORDER_S = 15.0

@@ -19,9 +19,10 @@ from loadgen.engine.spec import mesh_request
 from loadgen.errors import LoadgenError, RefusedError
 from loadgen.outcome import Outcome
 from loadgen.pacing import Closed
-from loadgen.pod.book import BETWEEN_PHASES, OWN_LOAD
+from loadgen.pod.book import OWN_LOAD
 from loadgen.pod.load import BookedLoad
 from loadgen.recorder import Tally
+from loadgen.totals import BETWEEN_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,8 @@ from loadgen.pod.log import Log
 from loadgen.pod.metrics import Metrics
 from loadgen.pod.own_sidecar import OwnSidecar
 from loadgen.pod.routes import Routes
-from loadgen.pod.server import Server, listen
 from loadgen.pod.snapshot import Snapshots
+from loadgen.serving.server import Server, listen
 from loadgen.sidecar import Admin
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run_pod(settings: Settings) -> None:
     Raises RefusedError if it cannot listen.
     """
     allow_many_files()
-    listening = listen(settings.bind, settings.port)
+    listening = listen(settings.bind, settings.port, hint="LOADGEN_PORT names another; 0 takes any")
     gc.freeze()  # what is imported stays: nobody has to look through it again
     anyio.run(_serve, settings, listening, backend_options={"use_uvloop": True})
 

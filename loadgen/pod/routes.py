@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadgen.metrics import CONTENT_TYPE, PATH
 from loadgen.outcome import Outcome
-from loadgen.pod.exchange import Reply, as_json, as_text, refusal
-from loadgen.pod.metrics import CONTENT_TYPE
 from loadgen.pod.own_sidecar import LIVE
 from loadgen.pod_interface import RUN_HEADER
+from loadgen.serving.exchange import Reply, as_json, as_text, not_allowed, refusal
 
 if TYPE_CHECKING:
     from loadgen.pod.control import Control
-    from loadgen.pod.exchange import Request
     from loadgen.pod.hammer import Hammer
     from loadgen.pod.metrics import Metrics
     from loadgen.pod.own_sidecar import OwnSidecar
     from loadgen.pod.snapshot import Snapshots
+    from loadgen.serving.exchange import Request
 
 CONTROL = "/control/"
 _READ = frozenset({"GET", "HEAD"})
@@ -33,19 +33,19 @@ class Routes:
         self._metrics = metrics
         self._snapshots = snapshots
         self._control = control
-        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._scrape, "/snapshot": self._snapshot}
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, PATH: self._scrape, "/snapshot": self._snapshot}
 
     async def answer(self, request: Request) -> Reply:
         """Find the page or the control interface."""
         if request.path.startswith(CONTROL):
             if request.method != "POST":
-                return _not_allowed("POST")
+                return not_allowed("POST")
             return await self._control.answer(request, request.path.removeprefix(CONTROL))
         page = self._pages.get(request.path)
         if page is None:
             return refusal(404, f"there is no such page; there are {', '.join(self._pages)} and POST {CONTROL}<verb>")
         if request.method not in _READ:
-            return _not_allowed("GET, HEAD")
+            return not_allowed("GET, HEAD")
         return await page(request)
 
     async def _healthz(self, _request: Request) -> Reply:
@@ -70,7 +70,7 @@ class Routes:
         return f"the target has answered no request yet ({ended or 'none has ended'})"
 
     async def _scrape(self, _request: Request) -> Reply:
-        return Reply(200, await self._metrics.page(), CONTENT_TYPE)
+        return Reply(200, await self._metrics.page.read(), CONTENT_TYPE)
 
     async def _snapshot(self, request: Request) -> Reply:
         """Give the snapshot; a run that names itself, and knows the secret, is heard of."""
@@ -79,8 +79,3 @@ class Routes:
             with hold.heard():
                 return as_json(200, await self._snapshots.take())
         return as_json(200, await self._snapshots.take())
-
-
-def _not_allowed(methods: str) -> Reply:
-    reply = refusal(405, f"allowed here: {methods}")
-    return Reply(reply.status, reply.body, reply.content_type, {"allow": methods})

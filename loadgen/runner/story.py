@@ -19,6 +19,7 @@ from loadgen.errors import LoadgenError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.runner.convergence import converge, for_each
+from loadgen.runner.live import Live
 from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window
 from loadgen.series import BETWEEN, SeriesRecorder
@@ -45,10 +46,18 @@ T = TypeVar("T")
 
 
 class Story(Generic[C, L]):
-    """One run. ``crew`` gives the loads of the mesh's clients, wherever they live. ``run`` may be stopped from outside with ``stop``."""
+    """One run. ``crew`` gives the loads of the mesh's clients, wherever they live; ``live`` shows how the run goes on, if somebody asks.
+
+    ``run`` may be stopped from outside with ``stop``.
+    """
 
     def __init__(
-        self, plan: Plan, mesh: Mesh[C, L], observer: Observer, crew: Callable[[TaskGroup], AbstractAsyncContextManager[Loads[L]]]
+        self,
+        plan: Plan,
+        mesh: Mesh[C, L],
+        observer: Observer,
+        crew: Callable[[TaskGroup], AbstractAsyncContextManager[Loads[L]]],
+        live: Live | None = None,
     ) -> None:
         self._plan = plan
         self._scenario = plan.scenario
@@ -57,7 +66,8 @@ class Story(Generic[C, L]):
         self._scope = anyio.CancelScope()
         self._ending = anyio.CancelScope()
         self._measured = Measured()
-        self._series = SeriesRecorder()
+        self._live = live or Live(())
+        self._series = SeriesRecorder(live.totals if live is not None else None)
         self._began = 0.0
         """When the load began, on ``clock``."""
         self._crew = crew
@@ -78,6 +88,7 @@ class Story(Generic[C, L]):
         """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
         started = clock()
         async with anyio.create_task_group() as tasks, self._crew(tasks) as self._hammers:
+            self._live.begins(self._hammers.loads)
             for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress, self._record_series):
                 tasks.start_soon(job)
             try:
@@ -91,6 +102,7 @@ class Story(Generic[C, L]):
                 for load in self._hammers.loads.values():
                     load.abort()
                 tasks.cancel_scope.cancel()
+        self._live.ends()
         self._measured.ended_s = clock() - started
         self._measured.series = self._series.series()
         return self._measured
@@ -100,7 +112,8 @@ class Story(Generic[C, L]):
     async def _tell(self) -> None:
         await self._each(lambda client: self._hammers.loads[client.name].prepare())
         self._began = self._measured.began = clock()
-        for load in self._hammers.loads.values():
+        for name, load in self._hammers.loads.items():
+            self._series.opens(name, load.last_tally.number, BETWEEN)
             load.start()
         for index, phase in enumerate(self._scenario.phases):
             self._phase_index = index
@@ -123,6 +136,7 @@ class Story(Generic[C, L]):
         await self._mesh.phase(phase.name)
         service = await self._mesh.count(restart_peak=True)
         self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), toggled if convergence else None)
+        self._live.enters(phase.name, states.values())
         rule = next(iter(states.values())).rule
         self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
 
@@ -131,12 +145,15 @@ class Story(Generic[C, L]):
         if rules:
             self._touched = True
             self._restored(done=False, detail="the sidecars did not confirm that the policy is gone")
+        self._live.toggles()
         moments = await self._mesh.put(rules)
         reached = await converge(self._mesh, rules)
+        took_s = {name: at - moments[name] for name, at in reached.items()}
+        self._live.converged(took_s.values())
         if not rules:
             self._touched = False
             self._restored(done=True, detail=f"all {len(reached)} sidecars show that the policy is gone")
-        return {name: at - moments[name] for name, at in reached.items()}
+        return took_s
 
     def _restored(self, *, done: bool, detail: str) -> None:
         self._measured.restored, self._measured.restore_detail = done, detail
@@ -169,6 +186,7 @@ class Story(Generic[C, L]):
     def _close(self, window: Window) -> None:
         self._open = None
         self._measured.windows.append(window)
+        self._live.leaves(window)
 
     async def _drain(self, client: C) -> float:
         """Wait until everything that this client had sent has ended; give the seconds that it took."""
@@ -234,6 +252,7 @@ class Story(Generic[C, L]):
         """Remove the policy if one may be in force. A sidecar that died took it along."""
         if not self._touched:
             return
+        self._live.toggles()
         await self._mesh.put(())
         gone = self._mesh.gone()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from loadgen.ledger import Ledger
 from loadgen.series import Series
 
 if TYPE_CHECKING:
@@ -54,3 +55,14 @@ class Measured:
     began: float = 0.0
     ended_s: float = 0.0
     series: Series = field(default_factory=lambda: Series([], [], {}))
+
+
+def imbalance(window: Window) -> int | None:
+    """Give the clients' ledger differences of a phase that is over, added up without their signs; None if one is unknown."""
+    if len(window.ends) < len(window.starts):
+        return None
+    total = 0
+    for name, end in window.ends.items():
+        counted = end.reading.counters.since(window.starts[name].reading.counters)
+        total += abs(Ledger(window.tallies[name].sidecar_overflow, counted.overflow).difference)
+    return total

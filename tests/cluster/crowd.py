@@ -27,17 +27,17 @@ from loadgen.cluster.remote import RemotePod
 from loadgen.engine.load import Sight, clock
 from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
-from loadgen.pod.exchange import as_json, refusal
 from loadgen.pod.log import Log
-from loadgen.pod.server import Server, listen
 from loadgen.pod_interface import PORT
 from loadgen.recorder import Tally, merged
 from loadgen.runner.convergence import for_each
+from loadgen.serving.exchange import as_json, refusal
+from loadgen.serving.server import Server, listen
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from loadgen.pod.exchange import Reply, Request
+    from loadgen.serving.exchange import Reply, Request
 
 RUN = "crowd"
 SECRET = "secret"
@@ -84,7 +84,7 @@ class Member:
     async def open(self, address: str, tasks: TaskGroup) -> Server:
         """Serve at an address."""
         server = Server(self._answer, tasks, Log(STDERR, clock))
-        await server.open(listen(address, PORT))
+        await server.open(listen(address, PORT, hint=""))
         return server
 
     async def _answer(self, request: Request) -> Reply:

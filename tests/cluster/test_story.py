@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.controlplane.api import path_of
 from tests.cluster.tutorial import CLIENTS, PULL_SECRET, Tutorial, make_tutorial, rule_as_written
+from tests.metrics.prometheus import read
 from tests.story.command import AGAIN_IF_STARVED, Loadgen, finish, interrupt, until, wait_for_line
 
 if TYPE_CHECKING:
@@ -63,6 +64,28 @@ def test_the_tutorial_ends_enforced_and_valid_with_a_ledger_of_0_and_the_rule_go
         assert client["effective"]["max_requests"] == 1
         assert client["service"]["peak_in_flight"] == 1
         assert 0 < client["convergence_s"] < 10
+
+
+def test_the_metrics_of_a_run_are_the_report_s_counts_in_a_cluster_too(tutorial: Tutorial, command: Loadgen) -> None:
+    scenario = tutorial.scenario(command.folder)
+    process = command.start_scenario(scenario, "--mesh", "cluster", "--duration", "3s", "--metrics-port", "0", "--metrics-linger", "50s")
+    url = wait_for_line(process, "metrics: ").split()[-1]
+    wait_for_line(process, "--- limited")
+    during = read(url).splitlines()
+    assert 'loadgen_phase_info{phase="limited"} 1.0' in during
+    assert "loadgen_policy_applied 1.0" in during
+    assert f'loadgen_limit{{limit="http2MaxRequests"}} {float(CLIENTS)}' in during, "each pod's sidecar has its own"
+    wait_for_line(process, "the metrics stay until they are scraped once more")
+    page, report = read(url).splitlines(), command.report()
+    for phase in report["phases"]:
+        for outcome, count in phase["outcomes"].items():
+            assert f'loadgen_requests_total{{outcome="{outcome}",phase="{phase["name"]}"}} {float(count)}' in page
+        for client in phase["clients"]:
+            labels = f'client="{client["name"]}",outcome="overflow",phase="{phase["name"]}"'
+            assert f"loadgen_client_requests_total{{{labels}}} {float(client['outcomes']['overflow'])}" in page
+        assert f'loadgen_ledger_difference{{phase="{phase["name"]}"}} {float(abs(phase["ledger"]["difference"]))}' in page
+    ended = finish(process)
+    assert ended.code in {0, 4}, ended.stdout + ended.stderr
 
 
 def test_a_plan_shows_the_change_as_a_diff_and_changes_nothing(tutorial: Tutorial, command: Loadgen) -> None:

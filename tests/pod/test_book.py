@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 
 from loadgen.outcome import Outcome
-from loadgen.pod.book import BOUNDS_S, MAX_PHASES, OTHER_PHASES, OWN_LOAD, Book, Distribution
+from loadgen.pod.book import MAX_PHASES, OTHER_PHASES, OWN_LOAD, Book
 from loadgen.recorder import Histogram, Tally
+from loadgen.totals import BOUNDS_S, Distribution
 
 
 def tally_of(**counts: int) -> Tally:

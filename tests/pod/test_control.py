@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
+from loadgen.metrics import FRESH_S
 from loadgen.outcome import Outcome
-from loadgen.pod.connection import MAX_BODY_BYTES
-from loadgen.pod.metrics import FRESH_S
 from loadgen.recorder import Tally
+from loadgen.serving.connection import MAX_BODY_BYTES
 
 from .pods import LIMITED, LOAD, PATIENCE_S, RUN, SECRET, UNLIMITED, environment_of, tutorial_rules
 from .waiting import until

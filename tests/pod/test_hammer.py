@@ -16,13 +16,14 @@ from loadgen.ledger import Counters
 from loadgen.outcome import Outcome
 from loadgen.pacing import Interval
 from loadgen.pod import hammer as hammers
-from loadgen.pod.book import BETWEEN_PHASES, OWN_LOAD, Book
+from loadgen.pod.book import OWN_LOAD, Book
 from loadgen.pod.control import Control
-from loadgen.pod.exchange import Request
 from loadgen.pod.hammer import Hammer, HeldError
 from loadgen.pod.log import Log
 from loadgen.pod.orders import Take, read_order
 from loadgen.pod.settings import read_settings
+from loadgen.serving.exchange import Request
+from loadgen.totals import BETWEEN_PHASES
 from tests.engine.driven_load import OK
 from tests.engine.scripted_server import forever, receive, send, serving, silence
 

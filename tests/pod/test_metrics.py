@@ -46,14 +46,14 @@ async def test_the_page_that_is_written_in_pieces_is_the_page_of_the_registry() 
     for number in range(MAX_PHASES + 2):
         book.enter(f"phase-{number}", tally_of(ok=number, overflow=3))
     registry, metrics = metrics_of(book, phase="phase-1", rule="base/user", propagation_s=0.132)
-    page = await metrics.page()
+    page = await metrics.page.read()
     assert page == generate_latest(registry)
     assert page.count(b"# TYPE") == len(set(page.split(b"\n")) & {line for line in page.split(b"\n") if line.startswith(b"# TYPE")})
 
 
 async def test_every_outcome_is_there_from_the_start_with_nothing() -> None:
     _, metrics = metrics_of(Book())
-    page = await metrics.page()
+    page = await metrics.page.read()
     for outcome in Outcome:
         assert value(page, "loadgen_requests_total", phase=OWN_LOAD, outcome=outcome) == 0
         assert value(page, "loadgen_request_duration_seconds_count", phase=OWN_LOAD, outcome=outcome) == 0
@@ -68,7 +68,7 @@ async def test_counts_distributions_and_the_policy_are_what_was_seen() -> None:
     book = Book()
     book.enter("limited", tally_of(ok=2, overflow=3))
     _, metrics = metrics_of(book, phase="limited", rule="base/user", propagation_s=0.132)
-    page = await metrics.page()
+    page = await metrics.page.read()
     labels = {"phase": "limited", "outcome": "overflow"}
     assert value(page, "loadgen_requests_total", **labels) == 3
     assert value(page, "loadgen_request_duration_seconds_bucket", le="0.0025", **labels) == 0
@@ -86,7 +86,7 @@ async def test_the_largest_page_holds_the_loop_for_milliseconds_only_and_is_writ
     for number in range(MAX_PHASES + 2):
         book.enter(f"phase-{number}", tally_of(ok=1))
     _, metrics = metrics_of(book)
-    await metrics.page()
+    await metrics.page.read()
     await asyncio.sleep(0.2)
     turns: list[float] = []
 
@@ -97,7 +97,7 @@ async def test_the_largest_page_holds_the_loop_for_milliseconds_only_and_is_writ
             turns.append(time.thread_time() - before)
 
     turning = asyncio.create_task(turn())
-    pages = await asyncio.gather(*(metrics.page() for _ in range(10)))
+    pages = await asyncio.gather(*(metrics.page.read() for _ in range(10)))
     turning.cancel()
     assert all(page is pages[0] for page in pages)
     assert sorted(turns)[-2] < 0.02, "of CPU, on a slow machine; the collection itself is the longest"

@@ -17,6 +17,7 @@ from loadgen import __version__
 from loadgen.recorder import Tally
 from tests.engine.driven_load import OK
 from tests.engine.scripted_server import forever, receive, send, serving
+from tests.metrics.prometheus import check_metrics
 
 from .pods import PROGRAM, environment_of, tutorial_rules
 
@@ -90,6 +91,13 @@ async def test_the_snapshot_says_everything_that_a_runner_needs(pod: Pod, unlimi
     assert Tally.from_snapshot(said["tally"]).requests <= sum(said["totals"].values()) <= said["sight"]["sent"]
     assert re.fullmatch(r"[0-9a-f]{16}", said["incarnation"])
     assert (await pod.snapshot())["incarnation"] == said["incarnation"]
+
+
+async def test_promtool_likes_the_page(pod: Pod, tools: None) -> None:
+    await pod.until_ready()
+    page = (await pod.get("/metrics")).text
+    assert not check_metrics(page)
+    assert "_created" not in page
 
 
 async def test_a_rule_shows_in_the_log_and_in_the_metrics_and_its_end_too(

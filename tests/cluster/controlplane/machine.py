@@ -23,10 +23,13 @@ PACKAGES = {
     "ip": "iproute2",
     "iptables-restore": "iptables",
     "openssl": "openssl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 """The tools that come from Debian, and the packages that hold them."""
 API_TOOLS = ("etcd", "openssl")
 POD_TOOLS = ("ip", "iptables-restore")
+METRICS_TOOLS = ("prometheus", "promtool")
 IMAGE_TOOLS = ("buildah", "debootstrap")
 
 

@@ -1,4 +1,4 @@
-"""One connection of a client to this pod: how does its request come in, and what if it never comes in whole?
+"""One connection of a client to this process: how does its request come in, and what if it never comes in whole?
 
 A server of our own on httptools, which the engine brings along: what it takes to survive a hostile client (sizes, deadlines, places) is most of
 what there is here and would have to be added to uvicorn all the same, and aiohttp would cost each pod 0.3 s of CPU at its start, 16 MB of memory and
@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import httptools
 
-from loadgen.pod.exchange import Request, refusal
+from loadgen.serving.exchange import Request, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from loadgen.pod.exchange import Reply
+    from loadgen.serving.exchange import Reply
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024

@@ -73,3 +73,9 @@ def refusal(status: int, error: str, **more: Any) -> Reply:
 def as_text(status: int, text: str) -> Reply:
     """Reply with a line of text."""
     return Reply(status, f"{text}\n".encode("utf-8", "backslashreplace"), TEXT)
+
+
+def not_allowed(methods: str) -> Reply:
+    """Reply that the path is there, for other methods."""
+    reply = refusal(405, f"allowed here: {methods}")
+    return Reply(reply.status, reply.body, reply.content_type, {"allow": methods})

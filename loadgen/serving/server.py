@@ -1,4 +1,4 @@
-"""Who is connected, and who answers? The pod's HTTP server: a bounded number of connections, each request answered in a task of its own.
+"""Who is connected, and who answers? An HTTP server of our own: a bounded number of connections, each request answered in a task of its own.
 
 The laws: an answer that was begun is made to its end, whether or not the client still waits; a bug in it is a 500 and a line in the log; and
 whoever only holds a place (says nothing, or says it slowly) must give it up for the next one, so that the probes get through.
@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
 from loadgen.errors import RefusedError
-from loadgen.pod.connection import Connection, State
-from loadgen.pod.exchange import refusal
+from loadgen.serving.connection import Connection, State
+from loadgen.serving.exchange import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
-    from loadgen.pod.exchange import Reply, Request
-    from loadgen.pod.log import Log
+    from loadgen.serving.exchange import Reply, Request
 
 MAX_CONNECTIONS = 64
 BACKLOG = 256
 ANSWERED_POLL_S = 0.01
+
+
+class Log(Protocol):
+    """Where bugs are said."""
+
+    def say(self, line: str, *, kind: str) -> object:
+        """Write a line; of a kind at most one now and then."""
 
 
 class Server:
@@ -51,6 +57,11 @@ class Server:
     async def wait_answered(self) -> None:
         """Wait until nothing is being answered."""
         while self._answering:  # noqa: ASYNC110  # some milliseconds, once
+            await anyio.sleep(ANSWERED_POLL_S)
+
+    async def wait_sent(self) -> None:
+        """Wait until everything is answered, and the answers are on their way."""
+        while self._answering or any(each.state is State.SENDING for each in self._connections):  # noqa: ASYNC110  # as above
             await anyio.sleep(ANSWERED_POLL_S)
 
     def close(self) -> None:
@@ -87,7 +98,7 @@ class Server:
             reply = await self._answer(request)
         except Exception as error:  # noqa: BLE001  # one request that we cannot answer must not end the load; it is said in the log
             self._log.say(f"bug: {request.method} {request.path} failed: {error!r}", kind="bug")
-            reply = refusal(500, "this is a bug of loadgen; the pod's log says more")
+            reply = refusal(500, "this is a bug of loadgen; its log says more")
         finally:
             self._answering -= 1
         connection.reply(reply)
@@ -95,10 +106,10 @@ class Server:
             self._connections[connection] = self._connections.pop(connection)
 
 
-def listen(bind: str, port: int) -> socket.socket:
+def listen(bind: str, port: int, *, hint: str) -> socket.socket:
     """Make the listening socket; an empty address means all of them, of both families where there are both.
 
-    Raises RefusedError if that cannot be.
+    Raises RefusedError, with the ``hint``, if that cannot be.
     """
     try:
         if bind:
@@ -108,4 +119,4 @@ def listen(bind: str, port: int) -> socket.socket:
         return socket.create_server(("", port), backlog=BACKLOG)
     except OSError as error:
         where = f"port {port}" + (f" of {bind}" if bind else "")
-        raise RefusedError(f"{where} cannot be listened at: {error}", hint="LOADGEN_PORT names another; 0 takes any") from error
+        raise RefusedError(f"{where} cannot be listened at: {error}", hint=hint) from error

@@ -1,4 +1,4 @@
-"""Does the pod's server answer everything that can come over a connection with a defined status, and survive it?"""
+"""Does the server answer everything that can come over a connection with a defined status, and survive it?"""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import anyio
 import pytest
 
 from loadgen.errors import RefusedError
-from loadgen.pod import connection
-from loadgen.pod.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES
-from loadgen.pod.exchange import Reply, Request, as_json, as_text
 from loadgen.pod.log import Log
-from loadgen.pod.server import MAX_CONNECTIONS, Server, listen
-
-from .waiting import PATIENCE_S, until
+from loadgen.serving import connection
+from loadgen.serving.connection import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from loadgen.serving.exchange import Reply, Request, as_json, as_text
+from loadgen.serving.server import MAX_CONNECTIONS, Server, listen
+from tests.pod.waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -106,7 +105,7 @@ async def answering(tmp_path: Path) -> AsyncIterator[Answering]:
         async with anyio.create_task_group() as tasks:
             served = Answering(None, 0, tmp_path / "log")  # type: ignore[arg-type]  # the two need each other
             served.server = Server(served.answer, tasks, Log(log.fileno(), loop.time))
-            listening = listen("127.0.0.1", 0)
+            listening = listen("127.0.0.1", 0, hint="")
             served.port = listening.getsockname()[1]
             await served.server.open(listening)
             yield served
@@ -356,10 +355,10 @@ async def test_whatever_bytes_come_the_server_goes_on(seed: int, tmp_path: Path,
 
 
 def test_a_port_that_is_taken_is_said_and_all_addresses_are_those_of_both_families() -> None:
-    with listen("127.0.0.1", 0) as taken, listen("", 0) as everywhere, listen("::1", 0):
+    with listen("127.0.0.1", 0, hint="") as taken, listen("", 0, hint="") as everywhere, listen("::1", 0, hint=""):
         port = taken.getsockname()[1]
         with pytest.raises(RefusedError, match=f"port {port} of 127.0.0.1 cannot be listened at"):
-            listen("127.0.0.1", port)
+            listen("127.0.0.1", port, hint="0 takes any")
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
             with socket.socket(family) as client:
                 client.connect((address, everywhere.getsockname()[1]))
