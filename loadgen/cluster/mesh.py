@@ -84,11 +84,11 @@ class Counting:
     async def read(self, *, restart_peak: bool) -> ServiceReading:
         """Add up what the service's pods have counted. With ``restart_peak`` the peaks begin anew, and it is the pods of now that count.
 
-        Raises MeshError if one that is there cannot be asked, or does not count; an ApiError if it cannot be seen which are there.
+        Raises MeshError if one that is there cannot be asked, or does not count, or if it cannot be seen which are there.
         """
         if self._look is None:
             return ServiceReading(None, {}, "this service does not count")
-        pods = await self._look()
+        pods = await patiently(partial(self._behind, self._look))
         if restart_peak:
             self._pods = pods
         elif pods != self._pods:
@@ -103,6 +103,12 @@ class Counting:
                 total = total.plus(own)
                 clients |= {name: clients.get(name, ServiceCount()).plus(count) for name, count in each.items()}
         return ServiceReading(total, clients, unseen(pods))
+
+    async def _behind(self, look: Callable[[], Awaitable[Sequence[ServicePod]]]) -> Sequence[ServicePod]:
+        try:
+            return await look()
+        except ApiError as error:  # one that has just come back may even say that we may not
+            raise UnreachableError(f"it cannot be seen which pods the service has: {error.message}", hint=error.hint) from error
 
     async def _page(self, pod: ServicePod, *, restart_peak: bool) -> tuple[ServiceCount, dict[str, ServiceCount]]:
         body = b"" if restart_peak else None

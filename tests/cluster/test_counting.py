@@ -10,7 +10,9 @@ import anyio
 import pytest
 
 from loadgen.cluster import remote
+from loadgen.cluster.failure import ApiError, ForbiddenError, LostError
 from loadgen.cluster.mesh import Counting
+from loadgen.cluster.paths import Call, endpoint_slices
 from loadgen.cluster.preflight import ServicePod
 from loadgen.errors import MeshError
 from loadgen.ledger import ServiceCount, ServiceReading
@@ -30,11 +32,15 @@ class Behind:
     direct: Direct
     services: dict[str, Running]
     pods: list[ServicePod] = field(default_factory=list)
+    refusals: list[ApiError] = field(default_factory=list)
+    """What is said in the place of the pods, one after the other."""
 
     def __post_init__(self) -> None:
         self.counting = Counting(self.direct, NAMESPACE, self.look)
 
     async def look(self) -> list[ServicePod]:
+        if self.refusals:
+            raise self.refusals.pop(0)
         return [*self.pods]
 
     async def send(self, pod: str, client: str, count: int) -> None:
@@ -131,6 +137,19 @@ async def test_a_pod_that_is_gone_is_said_at_once_and_not_waited_for(behind: Beh
         behind.direct.deleted = {"user-2"}
         with anyio.fail_after(remote.SILENT_S / 2):
             assert await behind.read(restart_peak=restart_peak) == ServiceReading(None, {}, "pod user-2 of the service is gone")
+
+
+async def test_an_api_server_that_does_not_tell_the_pods_is_asked_again_for_a_while(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SILENT_S", 0.5)
+    monkeypatch.setattr(remote, "AGAIN_S", 0.02)
+    call = Call("GET", endpoint_slices("base"))
+    behind.refusals = [ForbiddenError(call, 403, "not yet"), LostError(call, 0, "it was lost")]
+    assert (await behind.read(restart_peak=True)).total == ServiceCount()
+    behind.refusals = [LostError(call, 0, "it was lost")] * 1000
+    with pytest.raises(MeshError, match="it cannot be seen which pods the service has: cannot list endpointslices"):
+        await behind.read()
 
 
 async def test_a_pod_that_cannot_be_reached_is_asked_again_for_a_while(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:

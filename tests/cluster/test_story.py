@@ -121,7 +121,9 @@ def test_interrupted_it_puts_the_rule_back_and_says_so(tutorial: Tutorial, comma
     ended = finish(process)
     assert ended.code == 130, ended.stdout + ended.stderr
     assert command.report()["restore"]["state"] == "verified"
-    assert command.report()["validity"]["reasons"] == ["interrupted by SIGINT"]
+    reasons = command.report()["validity"]["reasons"]
+    assert reasons[0] == "interrupted by SIGINT"
+    assert "cut short" not in "".join(reasons)
 
 
 @AGAIN_IF_STARVED
