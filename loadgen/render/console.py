@@ -23,17 +23,15 @@ PLAIN_WIDTH = 200
 
 def print_report(report: Report, *, verbose: bool, where: str) -> None:
     """Print the tables, the verdict and where the report lies, to stdout."""
-    console = _stdout()
+    console = stdout()
     console.print()
     if report.phases:
-        _print_table(console, "Phases", _PHASE_COLUMNS, report.phases)
-        _print_table(
-            console, "Ledger: overflows as the clients saw them and as their sidecars counted them", _LEDGER_COLUMNS, report.phases
-        )
+        print_table(console, "Phases", _PHASE_COLUMNS, report.phases)
+        print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", _LEDGER_COLUMNS, report.phases)
     if verbose:
         for phase in report.phases:
             clients = sorted(phase.clients, key=lambda client: (len(client.name), client.name))
-            _print_table(console, f"Clients in phase {phase.name}", _CLIENT_COLUMNS, clients)
+            print_table(console, f"Clients in phase {phase.name}", _CLIENT_COLUMNS, clients)
     for expectation in report.expectations:
         mark, style = ("held", "green") if expectation.held else ("FAILED", "bold red")
         console.print(f"{mark:<6}  {expectation.phase}: {expectation.wanted} (got {expectation.got})", style=style, markup=False)
@@ -42,10 +40,11 @@ def print_report(report: Report, *, verbose: bool, where: str) -> None:
 
 def print_verdict(report: Report, *, where: str) -> None:
     """Print only the verdict, the validity and where the report lies, to stdout."""
-    _print_conclusion(_stdout(), report, where)
+    _print_conclusion(stdout(), report, where)
 
 
-def _stdout() -> Console:
+def stdout() -> Console:
+    """Give the console that a result is printed to; where stdout is no terminal, wide."""
     from rich.console import Console  # noqa: PLC0415
 
     return leaving(Console)(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -127,7 +126,7 @@ _CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
 )
 
 
-def _print_table(console: Console, title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
+def print_table(console: Console, title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
     """Print a table, without the columns that the terminal has no room for."""
     ranks = sorted({column.rank for column in columns}, reverse=True)
     table = _table(title, columns, rows)
