@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadgen.inputs import Plan
+    from loadgen.render.stream import Stream
     from loadgen.report import Report
     from loadgen.results import ResultFolder
     from loadgen.runner.result import Result
@@ -40,12 +41,18 @@ if TYPE_CHECKING:
 @click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON a second, and the result in the last one (loadgen.progress/v1)."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **options: Any) -> int:
+def run(
+    scenario: Path, mesh: str, out: Path | None, processes: int | None, as_json: bool, quiet: bool, verbose: bool, **options: Any
+) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
-    The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
+    The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder. With --json the result
+    is left out: stdout has a line of JSON for each second, and the verdict and the report's path in the last one.
     """
     import gc  # noqa: PLC0415
     import time  # noqa: PLC0415
@@ -55,41 +62,43 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
+    from loadgen.render.stream import Stream  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
+    stream = Stream() if as_json else None
     cluster = cluster_part(mesh, options)
     if mesh == "cluster" and processes is not None:
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if mesh == "cluster":
-        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), quiet=quiet, verbose=verbose)
+        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), stream, quiet=quiet, verbose=verbose)
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
     with ResultFolder(out or default, fresh=out is None) as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet, stream=stream)
+        return _finish(result, folder, interrupted, stream, quiet=quiet, verbose=verbose)
 
 
-def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *, quiet: bool, verbose: bool) -> int:
+def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, stream: Stream | None, *, quiet: bool, verbose: bool) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
     if not quiet:
         warn(plan)
     with results as folder:
-        result, interrupted = run_cluster(plan, options, quiet=quiet)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_cluster(plan, options, quiet=quiet, stream=stream)
+        return _finish(result, folder, interrupted, stream, quiet=quiet, verbose=verbose)
 
 
-def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+def _finish(result: Result | None, folder: ResultFolder, interrupted: int, stream: Stream | None, *, quiet: bool, verbose: bool) -> int:
     if result is None:
+        if stream is not None:
+            stream.end(interrupted)
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
-    from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
@@ -102,6 +111,19 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, qu
         failure = error
     if where != str(folder.report):
         click.echo(f"loadgen: the result folder {folder.path} cannot be written any more, see the last line", err=True)
+    code = failure.exit_code if failure is not None else exit_code(report, interrupted)
+    if stream is not None:
+        stream.end(code, report, where)
+    else:
+        _print(report, where, quiet=quiet, verbose=verbose)
+    if failure is not None:
+        raise failure
+    return code
+
+
+def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
+    from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
+
     try:
         if quiet:
             print_verdict(report, where=where)
@@ -112,9 +134,6 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, qu
         if not isinstance(error, BrokenPipeError):
             click.echo(f"loadgen: the result cannot be printed: {error.strerror}; the report is in {where}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-    if failure is not None:
-        raise failure
-    return exit_code(report, interrupted)
 
 
 def exit_code(report: Report, interrupted: int) -> int:
