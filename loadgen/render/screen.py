@@ -52,6 +52,7 @@ class Screen:
         self._last_answer = 0.0
         self._last_outcome: Outcome | None = None
         self._pace = Pace()
+        self._counting = False
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -127,6 +128,8 @@ class Screen:
             with self._guard():
                 width = self._console.width - 1  # a full line would wrap where a terminal has become narrower
                 self._live.update(Group(*picture(progress, self._pace, width, ascii_only=self._ascii_only)), refresh=True)
+        elif progress.counting is not self._counting:
+            self._counting, self._last_line = progress.counting, now  # a transition is worth a line only if it takes long
         elif now - self._last_line >= PLAIN_EVERY_S:
             self._last_line = now
             self.say(log_line(progress, self._pace))

@@ -133,6 +133,7 @@ def test_a_log_gets_plain_lines_and_no_escape(loadgen: Loadgen) -> None:
     assert ESCAPE not in ended.stdout + ended.stderr
     lines = [line for line in ended.stderr.splitlines() if " in flight" in line]
     assert len(lines) == 3, ended.stderr
+    assert "waiting" not in ended.stderr  # no transition took so long
     assert re.search(r"limited 5 of 6 s  .*/s  ok .*  p99 ok .* in flight, limit 2  ", lines[1])
 
 
