@@ -139,10 +139,11 @@ def _waiting(progress: Progress) -> Text:
 
 
 def _waiting_text(progress: Progress) -> str:
-    if progress.clients and progress.confirmed >= progress.clients:
-        return "waiting until everything sent before has ended"
-    confirmed = f": {progress.confirmed} of {progress.clients} sidecars" if progress.clients else ""
-    return f"waiting until the policy is {progress.policy} everywhere{confirmed}"
+    if not progress.clients:
+        return f"waiting until the policy is {progress.policy} everywhere"
+    if progress.confirmed < progress.clients:
+        return f"policy {progress.policy} at {progress.confirmed} of {progress.clients} sidecars, waiting for the others"
+    return "waiting for what was sent before"
 
 
 def _split(outcomes: Mapping[Outcome, int]) -> str:

@@ -39,15 +39,16 @@ def test_the_picture_of_a_phase_shows_time_rate_split_flight_and_p99() -> None:
 
 
 def test_while_a_policy_is_put_it_is_shown_how_many_sidecars_have_confirmed() -> None:
-    assert lines(WAITING)[1:] == ["waiting until the policy is applied everywhere: 7 of 10 sidecars"]
-    assert lines(replace(WAITING, confirmed=10))[1:] == ["waiting until everything sent before has ended"]
-    assert log_line(WAITING, pace()) == "  limited waiting until the policy is applied everywhere: 7 of 10 sidecars"
+    assert lines(WAITING)[1:] == ["policy applied at 7 of 10 sidecars, waiting for the others"]
+    assert lines(replace(WAITING, confirmed=10))[1:] == ["waiting for what was sent before"]
+    assert log_line(WAITING, pace()) == "  limited policy applied at 7 of 10 sidecars, waiting for the others"
 
 
 def test_forty_columns_hold_everything_that_matters() -> None:
     head, bar, legend, load = lines(LIMITED, 40)
     assert head == "[2/3] limited ━━─── 4 of 10 s, 14 s left"
     assert (len(bar), legend, load) == (40, "ok 3,722 28%  overflow 9,777 72%", "12 in flight, limit 10  p99 ok 93.1 ms")
+    assert lines(WAITING, 40)[1] == "policy applied at 7 of 10 sidecars, wai…"
 
 
 def test_without_colour_and_without_unicode_the_outcomes_are_told_apart_by_their_letters() -> None:
