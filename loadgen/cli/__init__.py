@@ -18,6 +18,7 @@ from loadgen.cli.manifests import manifests
 from loadgen.cli.mesh import policy, up
 from loadgen.cli.plan import plan
 from loadgen.cli.pod import pod
+from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
 from loadgen.errors import ExitCode, InputError, LoadgenError
@@ -42,6 +43,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(plan)
+cli.add_command(report)
 cli.add_command(hit)
 cli.add_command(up)
 cli.add_command(policy)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part
+from loadgen.cli.options import DURATION, FORMATS, RATE, cluster_options, cluster_part
 from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadgen.inputs import Plan
+    from loadgen.render.formats import Format
     from loadgen.report import Report
     from loadgen.results import ResultFolder
     from loadgen.runner.result import Result
@@ -40,9 +41,21 @@ if TYPE_CHECKING:
 @click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
+@click.option(
+    "--format", "formats", type=FORMATS, default=(), help=f"Write the report beside report.json in further forms, too. {FORMATS.help}"
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **options: Any) -> int:
+def run(
+    scenario: Path,
+    mesh: str,
+    out: Path | None,
+    processes: int | None,
+    formats: tuple[Format, ...],
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
     The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
@@ -63,7 +76,7 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if mesh == "cluster":
-        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), quiet=quiet, verbose=verbose)
+        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), formats, quiet=quiet, verbose=verbose)
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
@@ -71,37 +84,42 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
         result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        return _finish(result, folder, interrupted, formats, quiet=quiet, verbose=verbose)
 
 
-def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, *, quiet: bool, verbose: bool) -> int:
+def _in_cluster(
+    plan: Plan, options: Mapping[str, Any], results: ResultFolder, formats: Sequence[Format], *, quiet: bool, verbose: bool
+) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
     if not quiet:
         warn(plan)
     with results as folder:
         result, interrupted = run_cluster(plan, options, quiet=quiet)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        return _finish(result, folder, interrupted, formats, quiet=quiet, verbose=verbose)
 
 
-def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+def _finish(result: Result | None, folder: ResultFolder, interrupted: int, formats: Sequence[Format], *, quiet: bool, verbose: bool) -> int:
     if result is None:
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
+    from loadgen.cli.report import add_to_job_summary, write_formats  # noqa: PLC0415
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     failure: LoadgenError | None = None
+    series = result.series.to_bytes()
     where = "not written"
     try:
         where = str(folder.write_report(report.to_json()))
-        folder.write_series(result.series.to_bytes())
+        folder.write_series(series)
     except LoadgenError as error:
         failure = error
     if where != str(folder.report):
         click.echo(f"loadgen: the result folder {folder.path} cannot be written any more, see the last line", err=True)
+    add_to_job_summary(report)
     try:
         if quiet:
             print_verdict(report, where=where)
@@ -114,6 +132,9 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, qu
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
     if failure is not None:
         raise failure
+    further = [each for each in formats if each.file != folder.report.name]
+    if further:  # from what was saved, so that they are the same later
+        write_formats(folder, further, report, type(result.series).of_bytes(series), quiet=quiet)
     return exit_code(report, interrupted)
 
 
