@@ -22,6 +22,7 @@ from loadgen.render.formats import FORMATS, formats_of
 from loadgen.render.markdown import escaped
 from loadgen.render.openmetrics import Figures
 from loadgen.series import Series
+from tests.cluster.controlplane import machine
 from tests.render.results import DATA, HOSTILE, changed, hostile, real
 
 if TYPE_CHECKING:
@@ -152,8 +153,10 @@ def test_openmetrics_parses_with_hostile_labels_and_without_a_series() -> None:
     assert families["loadgen_run_info"].samples[0].labels["scenario"].startswith("</script>")
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool: apt install prometheus")
 def test_promtool_has_nothing_to_say_about_names_units_and_types() -> None:
+    machine.install_missing(machine.METRICS_TOOLS)
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool: apt install prometheus")
     registry = CollectorRegistry()
     registry.register(Figures(REAL.report, REAL.series))
     ended = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False)

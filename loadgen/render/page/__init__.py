@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from loadgen.report import Report
     from loadgen.series import Series
 
-_SCRIPTS = ("uPlot.iife.min.js", "page.js")
+_PLOTTER, _LICENCE = "uPlot.iife.min.js", "uPlot.LICENSE"
+"""uPlot goes into the page as it was published, under its licence."""
 _STYLES = ("uPlot.min.css", "page.css")
 
 
 def render(report: Report, series: Series | None) -> str:
     """Write the page. Without a time series it has no plots, and says so."""
     styles = [_file(name) for name in _STYLES]
-    scripts = [_file(name) for name in _SCRIPTS] if series is not None else []
+    scripts = [f"/*\n{_file(_LICENCE)}*/\n{_file(_PLOTTER)}", _file("page.js")] if series is not None else []
     head = E(
         "head",
         E("meta", charset="utf-8"),

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const PRINT_WIDTH = 660;
+  const PRINT_WIDTH = 690;
   const DASHES = { ok: [], overflow: [10, 4], unavailable: [2, 3], http_error: [10, 3, 2, 3], timeout: [4, 4] };
   const plots = [];
 
@@ -36,7 +36,7 @@
           if (x < bbox.left || x > bbox.left + bbox.width) continue;
           ctx.save();
           ctx.strokeStyle = ctx.fillStyle = colour(moment.kind);
-          ctx.lineWidth = 1.5 * devicePixelRatio;
+          ctx.lineWidth = 2 * devicePixelRatio;
           ctx.setLineDash(moment.kind === "toggle" ? [3 * devicePixelRatio, 3 * devicePixelRatio] : []);
           ctx.beginPath();
           ctx.moveTo(x, bbox.top);
