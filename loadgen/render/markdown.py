@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
 from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, clients_of, total_difference
-from loadgen.verdict import State
+from loadgen.render.headline import Look, headline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 900_000
 """GitHub takes 1 MiB for a step and shows nothing of one that is longer."""
-_MARKS = {State.ENFORCED: "✅", State.OVERSHOOT: "⚠️", State.NOT_ENFORCED: "❌", State.INCONCLUSIVE: "⚠️"}
+_MARKS = {Look.GOOD: "✅", Look.DOUBTFUL: "⚠️", Look.BAD: "❌"}
 _SYNTAX = re.compile(r"([\\`*_\[\]#|~])")
 _LINK = re.compile(r"(?<=://)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 _BREAK = "<!-- -->"
@@ -77,14 +77,12 @@ def _parts(report: Report) -> list[str]:
 
 
 def _conclusion(report: Report) -> str:
-    lines = [f"## {_MARKS[report.verdict.state]} {escaped(report.scenario.name)}: {report.verdict.state.replace('_', ' ')}", ""]
-    lines += [escaped(report.verdict.sentence), ""]
+    found = headline(report)
+    lines = [f"## {_MARKS[found.look]} {found.words}: {escaped(report.scenario.name)}", "", escaped(report.verdict.sentence), ""]
+    lines += [line for alarm in found.alarms for line in (f"❌ **{escaped(alarm)}**", "")]
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"
         lines += [f"**VALID**: the hammer used {share} of a core; the ledger differs by {total_difference(report)}.", ""]
-    lines += [line for reason in report.validity.reasons for line in (f"❌ **INVALID**: {escaped(reason)}", "")]
-    if report.restore.state == "failed":
-        lines += [f"❌ **RESTORE FAILED**: {escaped(report.restore.detail)}", ""]
     return "\n".join(lines)
 
 

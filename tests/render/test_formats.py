@@ -88,13 +88,26 @@ def test_hostile_text_stays_text_in_xml() -> None:
 
 def test_markdown_says_the_verdict_first_and_all_figures_of_the_console() -> None:
     text = markdown.render(REAL.report, None)
-    assert text.startswith(f"## ✅ connection-pool: enforced\n\n{REAL.report.verdict.sentence}\n")
+    assert text.startswith(f"## ✅ Enforced: connection-pool\n\n{REAL.report.verdict.sentence}\n")
     for phase in REAL.report.phases:
         assert f"| {phase.name} | {phase.policy} | {phase.requests:,} | " in text
         for client in phase.clients:
             assert f"| {client.name} | {client.requests:,} |" in text
     assert text.count("✅ held") == len(REAL.report.expectations)
     assert markdown.render(changed(fail_all), None).count("❌ **failed**") == len(REAL.report.expectations)
+
+
+def test_what_is_worse_than_a_verdict_comes_before_it() -> None:
+    failed = markdown.render(changed(fail_all), None)
+    assert failed.startswith("## ❌ Expectations failed (enforced): connection-pool\n")
+    assert "❌ **6 of 6 expectations failed**" in failed
+    invalid = markdown.render(changed(lambda report: report.update(validity={"state": "INVALID", "reasons": ["it was late"]})), None)
+    assert invalid.startswith("## ❌ INVALID (enforced): connection-pool\n")
+    assert "❌ **INVALID: it was late**" in invalid
+    assert "**VALID**" not in invalid
+    lost = markdown.render(changed(lambda report: report.update(restore={"state": "failed", "detail": "one is left"})), None)
+    assert lost.startswith("## ❌ Restore failed (enforced): connection-pool\n")
+    assert "❌ **RESTORE FAILED: one is left**" in lost
 
 
 def test_hostile_text_makes_no_html_no_link_and_no_column_in_markdown() -> None:

@@ -82,7 +82,8 @@ def test_each_verdict_has_its_look_and_its_word(state: str, kind: str) -> None:
 
 def test_an_invalid_run_a_failed_restore_and_a_failed_expectation_are_alarms() -> None:
     text = page.render(hostile(), None)
-    assert text.count('class="alarm"') == 3
+    assert text.count('class="alarm"') == 4, "two reasons, the restore, the expectations"
+    assert text.partition("<body>")[2].startswith('<header class="bad"><h1>✗ Restore failed (enforced)')
     assert text.count("✗ FAILED") == len(real().report.expectations)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from loadgen.quantity import seconds_text
 from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, Column, clients_of, total_difference
+from loadgen.render.headline import Look, headline
 from loadgen.render.page.elements import E
 from loadgen.render.page.plots import moments
-from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
     from loadgen.render.columns import Row
     from loadgen.report import PhasePart, Quantiles, Report
 
-_VERDICTS = {
-    State.ENFORCED: ("✓ Enforced", "good"),
-    State.OVERSHOOT: ("! Overshoot", "doubtful"),
-    State.NOT_ENFORCED: ("✗ Not enforced", "bad"),
-    State.INCONCLUSIVE: ("? Inconclusive", "doubtful"),
-}
+_MARKS = {Look.GOOD: "✓", Look.DOUBTFUL: "!", Look.BAD: "✗"}
 _PLOTS = (
     ("rates", "Requests that ended per second, by outcome", "per s"),
     ("latencies", "Latency by outcome from the moment a request was due: p50 thin, p99 thick", "s, logarithmic"),
@@ -50,7 +45,8 @@ _HAMMER_COLUMNS: Sequence[Column[PhasePart]] = (
 
 def title_of(report: Report) -> str:
     """Give the page's title: the verdict, and what was run."""
-    return f"{_VERDICTS[report.verdict.state][0]}: {report.scenario.name}"
+    found = headline(report)
+    return f"{_MARKS[found.look]} {found.words}: {report.scenario.name}"
 
 
 def body(report: Report, *, has_plots: bool) -> Element:
@@ -60,9 +56,10 @@ def body(report: Report, *, has_plots: bool) -> Element:
 
 
 def _verdict(report: Report) -> Element:
-    title, kind = _VERDICTS[report.verdict.state]
-    header = E("header", E("h1", title, E("span", f" {report.scenario.name}", class_="of")), class_=kind)
-    header.append(E("p", report.verdict.sentence, class_="sentence"))
+    found = headline(report)
+    title = E("h1", f"{_MARKS[found.look]} {found.words}", E("span", f" {report.scenario.name}", class_="of"))
+    header = E("header", title, E("p", report.verdict.sentence, class_="sentence"), class_=found.look)
+    header.extend(E("p", E("b", f"✗ {alarm}"), class_="alarm") for alarm in found.alarms)
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"
         header.append(
@@ -73,12 +70,9 @@ def _verdict(report: Report) -> Element:
                 class_="valid",
             )
         )
-    for reason in report.validity.reasons:
-        header.append(E("p", E("b", "✗ INVALID"), f": {reason}", class_="alarm"))
-    restored = report.restore.state != "failed"
-    detail = f": {report.restore.detail}" if report.restore.detail else ""
-    name = {"verified": "Restored", "not_needed": "Nothing to restore"}.get(report.restore.state, "✗ RESTORE FAILED")
-    header.append(E("p", E("b", name), detail, class_="valid" if restored else "alarm"))
+    if report.restore.state != "failed":
+        name = "Restored" if report.restore.state == "verified" else "Nothing to restore"
+        header.append(E("p", E("b", name), f": {report.restore.detail}" if report.restore.detail else "", class_="valid"))
     return header
 
 
