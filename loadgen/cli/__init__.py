@@ -19,6 +19,7 @@ from loadgen.cli.manifests import manifests
 from loadgen.cli.mesh import policy, up
 from loadgen.cli.plan import plan
 from loadgen.cli.pod import pod
+from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
 from loadgen.errors import ExitCode, InputError, LoadgenError
@@ -43,6 +44,7 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(plan)
+cli.add_command(report)
 cli.add_command(hit)
 cli.add_command(compare)
 cli.add_command(up)

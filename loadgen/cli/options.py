@@ -13,6 +13,8 @@ from loadgen.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from loadgen.render.formats import Format
+
 
 class Quantity(click.ParamType[float]):
     """A text such as ``8s`` or ``50/s`` that a function of ``loadgen.quantity`` reads; the function is looked up when an option is given."""
@@ -29,6 +31,25 @@ class Quantity(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class FormatList(click.ParamType["tuple[Format, ...]"]):
+    """Names of formats with commas between them."""
+
+    name = "formats"
+    help = "Any of console,html,junit,markdown,openmetrics,csv,json."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Format, ...]:
+        """Look up the formats."""
+        from loadgen.render.formats import formats_of  # noqa: PLC0415  # --help must not pay for the import
+
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return formats_of([name.strip() for name in value.split(",")])
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+
+
+FORMATS = FormatList()
 DURATION = Quantity("duration", "positive_duration_s")
 RATE = Quantity("rate", "rate_per_s")
 HIT_RATE = Quantity("rate", "plain_rate_per_s")

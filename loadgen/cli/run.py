@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part
+from loadgen.cli.options import DURATION, FORMATS, RATE, cluster_options, cluster_part
 from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadgen.inputs import Plan
+    from loadgen.render.formats import Format
     from loadgen.render.stream import Stream
     from loadgen.report import Report
     from loadgen.results import ResultFolder
@@ -42,12 +43,23 @@ if TYPE_CHECKING:
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option(
+    "--format", "formats", type=FORMATS, default=(), help=f"Write the report beside report.json in further forms, too. {FORMATS.help}"
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON a second, and the result in the last one (loadgen.progress/v1)."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
 def run(
-    scenario: Path, mesh: str, out: Path | None, processes: int | None, as_json: bool, quiet: bool, verbose: bool, **options: Any
+    scenario: Path,
+    mesh: str,
+    out: Path | None,
+    processes: int | None,
+    formats: tuple[Format, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
 ) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
@@ -72,7 +84,7 @@ def run(
     plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if mesh == "cluster":
-        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), stream, quiet=quiet, verbose=verbose)
+        return _in_cluster(plan, cluster, ResultFolder(out or default, fresh=out is None), formats, stream, quiet=quiet, verbose=verbose)
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
     if not quiet:
         warn(plan)
@@ -80,20 +92,38 @@ def run(
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
         result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet, stream=stream)
-        return _finish(result, folder, interrupted, stream, quiet=quiet, verbose=verbose)
+        return _finish(result, folder, interrupted, formats, stream, quiet=quiet, verbose=verbose)
 
 
-def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, stream: Stream | None, *, quiet: bool, verbose: bool) -> int:
+def _in_cluster(
+    plan: Plan,
+    options: Mapping[str, Any],
+    results: ResultFolder,
+    formats: Sequence[Format],
+    stream: Stream | None,
+    *,
+    quiet: bool,
+    verbose: bool,
+) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
     if not quiet:
         warn(plan)
     with results as folder:
         result, interrupted = run_cluster(plan, options, quiet=quiet, stream=stream)
-        return _finish(result, folder, interrupted, stream, quiet=quiet, verbose=verbose)
+        return _finish(result, folder, interrupted, formats, stream, quiet=quiet, verbose=verbose)
 
 
-def _finish(result: Result | None, folder: ResultFolder, interrupted: int, stream: Stream | None, *, quiet: bool, verbose: bool) -> int:
+def _finish(
+    result: Result | None,
+    folder: ResultFolder,
+    interrupted: int,
+    formats: Sequence[Format],
+    stream: Stream | None,
+    *,
+    quiet: bool,
+    verbose: bool,
+) -> int:
     if result is None:
         if stream is not None:
             stream.end(interrupted)
@@ -102,23 +132,46 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, strea
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
+    where, failure = _save(result, folder)
+    if stream is None:
+        _print(report, where, quiet=quiet, verbose=verbose)
+    failure = failure or _write_formats(result, folder, formats, quiet=quiet)
+    code = exit_code(report, interrupted) if failure is None else failure.exit_code
+    if stream is not None:
+        stream.end(code, report, where)
+    if failure is not None:
+        raise failure
+    return code
+
+
+def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | None]:
+    """Write the report and the series; give where the report is, and what went wrong."""
+    from loadgen.cli.report import add_to_job_summary  # noqa: PLC0415
+
     failure: LoadgenError | None = None
     where = "not written"
     try:
-        where = str(folder.write_report(report.to_json()))
+        where = str(folder.write_report(result.report.to_json()))
         folder.write_series(result.series.to_bytes())
     except LoadgenError as error:
         failure = error
     if where != str(folder.report):
         click.echo(f"loadgen: the result folder {folder.path} cannot be written any more, see the last line", err=True)
-    code = failure.exit_code if failure is not None else exit_code(report, interrupted)
-    if stream is not None:
-        stream.end(code, report, where)
-    else:
-        _print(report, where, quiet=quiet, verbose=verbose)
-    if failure is not None:
-        raise failure
-    return code
+    add_to_job_summary(result.report)
+    return where, failure
+
+
+def _write_formats(result: Result, folder: ResultFolder, formats: Sequence[Format], *, quiet: bool) -> LoadgenError | None:
+    """Write the report in further formats; give what went wrong."""
+    from loadgen.cli.report import write_formats  # noqa: PLC0415
+
+    further = [each for each in formats if each.file != folder.report.name]
+    try:
+        if further:  # from what was saved, so that they are the same later
+            write_formats(folder, further, result.report, type(result.series).of_bytes(result.series.to_bytes()), quiet=quiet)
+    except LoadgenError as error:
+        return error
+    return None
 
 
 def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from loadgen.comparison import State
 from loadgen.quantity import seconds_text
-from loadgen.render.console import Column, print_table, stdout
+from loadgen.render.columns import Column
+from loadgen.render.console import print_table, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

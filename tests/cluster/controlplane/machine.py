@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
 PACKAGES = {
     "buildah": "buildah",
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "debootstrap": "debootstrap",
     "etcd": "etcd-server",
     "ip": "iproute2",
     "iptables-restore": "iptables",
     "openssl": "openssl",
+    "promtool": "prometheus",
 }
 """The tools that come from Debian, and the packages that hold them."""
 API_TOOLS = ("etcd", "openssl")
 POD_TOOLS = ("ip", "iptables-restore")
+BROWSER_TOOLS = ("chromium", "chromedriver")
+METRICS_TOOLS = ("promtool",)
 IMAGE_TOOLS = ("buildah", "debootstrap")
 
 
