@@ -4,7 +4,7 @@ A second's line: ``kind`` "second", ``phase``, ``policy``, ``index`` of ``phases
 requests end), ``elapsed_s``, ``duration_s``, ``left_s``, ``rate_per_s`` (over the last second or so), ``outcomes`` (of the phase until now),
 ``in_flight``, ``limit`` (of all sidecars together, or null), ``ok_p99_s`` (of the phase until now, or null), ``clients``, and how many of their
 sidecars ``confirmed`` the toggle. The last line: ``kind`` "end", ``exit_code``, and, if anything was measured, ``report`` (its path),
-``validity``, ``verdict``, ``sentence``, ``expectations`` (``held``, ``failed``) and ``restore``. Fields may be added in a version.
+``validity`` and its ``reasons``, ``verdict``, ``sentence``, ``expectations`` (``held``, ``failed``) and ``restore``. Fields may be added in a version.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Stream:
             exit_code=exit_code,
             report=where,
             validity=report.validity.state,
+            reasons=report.validity.reasons,
             verdict=report.verdict.state.value,
             sentence=report.verdict.sentence,
             expectations={"held": held, "failed": len(report.expectations) - held},

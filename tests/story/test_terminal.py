@@ -155,6 +155,7 @@ def test_json_is_a_line_a_second_and_the_verdict_and_the_reports_path_in_the_las
         "exit_code": 0,
         "report": str(loadgen.results / "report.json"),
         "validity": "VALID",
+        "reasons": [],
         "verdict": "enforced",
         "sentence": report["verdict"]["sentence"],
         "expectations": {"held": 6, "failed": 0},
