@@ -13,10 +13,12 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help run test format lint types imports tests controlplane cluster ledgers bench lock clean
+.PHONY: help install run test format lint types imports tests controlplane cluster ledgers bench schema lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.run  ## make the environment; the command is then in .venv/bin
 
 run: $(VENV)/.run  ## run the tutorial's scenario (or SCENARIO=…) to a verdict
 	@$(BIN)/loadgen run $(SCENARIO)
@@ -51,6 +53,9 @@ ledgers: $(VENV)/.run  ## N runs in a row; each must end VALID with every ledger
 
 bench: $(VENV)/.dev  ## CPU per request and lateness of every load tool that is installed (BENCH='--rounds 5 --path DIR')
 	$(BIN)/python -m tests.bench.hammers $(BENCH)
+
+schema: $(VENV)/.dev  ## renew the JSON Schema of the report in docs/
+	$(BIN)/python -c 'import json; from loadgen.report import json_schema; print(json.dumps(json_schema(), indent=1))' > docs/report-v1.schema.json
 
 lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
 	$(PIP) install uv

@@ -63,6 +63,12 @@ class HammerError(LoadgenError):
     exit_code = ExitCode.INVALID
 
 
+class InvalidError(LoadgenError):
+    """A saved run is INVALID, and what was asked for would trust its figures."""
+
+    exit_code = ExitCode.INVALID
+
+
 class UnverifiedError(LoadgenError):
     """A change was begun, and it is not known whether it is in force everywhere."""
 

@@ -1,4 +1,4 @@
-"""What does the author of a scenario expect, and did it hold? ``ok == 100%``, ``overflow > 0``, ``p99 < 200ms``, ``verdict == enforced``.
+"""What does the author of a scenario expect, and did it hold? ``ok == 100%``, ``p99(overflow) < 5ms``, ``rate > 100/s``, ``verdict == enforced``.
 
 A metric is one of a closed set, so that a misspelt one is a mistake in the file and never passes silently.
 """
@@ -9,15 +9,15 @@ import operator
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from loadgen.outcome import Outcome
-from loadgen.quantity import duration_s, seconds_text
+from loadgen.quantity import duration_s, rate_per_s, seconds_text
 from loadgen.schema import nearest, shown
 from loadgen.verdict import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 
 class Kind(StrEnum):
@@ -26,19 +26,26 @@ class Kind(StrEnum):
     COUNT = "count"
     OUTCOME = "outcome"
     DURATION = "duration"
+    RATE = "rate"
     STATE = "state"
 
 
+LATENCIES = ("avg", "min", "med", "max")
+"""Figures of a latency distribution beside its percentiles, with the names that k6 has for them."""
 PHASE_METRICS: dict[str, Kind] = {
     **dict.fromkeys((outcome.value for outcome in Outcome), Kind.OUTCOME),
     **dict.fromkeys(("requests", "ledger", "peak_in_flight"), Kind.COUNT),
-    **dict.fromkeys(("p50", "p90", "p99", "p999", "max", "convergence"), Kind.DURATION),
+    "rate": Kind.RATE,
+    **dict.fromkeys(("p50", "p90", "p95", "p99", "p999", *LATENCIES, "convergence"), Kind.DURATION),
 }
-"""Outcomes are counts, or shares if the wanted value has a percent sign; latencies are those of ``ok``; convergence is the slowest client's."""
+"""Outcomes are counts, or shares if the wanted value has a percent sign; convergence is the slowest client's. Any other percentile can be
+written, too: ``p97.5`` or ``p(97.5)``. Latencies are those of ``ok`` and the rate is that of all requests, or of the outcome that stands behind
+in parentheses: ``p99(overflow)``, ``rate(ok)``."""
 
 RUN = "run"
-"""The key of what is expected of the run as a whole: its verdict."""
-RUN_METRICS: dict[str, Kind] = {"verdict": Kind.STATE}
+"""The key of what is expected of the run as a whole: its verdict, and its validity."""
+RUN_METRICS: dict[str, Kind] = {"verdict": Kind.STATE, "validity": Kind.STATE}
+_STATES: dict[str, tuple[str, ...]] = {"verdict": tuple(State), "validity": ("VALID", "INVALID")}
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
@@ -49,12 +56,38 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 ALMOST_ALL = 0.999999
-_FORM = re.compile(r"\s*([^\s=!<>]+)\s*(==|!=|>=|<=|>|<)\s*([^\s=!<>]+)\s*")
+_FORM = re.compile(r"\s*([^\s=!<>][^=!<>]*?)\s*(==|!=|>=|<=|>|<)\s*([^\s=!<>]+)\s*")
+_METRIC = re.compile(r"(?P<name>p\([^()]*\)|[^()]+)(?:\((?P<outcome>[^()]*)\))?")
+_PERCENTILE = re.compile(r"p(?:\((?P<inner>[^()]*)\)|(?P<plain>[-+.0-9].*))")
+_OLD_PERCENTILES = {"p999": "99.9"}
+"""What reports call it; every other number is read as it stands."""
+
+
+class Figures(Protocol):
+    """What was measured, by metric; None for what does not exist, such as a latency of no request."""
+
+    def __getitem__(self, metric: str, /) -> float | str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What the text of a metric names.
+
+    ``quantile`` (0 to 1) is set for a percentile, whose ``name`` is written with its number; ``outcome`` if one stands behind in parentheses.
+    """
+
+    name: str
+    kind: Kind
+    outcome: Outcome | None = None
+    quantile: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.outcome})" if self.outcome else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One expectation. ``wanted`` is a count, a share (0 to 1), seconds, or the name of a verdict's state."""
+    """One expectation. ``wanted`` is a count, a share (0 to 1), seconds, a rate per second, or the name of a state."""
 
     phase: str
     metric: str
@@ -71,7 +104,10 @@ class Expectation:
             return value
         if self.share:
             return f"{value * 100:.{6 if value == 1 or value < ALMOST_ALL else 12}g}%"  # never 100% for a share that is less
-        return seconds_text(value) if PHASE_METRICS.get(self.metric) is Kind.DURATION else f"{value:.10g}"
+        kind = RUN_METRICS.get(self.metric) or measure_of(self.metric).kind
+        if kind is Kind.DURATION:
+            return seconds_text(value)
+        return f"{value:.6g}/s" if kind is Kind.RATE else f"{value:.10g}"
 
     def holds(self, got: float | str | None) -> bool:
         """Compare; a figure that does not exist (a latency of no request) holds nothing."""
@@ -81,7 +117,7 @@ class Expectation:
             return (got == self.wanted) is (self.operator == "==")
         return _OPERATORS[self.operator](got, self.wanted)
 
-    def got(self, figures: Mapping[str, float | str | None]) -> float | str | None:
+    def got(self, figures: Figures) -> float | str | None:
         """Pick this metric out of a phase's figures; a share is of ``requests``, and there is none of 0 requests."""
         value = figures[self.metric]
         if not self.share:
@@ -100,45 +136,111 @@ def parse_expectation(phase: str, text: object) -> Expectation:
         example = "verdict == enforced" if phase == RUN else "ok == 100%, overflow > 0 or p99 < 200ms"
         raise ValueError(f"{shown(text)} is no expectation; write for example {example}")
     metric, sign, wanted = match.groups()
-    kinds, others = (RUN_METRICS, PHASE_METRICS) if phase == RUN else (PHASE_METRICS, RUN_METRICS)
-    if metric in others:
+    if _is_of_a_phase(metric) if phase == RUN else metric in RUN_METRICS:
         raise ValueError(
             f"'{metric}' is a figure of {'a phase' if phase == RUN else 'the run'}; write it under {'its name' if phase == RUN else RUN}"
         )
-    if metric not in kinds:
-        raise ValueError(f"unknown metric '{metric}'; {nearest(metric, kinds)}")
-    return _READERS[kinds[metric]](phase, metric, sign, wanted)
+    if phase == RUN:
+        if metric not in RUN_METRICS:
+            raise ValueError(f"unknown metric '{metric}'; {nearest(metric, RUN_METRICS)}")
+        return _read_state(phase, Measure(metric, Kind.STATE), sign, wanted)
+    measure = measure_of(metric)
+    return _READERS[measure.kind](phase, measure, sign, wanted)
 
 
-def _read_count(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
+def measure_of(metric: str) -> Measure:
+    """Read the metric of a phase: a name, or a percentile, with an outcome in parentheses or without.
+
+    Raises ValueError with a sentence for a person.
+    """
+    match = _METRIC.fullmatch(re.sub(r"\s*([()])\s*", r"\1", metric))
+    name, inner = (match["name"], match["outcome"]) if match else (metric, None)
+    quantile = _quantile(name)
+    if quantile is None and name not in PHASE_METRICS:
+        raise ValueError(f"unknown metric '{metric}'; {nearest(metric, PHASE_METRICS)}")
+    if quantile is not None and name not in PHASE_METRICS:
+        name = f"p{quantile * 100:.10g}"
+    kind = Kind.DURATION if quantile is not None else PHASE_METRICS[name]
+    return Measure(name, kind, _outcome(name, kind, inner) if inner is not None else None, quantile)
+
+
+def _is_of_a_phase(metric: str) -> bool:
+    try:
+        measure_of(metric)
+    except ValueError:
+        return False
+    return True
+
+
+def _quantile(name: str) -> float | None:
+    """Give the quantile that a percentile's name stands for; None if it is no percentile."""
+    match = _PERCENTILE.fullmatch(name)
+    if match is None:
+        return None
+    number = _OLD_PERCENTILES.get(name, match["inner"] if match["plain"] is None else match["plain"]).strip()
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", number):
+        raise ValueError(f"'{number}' is no percentile; write a number from 0 to 100, such as p95 or p(99.9)")
+    quantile = float(f"{number}e-2")  # not divided by 100: 0.999 must be 0.999
+    if quantile > 1:
+        meant = f"; did you mean p{number[:2]}.{number[2:]}?" if re.fullmatch(r"9[0-9]{2,}", number) else ""
+        raise ValueError(f"the percentile {number} is not within 0 and 100{meant}")
+    return quantile
+
+
+def _outcome(name: str, kind: Kind, text: str) -> Outcome:
+    if kind is not Kind.RATE and (kind is not Kind.DURATION or name == "convergence"):
+        raise ValueError(f"'{name}' is of no single outcome; write it without ({text})")
+    allowed = [outcome for outcome in Outcome if kind is Kind.RATE or outcome is not Outcome.UNSENT]
+    if text == Outcome.UNSENT and kind is not Kind.RATE:
+        raise ValueError("a request that was not sent has no latency")
+    if text not in allowed:
+        raise ValueError(f"unknown outcome '{text}'; {nearest(text, allowed)}")
+    return Outcome(text)
+
+
+def _read_count(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
     if not re.fullmatch(r"[0-9]{1,15}", wanted):
         raise ValueError(
-            f"'{wanted}' must be a whole number, such as 0{', or a percentage, such as 100%' if PHASE_METRICS[metric] is Kind.OUTCOME else ''}"
+            f"'{wanted}' must be a whole number, such as 0{', or a percentage, such as 100%' if measure.kind is Kind.OUTCOME else ''}"
         )
-    return Expectation(phase, metric, sign, float(wanted))
+    return Expectation(phase, str(measure), sign, float(wanted))
 
 
-def _read_outcome(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
+def _read_outcome(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
     if not wanted.endswith("%"):
-        return _read_count(phase, metric, sign, wanted)
+        return _read_count(phase, measure, sign, wanted)
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", wanted):
         raise ValueError(f"'{wanted}' is no percentage; write for example 100%")
     share = float(wanted[:-1]) / 100
     if share > 1:
         raise ValueError(f"{wanted} is more than 100%")
-    return Expectation(phase, metric, sign, share, share=True)
+    return Expectation(phase, str(measure), sign, share, share=True)
 
 
-def _read_duration(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
-    return Expectation(phase, metric, sign, duration_s(wanted))
+def _read_duration(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+    return Expectation(phase, str(measure), sign, duration_s(wanted))
 
 
-def _read_state(phase: str, metric: str, sign: str, wanted: str) -> Expectation:
+def _read_rate(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+    if re.fullmatch(r"0+(\.0+)?/[smh]", wanted):
+        return Expectation(phase, str(measure), sign, 0.0)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?%?", wanted):
+        outcome = measure.outcome or Outcome.OK
+        raise ValueError(f"a rate is per time, such as {wanted.rstrip('%')}/s; a share of the requests is written {outcome} {sign} 99%")
+    return Expectation(phase, str(measure), sign, rate_per_s(wanted))
+
+
+def _read_state(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
     if sign not in {"==", "!="}:
-        raise ValueError(f"{metric} can be compared with == or !=, not with {sign}")
-    if wanted not in set(State):
-        raise ValueError(f"unknown verdict '{wanted}'; {nearest(wanted, State)}")
-    return Expectation(phase, metric, sign, wanted)
+        raise ValueError(f"{measure} can be compared with == or !=, not with {sign}")
+    if wanted not in _STATES[measure.name]:
+        raise ValueError(f"unknown {measure} '{wanted}'; {nearest(wanted, _STATES[measure.name])}")
+    return Expectation(phase, str(measure), sign, wanted)
 
 
-_READERS = {Kind.COUNT: _read_count, Kind.OUTCOME: _read_outcome, Kind.DURATION: _read_duration, Kind.STATE: _read_state}
+_READERS = {
+    Kind.COUNT: _read_count,
+    Kind.OUTCOME: _read_outcome,
+    Kind.DURATION: _read_duration,
+    Kind.RATE: _read_rate,
+}

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class Progress:
     """A moment of a run. ``outcomes`` counts the current phase, or the transition into it while ``counting`` is false.
 
-    ``left_s`` is what the phases still take, transitions not included.
+    ``left_s`` is what the phases still take, transitions not included. ``limit`` is how many requests all sidecars together let through at a
+    time, None without such a limit; ``ok_p99_s`` is of the phase until now, None of no request. In a transition ``confirmed`` of ``clients``
+    sidecars show the policy.
     """
 
     phase: str
@@ -26,3 +28,7 @@ class Progress:
     left_s: float
     outcomes: dict[Outcome, int]
     in_flight: int
+    limit: int | None = None
+    ok_p99_s: float | None = None
+    clients: int = 0
+    confirmed: int = 0

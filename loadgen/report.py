@@ -1,20 +1,26 @@
 """What a run showed, as one versioned object: the only thing that any output is made from, now or later.
 
-Times are seconds, shares are 0 to 1. Fields may be added in a version; none is renamed or taken away.
+Times are seconds, shares are 0 to 1. Fields may be added in a version; none is renamed or taken away. So an older report lacks what has a default
+here, and a newer one has more than is known here: both are read.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadgen.errors import UsageError, printable
 from loadgen.policy.limits import Limits
 from loadgen.verdict import State
 
+SCHEMA: Final = "loadgen.report/v1"
+_SHOWN_CHARACTERS = 60
+
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True, allow_inf_nan=False)
 
 
 class Validity(Part):
@@ -191,7 +197,7 @@ class Environment(Part):
 class Report(Part):
     """A whole run."""
 
-    schema_: Literal["loadgen.report/v1"] = Field("loadgen.report/v1", alias="schema")
+    schema_: Literal["loadgen.report/v1"] = Field(SCHEMA, alias="schema")
     scenario: ScenarioPart
     mesh: Literal["local", "cluster"]
     started_at: str
@@ -207,3 +213,49 @@ class Report(Part):
     def to_json(self) -> str:
         """Write the report as ``report.json`` holds it."""
         return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+    @classmethod
+    def of_json(cls, data: bytes | str) -> Self:
+        """Read what ``to_json`` wrote, in this version or an earlier one.
+
+        Raises UsageError that says why if it is no report, one of a version that is not known here, or a damaged one.
+        """
+        _check_version(data)
+        try:
+            return cls.model_validate_json(data, extra="ignore")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = printable(".".join(map(str, first["loc"])))
+            raise UsageError(f"the report is damaged: {where}: {first['msg']}", hint="take the file as the run wrote it") from error
+
+
+def _check_version(data: bytes | str) -> None:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("this is no report of a run: it is no JSON, or it is cut off", hint="name the report.json of a run") from error
+    version = document.get("schema") if isinstance(document, dict) else None
+    if version == SCHEMA:
+        return
+    if not isinstance(version, str) or not version.startswith("loadgen.report/"):
+        what = f"its schema is {_shown(version)}, not {SCHEMA}" if version is not None else "it does not say its schema"
+        raise UsageError(f"this is no report of a run: {what}", hint="name the report.json of a run")
+    environment = document.get("environment")
+    writer = environment.get("loadgen") if isinstance(environment, dict) else None
+    by = f", written by loadgen {_shown(writer)}" if writer is not None else ""
+    raise UsageError(
+        f"the report is of version {_shown(version)}{by}; this loadgen knows {SCHEMA} only", hint="use the loadgen that wrote it"
+    )
+
+
+def _shown(value: object) -> str:
+    return printable(str(value)[:_SHOWN_CHARACTERS])
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema of a report: what every report of this version has, and what it may have. Further fields are allowed."""
+    schema = Report.model_json_schema()
+    for part in [schema, *schema["$defs"].values()]:
+        part.pop("additionalProperties", None)
+    schema["required"] = ["schema", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": SCHEMA}

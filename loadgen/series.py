@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import zlib
 from array import array
 from collections import Counter
 from dataclasses import dataclass
@@ -103,13 +104,16 @@ class Series:
             phases, clients = document["phases"], document["clients"]
             outcomes = [Outcome(each) for each in document["outcomes"]]
             columns = zip(*(document["rows"][name] for name in _COLUMNS), strict=True)
-            rows = [Row(second, phases[p], clients[c], outcomes[o], n, p50, p99) for second, p, c, o, n, p50, p99 in columns]
+            rows = [
+                Row(int(second), str(phases[p]), str(clients[c]), outcomes[o], int(n), float(p50), float(p99))
+                for second, p, c, o, n, p50, p99 in columns
+            ]
             moments = [
-                Moment(second, phases[phase], outcomes[outcome], _unpacked(*latency))
+                Moment(int(second), str(phases[phase]), outcomes[outcome], _unpacked(*latency))
                 for second, phase, outcome, *latency in document["moments"]
             ]
-            return cls(rows, moments, dict(document["in_flight"]))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+            return cls(rows, moments, {int(second): int(count) for second, count in document["in_flight"]})
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise UsageError("this is no series of loadgen's, or it is damaged", hint="it lies beside its report.json") from error
 
 

@@ -88,6 +88,22 @@ def quantiles(histogram: Histogram) -> dict[str, float]:
     return {**{name: _rounded(histogram.quantile(share)) for name, share in QUANTILES.items()}, "max": _rounded(histogram.max_s)}
 
 
+def latency_s(histogram: Histogram, figure: str | float) -> float | None:
+    """Give one figure of a distribution: a quantile (0 to 1), ``avg``, ``min``, ``med`` or ``max``; None of no request.
+
+    The shortest is known as well as its bucket, within 0.8 %.
+    """
+    if not histogram.count:
+        return None
+    if figure == "avg":
+        return _rounded(histogram.sum_s / histogram.count)
+    if figure == "max":
+        return _rounded(histogram.max_s)
+    quantile = {"min": 0.0, "med": 0.5}.get(figure) if isinstance(figure, str) else figure
+    assert quantile is not None, f"no figure of a distribution: {figure}"
+    return _rounded(histogram.quantile(quantile))
+
+
 def lags(histogram: Histogram) -> dict[str, float]:
     """Give what is shown of a lag: p50, p99 and the longest."""
     return {name: value for name, value in quantiles(histogram).items() if name in LAGS}

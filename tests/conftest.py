@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def pytest_configure() -> None:
-    """Start every command with the usual signals, even where the tests themselves run under ``nohup`` or behind ``&``."""
+    """Start every command with the usual signals, even where the tests themselves run under ``nohup`` or behind ``&``; a CI job's summary is not for them."""
+    os.environ.pop("GITHUB_STEP_SUMMARY", None)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -44,6 +44,8 @@ def test_the_wheel_holds_the_package_its_types_and_the_licence_and_no_tests(whee
     assert "loadgen/cli/__init__.py" in names
     assert "loadgen/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    page = {f"loadgen/render/page/{name}" for name in ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")}
+    assert page <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scenarios"))]
 
 

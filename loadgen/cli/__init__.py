@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import click
 
 from loadgen import __version__
+from loadgen.cli.compare import compare
 from loadgen.cli.hit import hit
 from loadgen.cli.manifests import manifests
 from loadgen.cli.mesh import policy, up
 from loadgen.cli.plan import plan
 from loadgen.cli.pod import pod
+from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
 from loadgen.errors import ExitCode, InputError, LoadgenError
@@ -36,13 +38,15 @@ def cli() -> None:
 
     \b
     Exit codes: 0 ok, 1 bug, 2 bad usage or input, 3 refused before anything was started, 4 run INVALID,
-    5 restore failed, 99 an expectation failed, 130/143 interrupted.
+    5 restore failed, 99 an expectation failed or a regression, 130/143 interrupted.
     """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
 
 
 cli.add_command(run)
 cli.add_command(plan)
+cli.add_command(report)
 cli.add_command(hit)
+cli.add_command(compare)
 cli.add_command(up)
 cli.add_command(policy)
 cli.add_command(manifests)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
+    from loadgen.render.stream import Stream
     from loadgen.runner.live import Live
     from loadgen.runner.result import Result
     from loadgen.scenario import Scenario
@@ -79,11 +80,13 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
     return preview
 
 
-def run_cluster(plan: Plan, options: Mapping[str, Any], *, quiet: bool, metrics: MetricsPort | None = None) -> tuple[Result | None, int]:
+def run_cluster(
+    plan: Plan, options: Mapping[str, Any], *, quiet: bool, stream: Stream | None = None, metrics: MetricsPort | None = None
+) -> tuple[Result | None, int]:
     """Run a plan in a cluster; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Result:
-        with Screen(quiet=quiet) as screen:
+        with Screen(quiet=quiet, stream=stream) as screen:
             interruption.say = screen.say
             async with shown(metrics, plan) as live, _api(options) as api:
                 await _reach(api)

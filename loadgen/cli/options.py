@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from loadgen.cli.metrics import MetricsPort
+    from loadgen.render.formats import Format
 
 LINGER_S = 20.0
 """A little more than what most installations of Prometheus have between two scrapes."""
@@ -36,6 +37,25 @@ class Quantity(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class FormatList(click.ParamType["tuple[Format, ...]"]):
+    """Names of formats with commas between them."""
+
+    name = "formats"
+    help = "Any of console,html,junit,markdown,openmetrics,csv,json."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Format, ...]:
+        """Look up the formats."""
+        from loadgen.render.formats import formats_of  # noqa: PLC0415  # --help must not pay for the import
+
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return formats_of([name.strip() for name in value.split(",")])
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
+
+
+FORMATS = FormatList()
 DURATION = Quantity("duration", "positive_duration_s")
 LINGER = Quantity("duration", "duration_s")
 RATE = Quantity("rate", "rate_per_s")

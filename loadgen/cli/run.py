@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, RATE, cluster_options, cluster_part, metrics_options, metrics_part, open_metrics
+from loadgen.cli.options import DURATION, FORMATS, RATE, cluster_options, cluster_part, metrics_options, metrics_part, open_metrics
 from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
@@ -19,9 +19,22 @@ if TYPE_CHECKING:
 
     from loadgen.cli.metrics import MetricsPort
     from loadgen.inputs import Plan
+    from loadgen.render.formats import Format
+    from loadgen.render.stream import Stream
     from loadgen.report import Report
     from loadgen.results import ResultFolder
     from loadgen.runner.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What of a run is shown, and where: ``stream`` takes lines of JSON in the place of the tables, ``metrics`` serves Prometheus meanwhile."""
+
+    formats: tuple[Format, ...]
+    stream: Stream | None
+    metrics: MetricsPort | None
+    quiet: bool
+    verbose: bool
 
 
 @click.command(short_help="Run a scenario to a verdict.")
@@ -42,12 +55,29 @@ if TYPE_CHECKING:
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @metrics_options
+@click.option(
+    "--format", "formats", type=FORMATS, default=(), help=f"Write the report beside report.json in further forms, too. {FORMATS.help}"
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON a second, and the result in the last one (loadgen.progress/v1)."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print the verdict only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the table of clients of each phase, too.")
-def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quiet: bool, verbose: bool, **options: Any) -> int:
+def run(
+    scenario: Path,
+    mesh: str,
+    out: Path | None,
+    processes: int | None,
+    formats: tuple[Format, ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> int:
     """Run SCENARIO: start the mesh, load it through all phases, toggle the policy, and judge what it did.
 
-    The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder.
+    The result goes to stdout, progress and the clients' log to stderr, the report to report.json in the result folder. With --json the result
+    is left out: stdout has a line of JSON for each second, and the verdict and the report's path in the last one.
     """
     import gc  # noqa: PLC0415
     import time  # noqa: PLC0415
@@ -55,8 +85,10 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     gc.disable()  # what is imported stays: looking for garbage in it only delays the first request; the run turns it on again
 
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415  # --help must not pay for what a run needs
+    from loadgen.render.stream import Stream  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
 
+    stream = Stream() if as_json else None
     cluster = cluster_part(mesh, options)
     if mesh == "cluster" and processes is not None:
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
@@ -65,59 +97,92 @@ def run(scenario: Path, mesh: str, out: Path | None, processes: int | None, quie
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     results = ResultFolder(out or default, fresh=out is None)
     with open_metrics(scrape, quiet=quiet) as metrics:
-        if mesh == "cluster":
-            code = _in_cluster(plan, cluster, results, metrics, quiet=quiet, verbose=verbose)
-        else:
-            code = _here(plan, results, metrics, processes, quiet=quiet, verbose=verbose)
+        shown = _Shown(formats, stream, metrics, quiet, verbose)
+        code = _in_cluster(plan, cluster, results, shown) if mesh == "cluster" else _here(plan, results, processes, shown)
         if metrics is not None and code <= ExitCode.EXPECTATIONS_FAILED:
             metrics.linger(quiet=quiet)  # the report is there, the mesh is gone
     return code
 
 
-def _here(plan: Plan, results: ResultFolder, metrics: MetricsPort | None, processes: int | None, *, quiet: bool, verbose: bool) -> int:
+def _here(plan: Plan, results: ResultFolder, processes: int | None, shown: _Shown) -> int:
     from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
 
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
-    if not quiet:
+    if not shown.quiet:
         warn(plan)
     with results as folder, boot(local_spec(plan)) as booting:
         from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        result, interrupted = run_local(plan, booting, processes=processes, quiet=quiet, metrics=metrics)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_local(plan, booting, processes=processes, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
+        return _finish(result, folder, interrupted, shown)
 
 
-def _in_cluster(
-    plan: Plan, options: Mapping[str, Any], results: ResultFolder, metrics: MetricsPort | None, *, quiet: bool, verbose: bool
-) -> int:
+def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, shown: _Shown) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
-    if not quiet:
+    if not shown.quiet:
         warn(plan)
     with results as folder:
-        result, interrupted = run_cluster(plan, options, quiet=quiet, metrics=metrics)
-        return _finish(result, folder, interrupted, quiet=quiet, verbose=verbose)
+        result, interrupted = run_cluster(plan, options, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
+        return _finish(result, folder, interrupted, shown)
 
 
-def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, quiet: bool, verbose: bool) -> int:
+def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown: _Shown) -> int:
+    stream = shown.stream
     if result is None:
+        if stream is not None:
+            stream.end(interrupted)
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
-    from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
+    where, failure = _save(result, folder)
+    if stream is None:
+        _print(report, where, quiet=shown.quiet, verbose=shown.verbose)
+    failure = failure or _write_formats(result, folder, shown.formats, quiet=shown.quiet)
+    code = exit_code(report, interrupted) if failure is None else failure.exit_code
+    if stream is not None:
+        stream.end(code, report, where)
+    if failure is not None:
+        raise failure
+    return code
+
+
+def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | None]:
+    """Write the report and the series; give where the report is, and what went wrong."""
+    from loadgen.cli.report import add_to_job_summary  # noqa: PLC0415
+
     failure: LoadgenError | None = None
     where = "not written"
     try:
-        where = str(folder.write_report(report.to_json()))
+        where = str(folder.write_report(result.report.to_json()))
         folder.write_series(result.series.to_bytes())
     except LoadgenError as error:
         failure = error
     if where != str(folder.report):
         click.echo(f"loadgen: the result folder {folder.path} cannot be written any more, see the last line", err=True)
+    add_to_job_summary(result.report)
+    return where, failure
+
+
+def _write_formats(result: Result, folder: ResultFolder, formats: tuple[Format, ...], *, quiet: bool) -> LoadgenError | None:
+    """Write the report in further formats; give what went wrong."""
+    from loadgen.cli.report import write_formats  # noqa: PLC0415
+
+    further = [each for each in formats if each.file != folder.report.name]
+    try:
+        if further:  # from what was saved, so that they are the same later
+            write_formats(folder, further, result.report, type(result.series).of_bytes(result.series.to_bytes()), quiet=quiet)
+    except LoadgenError as error:
+        return error
+    return None
+
+
+def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
+    from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
+
     try:
         if quiet:
             print_verdict(report, where=where)
@@ -128,9 +193,6 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, *, qu
         if not isinstance(error, BrokenPipeError):
             click.echo(f"loadgen: the result cannot be printed: {error.strerror}; the report is in {where}", err=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-    if failure is not None:
-        raise failure
-    return exit_code(report, interrupted)
 
 
 def exit_code(report: Report, interrupted: int) -> int:

@@ -26,18 +26,19 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import Sidecar
+    from loadgen.render.stream import Stream
     from loadgen.report import Environment
     from loadgen.runner.live import Live
     from loadgen.runner.result import Result
 
 
 def run_local(
-    plan: Plan, booting: Booting, *, processes: int | None, quiet: bool, metrics: MetricsPort | None = None
+    plan: Plan, booting: Booting, *, processes: int | None, quiet: bool, stream: Stream | None = None, metrics: MetricsPort | None = None
 ) -> tuple[Result | None, int]:
     """Run a plan on a booting mesh; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
 
     async def tell(interruption: Interruption) -> Result:
-        with Screen(quiet=quiet) as screen:
+        with Screen(quiet=quiet, stream=stream) as screen:
             async with shown(metrics, plan) as live:
                 return await _run(plan, booting, processes, screen, interruption, live)
 

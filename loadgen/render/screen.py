@@ -1,6 +1,6 @@
 """What does a person at a terminal see while a run goes on?
 
-Progress and the client's log go to stderr, so that the result on stdout can be piped. On a terminal the progress is a live line; elsewhere
+Progress and the client's log go to stderr, so that the result on stdout can be piped. On a terminal the progress is a live picture; elsewhere
 it is plain lines, few enough for a CI log. ``NO_COLOR`` and ``TERM=dumb`` are honoured (by rich).
 """
 
@@ -9,28 +9,26 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from loadgen.errors import printable
-from loadgen.outcome import Answer, Outcome
 from loadgen.quantity import seconds_text
+from loadgen.render.picture import Pace, log_line, picture, style_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
 
+    from loadgen.outcome import Answer, Outcome
     from loadgen.progress import Progress
+    from loadgen.render.stream import Stream
 
 PLAIN_EVERY_S = 5.0
 SHOW_EVERY_S = 0.8
 SHOW_CHANGE_S = 0.4
 BODY_CHARACTERS = 120
-_BAR = 12
-_LOOKS = 8
 
 
 def answer_line(answer: Answer) -> str:
@@ -43,16 +41,18 @@ def answer_line(answer: Answer) -> str:
 
 
 class Screen:
-    """Watches a run for a person. Use as a context manager around the run."""
+    """Watches a run for a person, and for a program if there is a ``stream``. Use as a context manager around the run."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, stream: Stream | None = None) -> None:
+        self._stream = stream
         self._quiet = quiet or sys.stderr is None
         self._live: Live | None = None
         self._console: Console | None = None
         self._last_line = time.monotonic()
         self._last_answer = 0.0
         self._last_outcome: Outcome | None = None
-        self._looks: deque[tuple[float, int]] = deque(maxlen=_LOOKS)
+        self._pace = Pace()
+        self._counting = False
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -105,7 +105,7 @@ class Screen:
     def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
         """A phase begins to count."""
         self.say(f"--- {name}: {_toggled(policy, rule, convergence_s)}", style="bold")
-        self._looks.clear()
+        self._pace.clear()
         self._last_line = time.monotonic()
 
     def answer(self, answer: Answer) -> None:
@@ -114,27 +114,29 @@ class Screen:
         if now - self._last_answer < (SHOW_EVERY_S if answer.outcome is self._last_outcome else SHOW_CHANGE_S):
             return
         self._last_answer, self._last_outcome = now, answer.outcome
-        style = "green" if answer.outcome is Outcome.OK else "yellow" if answer.outcome is Outcome.OVERFLOW else "red"
-        self.say(f"  {answer_line(answer)}", style=style, crop=True)
+        self.say(f"  {answer_line(answer)}", style=style_of(answer.outcome), crop=True)
 
     def progress(self, progress: Progress) -> None:
         """Several times a second."""
         now = time.monotonic()
-        rate = self._rate(now, sum(progress.outcomes.values()))
-        if self._live is not None:
-            with self._guard():
-                self._live.update(_progress_text(progress, rate), refresh=True)
-        elif now - self._last_line >= PLAIN_EVERY_S and progress.counting:
-            self._last_line = now
-            self.say(_progress_line(progress, rate))
+        self._pace.look(progress.outcomes, now)
+        if self._stream is not None:
+            self._stream.progress(progress, self._pace.rate_per_s)
+        if self._live is not None and self._console is not None:
+            from rich.console import Group  # noqa: PLC0415
 
-    def _rate(self, now: float, total: int) -> float:
-        """Give the rate over the last second or so, from what was counted at the last looks."""
-        if self._looks and total < self._looks[-1][1]:
-            self._looks.clear()  # another phase
-        self._looks.append((now, total))
-        since, count = self._looks[0]
-        return (total - count) / (now - since) if now > since else 0.0
+            with self._guard():
+                width = self._console.width - 1  # a full line would wrap where a terminal has become narrower
+                self._live.update(Group(*picture(progress, self._pace, width, ascii_only=self._ascii_only)), refresh=True)
+        elif progress.counting is not self._counting:
+            self._counting, self._last_line = progress.counting, now  # a transition is worth a line only if it takes long
+        elif now - self._last_line >= PLAIN_EVERY_S:
+            self._last_line = now
+            self.say(log_line(progress, self._pace))
+
+    @property
+    def _ascii_only(self) -> bool:
+        return self._console is not None and not self._console.encoding.startswith("utf")
 
 
 def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> str:
@@ -148,29 +150,6 @@ def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> s
             else f"policy applied, but no rule has an effect: confirmed by {after}"
         )
     return f"policy {policy}, gone from {after}"
-
-
-def _split(outcomes: dict[Outcome, int]) -> str:
-    total = sum(outcomes.values())
-    others = {outcome: count for outcome, count in outcomes.items() if count and outcome is not Outcome.OK}
-    return "  ".join([f"ok {outcomes[Outcome.OK]:,}", *(f"{outcome} {count:,} ({count / total:.0%})" for outcome, count in others.items())])
-
-
-def _progress_line(progress: Progress, rate: float) -> str:
-    return f"  {f'{progress.phase} ' if progress.phase else ''}{progress.elapsed_s:.0f} of {progress.duration_s:.0f} s  {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left"
-
-
-def _progress_text(progress: Progress, rate: float) -> Text:
-    from rich.text import Text  # noqa: PLC0415
-
-    filled = round(_BAR * min(1.0, progress.elapsed_s / max(progress.duration_s, progress.elapsed_s, 1e-9)))
-    text = Text(no_wrap=True, overflow="ellipsis")
-    if progress.phase:
-        text.append(f"[{progress.index + 1}/{progress.phases}] {progress.phase} ", style="bold")
-    text.append("━" * filled + "─" * (_BAR - filled), style="cyan")
-    if not progress.counting:
-        return text.append(f" waiting until the policy is {progress.policy} everywhere")
-    return text.append(f" {rate:,.0f}/s  {_split(progress.outcomes)}  {progress.left_s:.0f} s left  {progress.in_flight} in flight")
 
 
 def leaving(base: type[Console]) -> type[Console]:

@@ -51,10 +51,12 @@ class Sidecars(Protocol[C]):
         """Wait until one sidecar shows a state."""
 
 
-async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = ()) -> dict[str, float]:
+async def converge(
+    mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = (), tell: Callable[[int], None] = lambda _confirmed: None
+) -> dict[str, float]:
     """Wait until every sidecar shows what the rules lead to; give the moment (on ``clock``) at which each of them did.
 
-    ``without`` names clients that are not asked. Raises MeshError if one does not within the mesh's ``converge_s``, or refuses the configuration.
+    ``without`` names clients that are not asked; ``tell`` hears how many have confirmed. Raises MeshError if one does not within the mesh's ``converge_s``, or refuses the configuration.
     """
     wanted = mesh.wanted(rules)
     clients = [client for client in mesh.clients if client.name not in without]
@@ -63,6 +65,7 @@ async def converge(mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collect
     async def wait(client: C) -> None:
         await mesh.reach(client, wanted)
         reached[client.name] = clock()
+        tell(len(reached))
 
     try:
         with anyio.fail_after(mesh.converge_s):

@@ -12,15 +12,16 @@ from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
+from loadgen.runner.figures import NOTHING, PhaseFigures
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
-from loadgen.verdict import ClientEvidence, Evidence, Verdict, judge
+from loadgen.verdict import ClientEvidence, Evidence, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from loadgen.errors import Problem
-    from loadgen.expectation import Expectation
+    from loadgen.expectation import Expectation, Figures
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.runner.window import Measured, Window
@@ -57,16 +58,21 @@ def make_report(
     ]
     reasons += [reason for window in measured.windows for reason in _disagreements(window)]
     reasons += [f"phase {phase.name} was not measured" for phase in plan.scenario.phases[len(phases) :]] if not measured.reasons else []
+    validity = parts.Validity(state="INVALID" if reasons else "VALID", reasons=reasons)
+    figures: dict[str, Figures] = {
+        RUN: {"verdict": verdict.state.value, "validity": validity.state},
+        **{phase.name: PhaseFigures(phase, window.tallies) for phase, window in zip(phases, measured.windows, strict=True)},
+    }
     return parts.Report(
         scenario=_scenario(plan, wanted),
         mesh=mesh,
         started_at=started_at,
         duration_s=round(measured.ended_s, 3),
         environment=environment.model_copy(update={"hammer_cpu_share": _cpu_share(measured.windows)}),
-        validity=parts.Validity(state="INVALID" if reasons else "VALID", reasons=reasons),
+        validity=validity,
         verdict=parts.VerdictPart(state=verdict.state, sentence=verdict.sentence),
         phases=phases,
-        expectations=[_expectation(each, phases, verdict) for each in plan.scenario.expected()],
+        expectations=[_expectation(each, figures.get(each.phase, NOTHING)) for each in plan.scenario.expected()],
         findings=[*(str(finding) for finding in plan.findings), *_blind_spots(measured.windows)],
         restore=_restore(measured),
     )
@@ -335,8 +341,8 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))
 
 
-def _expectation(expectation: Expectation, phases: list[parts.PhasePart], verdict: Verdict) -> parts.ExpectationPart:
-    got = expectation.got(_figures(expectation.phase, phases, verdict))
+def _expectation(expectation: Expectation, figures: Figures) -> parts.ExpectationPart:
+    got = expectation.got(figures)
     return parts.ExpectationPart(
         phase=expectation.phase,
         metric=expectation.metric,
@@ -344,27 +350,3 @@ def _expectation(expectation: Expectation, phases: list[parts.PhasePart], verdic
         got="nothing was measured" if got is None else expectation.show(got),
         held=expectation.holds(got),
     )
-
-
-def _figures(name: str, phases: list[parts.PhasePart], verdict: Verdict) -> Mapping[str, float | str | None]:
-    if name == RUN:
-        return {"verdict": verdict.state.value}
-    for phase in phases:
-        if phase.name == name:
-            ok = phase.latency_s.get(Outcome.OK)
-            return {
-                **phase.outcomes,
-                "requests": phase.requests,
-                "ledger": phase.imbalance,
-                "peak_in_flight": phase.service.peak_in_flight,
-                "convergence": phase.convergence_s.max if phase.convergence_s else None,
-                **(ok.model_dump() if ok else dict.fromkeys(("p50", "p90", "p99", "p999", "max"))),
-            }
-    return _Nothing()
-
-
-class _Nothing(dict[str, "float | str | None"]):
-    """The figures of a phase that was not measured: none of anything."""
-
-    def __missing__(self, key: str) -> None:
-        return None

@@ -18,6 +18,7 @@ from loadgen.engine.load import clock, cpu_s
 from loadgen.errors import LoadgenError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
+from loadgen.recorder import Histogram
 from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.live import Live
 from loadgen.runner.needs import C, L
@@ -77,6 +78,10 @@ class Story(Generic[C, L]):
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
         self._offsets: dict[str, int] = {}
         self._phase_index = 0
+        self._confirmed = 0
+        """How many sidecars show the policy that is being put or removed."""
+        self._ok_p99: tuple[float, float | None] = (0.0, None)
+        """The p99 of ``ok`` in the present tallies, and when it was looked at; it is some work."""
 
     def stop(self, reason: str) -> None:
         """End the run early; what was measured is INVALID for this reason."""
@@ -116,7 +121,7 @@ class Story(Generic[C, L]):
             self._series.opens(name, load.last_tally.number, BETWEEN)
             load.start()
         for index, phase in enumerate(self._scenario.phases):
-            self._phase_index = index
+            self._phase_index, self._confirmed = index, 0
             await self._enter(phase)
             await anyio.sleep(phase.duration)
             await self._leave()
@@ -127,7 +132,7 @@ class Story(Generic[C, L]):
         convergence: dict[str, float] = {}
         toggled = clock()
         if bool(rules) is self._touched:
-            await converge(self._mesh, rules)  # nothing to toggle; it must be so all the same
+            await converge(self._mesh, rules, tell=self._confirm)  # nothing to toggle; it must be so all the same
         else:
             convergence = await self._toggle(rules)
         drain = await self._each(self._drain)
@@ -147,13 +152,16 @@ class Story(Generic[C, L]):
             self._restored(done=False, detail="the sidecars did not confirm that the policy is gone")
         self._live.toggles()
         moments = await self._mesh.put(rules)
-        reached = await converge(self._mesh, rules)
+        reached = await converge(self._mesh, rules, tell=self._confirm)
         took_s = {name: at - moments[name] for name, at in reached.items()}
         self._live.converged(took_s.values())
         if not rules:
             self._touched = False
             self._restored(done=True, detail=f"all {len(reached)} sidecars show that the policy is gone")
         return took_s
+
+    def _confirm(self, confirmed: int) -> None:
+        self._confirmed = confirmed
 
     def _restored(self, *, done: bool, detail: str) -> None:
         self._measured.restored, self._measured.restore_detail = done, detail
@@ -333,7 +341,6 @@ class Story(Generic[C, L]):
         for sight in sights:
             for outcome, count in sight.outcomes.items():
                 outcomes[outcome] += count
-        in_flight = sum(sight.in_flight for sight in sights)
         return Progress(
             phase.name,
             phase.policy,
@@ -344,8 +351,29 @@ class Story(Generic[C, L]):
             phase.duration,
             max(0.0, left),
             outcomes,
-            in_flight,
+            in_flight=sum(sight.in_flight for sight in sights),
+            limit=self._limit(),
+            ok_p99_s=self._ok_p99_s(),
+            clients=len(sights),
+            confirmed=self._confirmed,
         )
+
+    def _limit(self) -> int | None:
+        """Give how many requests the sidecars let through at a time, all together."""
+        limits = [state.limits for state in self._open.states.values()] if self._open else []
+        return (
+            sum(each.max_requests for each in limits) if limits and all("http2MaxRequests" in each.in_force() for each in limits) else None
+        )
+
+    def _ok_p99_s(self) -> float | None:
+        if self._open is None:
+            self._ok_p99 = (0.0, None)
+        elif clock() - self._ok_p99[0] >= SECOND_S:
+            total = Histogram()
+            for load in self._hammers.loads.values():
+                total.add(load.last_tally.latency[Outcome.OK])
+            self._ok_p99 = (clock(), total.quantile(0.99) if total.count else None)
+        return self._ok_p99[1]
 
 
 def _sentence(error: LoadgenError) -> str:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import contextlib
+from typing import TYPE_CHECKING
 
-from loadgen.expectation import PHASE_METRICS, RUN, Expectation, Kind, parse_expectation
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.expectation import PHASE_METRICS, RUN, Expectation, Kind, Measure, measure_of, parse_expectation
 from loadgen.outcome import Outcome
 from loadgen.verdict import State
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 FIGURES = {
     **dict.fromkeys(PHASE_METRICS, 0.0), "requests": 200.0, "ok": 150.0, "overflow": 50.0, "p99": 0.2, "convergence": None, "ledger": 0.0,
@@ -23,6 +31,16 @@ FIGURES = {
         ("overflow >= 12.5%", Expectation("a", "overflow", ">=", 0.125, share=True)),
         ("peak_in_flight <= 50", Expectation("a", "peak_in_flight", "<=", 50.0)),
         ("convergence != 1m30s", Expectation("a", "convergence", "!=", 90.0)),
+        ("p99(overflow) < 5ms", Expectation("a", "p99(overflow)", "<", 0.005)),
+        ("p(95)<200ms", Expectation("a", "p95", "<", 0.2)),
+        ("p(99.9)(timeout) < 6s", Expectation("a", "p99.9(timeout)", "<", 6.0)),
+        ("p999 < 1s", Expectation("a", "p999", "<", 1.0)),
+        (" med ( http_error ) < 1s", Expectation("a", "med(http_error)", "<", 1.0)),
+        ("avg < 20ms", Expectation("a", "avg", "<", 0.02)),
+        ("min(ok) > 1ms", Expectation("a", "min(ok)", ">", 0.001)),
+        ("rate > 100/s", Expectation("a", "rate", ">", 100.0)),
+        ("rate(ok) >= 300/m", Expectation("a", "rate(ok)", ">=", 5.0)),
+        ("rate(unsent) == 0/s", Expectation("a", "rate(unsent)", "==", 0.0)),
     ],
 )
 def test_an_expectation_is_read_as_it_is_written(text: str, wanted: Expectation) -> None:
@@ -61,6 +79,29 @@ def test_every_outcome_can_be_expected_as_a_count_and_as_a_share() -> None:
         ("a", "verdict == enforced", "'verdict' is a figure of the run; write it under run"),
         (RUN, "p50 < 10ms", "'p50' is a figure of a phase; write it under its name"),
         (RUN, "verdict < enforced", "verdict can be compared with == or !=, not with <"),
+        ("a", "p101 < 1s", "the percentile 101 is not within 0 and 100"),
+        ("a", "p(100.5) < 1s", "the percentile 100.5 is not within 0 and 100"),
+        ("a", "p9999 < 1s", "the percentile 9999 is not within 0 and 100; did you mean p99.99?"),
+        ("a", "p(999) < 1s", "the percentile 999 is not within 0 and 100; did you mean p99.9?"),
+        ("a", "p(-1) < 1s", "'-1' is no percentile; write a number from 0 to 100, such as p95 or p(99.9)"),
+        ("a", "p-1 < 1s", "'-1' is no percentile"),
+        ("a", "p(NaN) < 1s", "'NaN' is no percentile"),
+        ("a", "p() < 1s", "'' is no percentile"),
+        ("a", "p1e1 < 1s", "'1e1' is no percentile"),
+        ("a", "p(95 < 1s", "unknown metric 'p(95'; "),
+        ("a", "p99(overflw) < 1s", "unknown outcome 'overflw'; did you mean 'overflow'? allowed here: ok,"),
+        ("a", "p99(unsent) < 1s", "a request that was not sent has no latency"),
+        ("a", "p99() < 1s", "unknown outcome ''; allowed here: ok,"),
+        ("a", "ok(overflow) > 1", "'ok' is of no single outcome; write it without (overflow)"),
+        ("a", "convergence(ok) < 1s", "'convergence' is of no single outcome"),
+        ("a", "rate(all) > 1/s", "unknown outcome 'all'; "),
+        ("a", "rat > 1/s", "unknown metric 'rat'; did you mean 'rate'? "),
+        ("a", "rate > 100", "a rate is per time, such as 100/s; a share of the requests is written ok > 99%"),
+        ("a", "rate(overflow) < 1%", "a rate is per time, such as 1/s; a share of the requests is written overflow < 99%"),
+        ("a", "rate > 5ms", "'5ms' is no rate; write for example 50/s or 300/m"),
+        ("a", "validity == VALID", "'validity' is a figure of the run; write it under run"),
+        (RUN, "p(95)(overflow) < 1s", "'p(95)(overflow)' is a figure of a phase; write it under its name"),
+        (RUN, "validity == valid", "unknown validity 'valid'; did you mean 'VALID'? allowed here: VALID, INVALID"),
         (RUN, "verdict == forced", "unknown verdict 'forced'; did you mean 'enforced'? allowed here: enforced, overshoot, not_enforced,"),
     ],
 )
@@ -70,9 +111,20 @@ def test_what_is_no_expectation_says_how_to_write_one(phase: str, text: object, 
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("text", ["ok == 100%", "overflow >= 12.5%", "ledger == 0", "requests > 1000000", "verdict != enforced"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ok == 100%",
+        "overflow >= 12.5%",
+        "ledger == 0",
+        "requests > 1000000",
+        "rate(ok) > 12.5/s",
+        "verdict != enforced",
+        "validity == VALID",
+    ],
+)
 def test_an_expectation_is_shown_as_it_was_written(text: str) -> None:
-    assert str(parse_expectation(RUN if "verdict" in text else "a", text)) == text
+    assert str(parse_expectation(RUN if text.startswith("v") else "a", text)) == text
 
 
 def test_a_latency_is_shown_with_its_unit() -> None:
@@ -125,3 +177,34 @@ def test_not_a_single_failure_among_many_passes_for_a_hundred_percent() -> None:
     expectation = parse_expectation("a", "ok == 100%")
     assert not expectation.holds(expectation.got({"requests": 10_000_000, "ok": 9_999_999}))
     assert expectation.holds(expectation.got({"requests": 10_000_000, "ok": 10_000_000}))
+
+
+@given(st.decimals(0, 100, places=3), st.sampled_from([None, *(outcome for outcome in Outcome if outcome is not Outcome.UNSENT)]))
+def test_every_percentile_within_0_and_100_is_read_in_both_spellings_to_the_same_measure(number: Decimal, outcome: Outcome | None) -> None:
+    behind = f"({outcome})" if outcome else ""
+    measures = {measure_of(f"p{number}{behind}"), measure_of(f"p({number}){behind}")}
+    measure = measures.pop()
+    assert not measures
+    assert measure.quantile == float(number / 100)
+    assert measure.outcome is outcome
+    assert measure_of(str(measure)) == measure
+
+
+@given(st.decimals(100, 100_000, places=2).filter(lambda number: number > 100))
+def test_no_percentile_above_100_is_read(number: Decimal) -> None:
+    with pytest.raises(ValueError, match="is not within 0 and 100"):
+        measure_of(f"p({number})")
+
+
+@given(st.text(max_size=12) | st.from_regex(r"p?\(?[0-9a-z.+-]{0,6}\)?(\([a-z]{0,9}\))?", fullmatch=True))
+def test_whatever_the_metric_is_it_is_read_or_is_a_mistake_and_its_canonical_form_is_read_as_the_same(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        measure = measure_of(text)
+        assert measure_of(str(measure)) == measure
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, kind in PHASE_METRICS.items() if kind in {Kind.DURATION, Kind.RATE} and name != "convergence"]
+)
+def test_every_latency_and_the_rate_can_be_asked_of_each_outcome(name: str) -> None:
+    assert measure_of(f"{name}(overflow)") == Measure(name, PHASE_METRICS[name], Outcome.OVERFLOW, measure_of(name).quantile)

@@ -325,3 +325,46 @@ def test_of_several_exit_codes_the_gravest_counts(*, restored: bool, interrupted
     if not held:
         report = report.model_copy(update={"expectations": [each.model_copy(update={"held": False}) for each in report.expectations]})
     assert exit_code(report, interrupted) == code
+
+
+def expected(run: Measured, *texts: str, phase: str = "limited") -> list[tuple[str, bool]]:
+    """Judge a run by expectations of one of its phases: what was got, and whether it held."""
+    made = plan()
+    scenario = made.scenario.model_copy(update={"expectations": {phase: list(texts)}})
+    report = make_report(replace(made, scenario=scenario), run, LIMITED, ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+    return [(each.got, each.held) for each in report.expectations]
+
+
+def test_a_percentile_that_the_report_does_not_hold_comes_from_what_the_clients_counted() -> None:
+    run = measured()
+    for number, made in enumerate(run.windows[1].tallies.values()):
+        for step in range(100):
+            made.record(Outcome.TIMEOUT, (step + 1) / 100 + number)
+    texts = ("p(75)(timeout) < 1.6s", "p75(timeout) < 1.4s", "p0(timeout) < 11ms", "p100(timeout) == 2s", "max(timeout) == 2s")
+    assert expected(run, *texts) == [("1.50 s", True), ("1.50 s", False), ("10.0 ms", True), ("2.00 s", True), ("2.00 s", True)]
+    more = ("avg(timeout) < 1006ms", "avg(timeout) > 1004ms", "min(timeout) < 11ms", "med(timeout) > 990ms", "p95(overflow) < 11ms")
+    assert [held for _, held in expected(run, *more)] == [True] * 5
+
+
+def test_a_percentile_of_no_request_holds_nothing() -> None:
+    texts = ("p95(timeout) < 1s", "avg(timeout) >= 0ms", "max(timeout) != 1s")
+    assert expected(measured(), *texts) == [("nothing was measured", False)] * 3
+
+
+def test_a_rate_is_of_all_requests_or_of_one_outcome_and_of_the_time_that_counted() -> None:
+    texts = ("rate == 35/s", "rate(ok) == 25/s", "rate(overflow) < 10/s", "rate(timeout) == 0/s")
+    assert expected(measured(), *texts) == [("35/s", True), ("25/s", True), ("10/s", False), ("0/s", True)]
+
+
+def test_a_rate_over_no_time_is_nothing_and_not_infinite() -> None:
+    run = measured()
+    for name in ("client-1", "client-2"):
+        end(run, 1, name, at=10.0)
+    assert expected(run, "rate > 1/s", "rate(ok) >= 0/s", "rate == 0/s") == [("nothing was measured", False)] * 3
+
+
+def test_the_validity_can_be_expected_of_the_run() -> None:
+    run = measured()
+    assert expected(run, "validity == VALID", phase="run") == [("VALID", True)]
+    run.reasons.append("interrupted")
+    assert expected(run, "validity == VALID", phase="run") == [("INVALID", False)]

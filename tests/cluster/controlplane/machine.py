@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PACKAGES = {
     "buildah": "buildah",
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "debootstrap": "debootstrap",
     "etcd": "etcd-server",
     "ip": "iproute2",
@@ -29,6 +31,7 @@ PACKAGES = {
 """The tools that come from Debian, and the packages that hold them."""
 API_TOOLS = ("etcd", "openssl")
 POD_TOOLS = ("ip", "iptables-restore")
+BROWSER_TOOLS = ("chromium", "chromedriver")
 METRICS_TOOLS = ("prometheus", "promtool")
 IMAGE_TOOLS = ("buildah", "debootstrap")
 

@@ -1,0 +1,94 @@
+"""Which figures does a table show, and how is each written? The columns that the console, Markdown and HTML share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from loadgen.quantity import seconds_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from loadgen.report import ClientPart, PhasePart, Quantiles, Report
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Row]):
+    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays."""
+
+    title: str
+    cell: Callable[[Row], str]
+    rank: int = 0
+
+
+PHASE_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("policy", lambda phase: phase.policy, 3),
+    Column("requests", lambda phase: f"{phase.requests:,}", 1),
+    Column("per s", lambda phase: f"{phase.rate_per_s:,.0f}", 4),
+    Column("ok", lambda phase: f"{phase.outcomes['ok']:,}"),
+    Column("", lambda phase: share(phase.outcomes.get("ok", 0), phase.requests), 2),
+    Column("overflow", lambda phase: f"{phase.outcomes['overflow']:,}"),
+    Column("", lambda phase: share(phase.outcomes.get("overflow", 0), phase.requests), 2),
+    Column("other", lambda phase: f"{phase.requests - phase.outcomes['ok'] - phase.outcomes['overflow']:,}"),
+    Column("p50 ok", lambda phase: quantile(phase.latency_s, "ok", "p50"), 5),
+    Column("p99 ok", lambda phase: quantile(phase.latency_s, "ok", "p99"), 2),
+    Column("p99 overflow", lambda phase: quantile(phase.latency_s, "overflow", "p99"), 6),
+    Column("peak", lambda phase: known(phase.service.peak_in_flight), 1),
+)
+LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("clients", lambda phase: f"{phase.ledger.client:,}"),
+    Column("sidecars", lambda phase: known(phase.ledger.proxy)),
+    Column("difference", lambda phase: known(phase.imbalance), 1),
+    Column("by max requests", lambda phase: known(phase.ledger.active_overflow), 2),
+    Column("by max pending", lambda phase: known(phase.ledger.pending_overflow), 2),
+    Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
+    Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
+)
+CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
+    Column("client", lambda client: client.name),
+    Column("requests", lambda client: f"{client.requests:,}"),
+    Column("ok", lambda client: f"{client.outcomes['ok']:,}"),
+    Column("overflow", lambda client: f"{client.outcomes['overflow']:,}"),
+    Column("", lambda client: share(client.outcomes.get("overflow", 0), client.requests), 2),
+    Column("sidecar", lambda client: known(client.ledger.proxy)),
+    Column("difference", lambda client: known(client.ledger.difference)),
+    Column("p99 ok", lambda client: quantile(client.latency_s, "ok", "p99"), 2),
+    Column("peak", lambda client: known(client.service.peak_in_flight)),
+    Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
+    Column("limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4),
+)
+
+
+def clients_of(phase: PhasePart) -> list[ClientPart]:
+    """Give a phase's clients in the order in which a person counts."""
+    return sorted(phase.clients, key=lambda client: (len(client.name), client.name))
+
+
+def total_difference(report: Report) -> int:
+    """Give by how much clients and sidecars differ in all, as far as it is known."""
+    return sum(phase.imbalance or 0 for phase in report.phases)
+
+
+def share(count: int, total: int) -> str:
+    """Write a share; 100% and 0% stand for exactly all and none."""
+    if not total:
+        return "-"
+    if count in {0, total}:
+        return "100%" if count else "0%"
+    return f"{min(max(count / total, 0.001), 0.999):.1%}"
+
+
+def quantile(latencies: Mapping[str, Quantiles], outcome: str, name: str) -> str:
+    """Write a latency; a dash stands for that of no request."""
+    quantiles = latencies.get(outcome)
+    return seconds_text(getattr(quantiles, name)) if quantiles else "-"
+
+
+def known(count: int | None) -> str:
+    """Write a count, or that it is not known."""
+    return "unknown" if count is None else f"{count:,}"

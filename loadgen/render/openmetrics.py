@@ -1,0 +1,135 @@
+"""What does Prometheus read of a run that is over? Its figures as OpenMetrics, with the names that a run has while it goes on."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from loadgen.errors import printable
+from loadgen.outcome import Outcome
+from loadgen.recorder import Histogram, buckets_of
+from loadgen.verdict import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from loadgen.report import PhasePart, Report
+    from loadgen.series import Series
+
+BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Those of a load pod's metrics."""
+_EDGES = tuple(buckets_of(BOUNDS_S))
+_QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "p999": "0.999"}
+_LABELS = ("phase", "outcome")
+
+
+def render(report: Report, series: Series | None) -> str:
+    """Write the figures. The distribution of the latencies in buckets is there if there is a time series."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figures(report, series))
+    text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]  # the library's own has no types
+    return text.decode()
+
+
+class Figures(Collector):
+    """A report's figures as metric families."""
+
+    def __init__(self, report: Report, series: Series | None) -> None:
+        self._report = report
+        self._series = series
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the metric families."""
+        yield from self._run()
+        requests = CounterMetricFamily("loadgen_requests", "Requests that ended, by phase and outcome.", labels=_LABELS)
+        for phase in self._report.phases:
+            for outcome, count in phase.outcomes.items():
+                requests.add_metric([printable(phase.name), printable(outcome)], count)
+        yield requests
+        if self._series is not None:
+            yield _durations(self._report, self._series)
+        yield _latencies(self._report)
+        for name, text, figure in _PHASE_FIGURES:
+            family = GaugeMetricFamily(f"loadgen_{name}", text, labels=["phase"])
+            for phase in self._report.phases:
+                value = figure(phase)
+                if value is not None:
+                    family.add_metric([printable(phase.name)], value)
+            yield family
+
+    def _run(self) -> Iterator[Metric]:
+        report = self._report
+        verdict = GaugeMetricFamily("loadgen_run_verdict", "1 for the state that the verdict is, 0 for the others.", labels=["state"])
+        for state in State:
+            verdict.add_metric([state.value], int(report.verdict.state is state))
+        yield verdict
+        valid, restored = int(report.validity.state == "VALID"), int(report.restore.state != "failed")
+        yield GaugeMetricFamily("loadgen_run_valid", "Whether the run's figures may be trusted.", value=valid)
+        yield GaugeMetricFamily("loadgen_run_restored", "Whether the mesh is as it was found.", value=restored)
+        held = GaugeMetricFamily("loadgen_expectations", "Expectations, by whether they held.", labels=["held"])
+        for state_held in (True, False):
+            held.add_metric([str(state_held).lower()], sum(each.held is state_held for each in report.expectations))
+        yield held
+        about = report.environment
+        info = GaugeMetricFamily("loadgen_run_info", "What was run, as labels.", labels=["scenario", "mesh", "started_at"])
+        info.add_metric([printable(report.scenario.name), report.mesh, printable(report.started_at)], 1)
+        yield info
+        build = GaugeMetricFamily("loadgen_build_info", "The versions, as labels.", labels=["version", "python", "envoy"])
+        build.add_metric([*map(printable, (about.loadgen, about.python, about.envoy))], 1)
+        yield build
+
+
+_PHASE_FIGURES: tuple[tuple[str, str, Callable[[PhasePart], float | None]], ...] = (
+    ("phase_duration_seconds", "How long the phase counted.", lambda phase: phase.duration_s),
+    ("ledger_difference_requests", "Overflows of clients and sidecars, difference without signs.", lambda phase: phase.imbalance),
+    ("ledger_client_overflow_requests", "Overflows as the clients saw them.", lambda phase: phase.ledger.client),
+    ("ledger_proxy_overflow_requests", "Overflows as the sidecars counted them.", lambda phase: phase.ledger.proxy),
+    ("service_peak_in_flight_requests", "The most that the service saw in flight at a time.", lambda phase: phase.service.peak_in_flight),
+    (
+        "policy_propagation_seconds",
+        "From the toggle until the slowest sidecar showed it.",
+        lambda phase: phase.convergence_s.max if phase.convergence_s else None,
+    ),
+    ("schedule_lag_p99_seconds", "How late the latest 1 % of the requests was sent.", lambda phase: phase.schedule_lag_s.p99),
+)
+
+
+def _durations(report: Report, series: Series) -> Metric:
+    family = HistogramMetricFamily(
+        "loadgen_request_duration_seconds", "From the moment a request was due to its last byte.", labels=_LABELS
+    )
+    whole: dict[tuple[str, Outcome], Histogram] = {(phase.name, outcome): Histogram() for phase in report.phases for outcome in Outcome}
+    for moment in series.moments:
+        if (moment.phase, moment.outcome) in whole:
+            whole[moment.phase, moment.outcome].add(moment.latency)
+    for (phase, outcome), histogram in whole.items():
+        family.add_metric([printable(phase), outcome.value], _cumulative(histogram), histogram.sum_s)
+    return family
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    counts = [0] * (len(BOUNDS_S) + 1)
+    for bucket, count in histogram.buckets.items():
+        counts[bisect_left(_EDGES, bucket)] += count
+    return [(bound, sum(counts[: place + 1])) for place, bound in enumerate((*map(str, BOUNDS_S), "+Inf"))]
+
+
+def _latencies(report: Report) -> Metric:
+    family = Metric("loadgen_request_latency_seconds", "Latencies as the report has them, exact to 0.8 %.", "summary")
+    for phase in report.phases:
+        for outcome, quantiles in phase.latency_s.items():
+            labels = {"phase": printable(phase.name), "outcome": printable(outcome)}
+            for name, quantile in _QUANTILES.items():
+                family.add_sample(family.name, {**labels, "quantile": quantile}, getattr(quantiles, name))
+            family.add_sample(f"{family.name}_count", labels, _count(phase, outcome))
+    return family
+
+
+def _count(phase: PhasePart, outcome: str) -> int:
+    return phase.outcomes.get(outcome, 0)

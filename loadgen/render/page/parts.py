@@ -1,0 +1,194 @@
+"""What stands on a page, from the verdict down? Every part is made of the report alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadgen.quantity import seconds_text
+from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, Column, clients_of, total_difference
+from loadgen.render.headline import Look, headline
+from loadgen.render.page.elements import E
+from loadgen.render.page.plots import moments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from xml.etree.ElementTree import Element
+
+    from loadgen.render.columns import Row
+    from loadgen.report import PhasePart, Quantiles, Report
+
+_MARKS = {Look.GOOD: "✓", Look.DOUBTFUL: "!", Look.BAD: "✗"}
+_PLOTS = (
+    ("rates", "Requests that ended per second, by outcome", "per s"),
+    ("latencies", "Latency by outcome from the moment a request was due: p50 thin, p99 thick", "s, logarithmic"),
+    ("in_flight", "Requests in flight, all clients together", ""),
+)
+_LATENCY_COLUMNS: Sequence[Column[tuple[str, str, Quantiles]]] = (
+    Column("phase", lambda row: row[0]),
+    Column("outcome", lambda row: row[1]),
+    Column("p50", lambda row: seconds_text(row[2].p50)),
+    Column("p90", lambda row: seconds_text(row[2].p90)),
+    Column("p99", lambda row: seconds_text(row[2].p99)),
+    Column("p99.9", lambda row: seconds_text(row[2].p999)),
+    Column("max", lambda row: seconds_text(row[2].max)),
+)
+_HAMMER_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("share of a core", lambda phase: f"{phase.hammer_cpu_share:.0%}"),
+    Column("sent late, p50", lambda phase: seconds_text(phase.schedule_lag_s.p50)),
+    Column("sent late, p99", lambda phase: seconds_text(phase.schedule_lag_s.p99)),
+    Column("sent late, max", lambda phase: seconds_text(phase.schedule_lag_s.max)),
+    Column("loop late, p99", lambda phase: seconds_text(phase.loop_lag_s.p99)),
+    Column("held back", lambda phase: seconds_text(phase.held_s)),
+)
+
+
+def title_of(report: Report) -> str:
+    """Give the page's title: the verdict, and what was run."""
+    found = headline(report)
+    return f"{_MARKS[found.look]} {found.words}: {report.scenario.name}"
+
+
+def body(report: Report, *, has_plots: bool) -> Element:
+    """Make the page's body. The script that draws the plots finds their places by the attribute ``data-plot``."""
+    main = E("main", *_plots(report, has_plots=has_plots), *_tables(report), _about(report))
+    return E("body", _verdict(report), main)
+
+
+def _verdict(report: Report) -> Element:
+    found = headline(report)
+    title = E("h1", f"{_MARKS[found.look]} {found.words}", E("span", f" {report.scenario.name}", class_="of"))
+    header = E("header", title, E("p", report.verdict.sentence, class_="sentence"), class_=found.look)
+    header.extend(E("p", E("b", f"✗ {alarm}"), class_="alarm") for alarm in found.alarms)
+    if report.validity.state == "VALID":
+        share = f"{report.environment.hammer_cpu_share:.0%}"
+        header.append(
+            E(
+                "p",
+                E("b", "VALID"),
+                f": the hammer used {share} of a core; the ledger differs by {total_difference(report)}.",
+                class_="valid",
+            )
+        )
+    if report.restore.state != "failed":
+        name = "Restored" if report.restore.state == "verified" else "Nothing to restore"
+        header.append(E("p", E("b", name), f": {report.restore.detail}" if report.restore.detail else "", class_="valid"))
+    return header
+
+
+def _plots(report: Report, *, has_plots: bool) -> Iterator[Element]:
+    section = _section("The run by the second")
+    yield section
+    if not has_plots:
+        section.append(E("p", "There was no time series beside the report, so there is nothing to draw.", class_="note"))
+        return
+    for name, title, unit in _PLOTS:
+        caption = E("figcaption", E("b", title), f" ({unit})" if unit else "", id=f"{name}-caption")
+        place = E("div", {"data-plot": name, "aria-labelledby": f"{name}-caption", "tabindex": "0", "role": "group"}, class_="plot")
+        spoken = E("p", {"aria-live": "polite"}, class_="spoken")
+        values = E("details", E("summary", "The same as a table"), E("div", class_="scroll"), {"data-values": name})
+        section.append(E("figure", caption, place, spoken, values))
+    key = E("p", E("i", "", class_="mark toggle"), " policy toggled   ", E("i", "", class_="mark convergence"), class_="note")
+    key.extend(
+        [E("span", " every sidecar shows it   "), E("i", "", class_="mark band"), E("span", " a phase counts (stronger: policy applied)")]
+    )
+    section.append(key)
+    section.append(
+        E(
+            "p",
+            "The last second is not a whole one. Drag across a plot to look closer, double-click to see all again. With the keyboard: arrow keys read a plot, Escape shows all again.",
+            class_="note screen",
+        )
+    )
+    found = moments(report)
+    if found:
+        section.append(E("h3", "When the policy changed"))
+        section.append(E("ol", *(E("li", f"{each['at']:.3f} s: {each['what']}") for each in found)))
+
+
+def _tables(report: Report) -> Iterator[Element]:
+    if report.expectations:
+        yield _expectations(report)
+    if not report.phases:
+        return
+    yield _section("Phases", _table("Requests by outcome", PHASE_COLUMNS, report.phases))
+    yield _section("Ledger", _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases))
+    latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
+    yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
+    yield _section(
+        "Clients", *(_table(f"Phase {phase.name}", CLIENT_COLUMNS, clients_of(phase), kind="clients") for phase in report.phases)
+    )
+    yield _section("The hammer itself", _table("How busy and how late it was", _HAMMER_COLUMNS, report.phases))
+
+
+def _expectations(report: Report) -> Element:
+    rows = [
+        E(
+            "tr",
+            E("td", "✓ held" if each.held else "✗ FAILED", class_="good" if each.held else "bad"),
+            E("th", each.phase, scope="row"),
+            E("td", each.wanted),
+            E("td", each.got),
+        )
+        for each in report.expectations
+    ]
+    table = E(
+        "table",
+        E("caption", f"{sum(each.held for each in report.expectations)} of {len(rows)} held"),
+        E("thead", E("tr", *(E("th", title, scope="col") for title in ("result", "phase", "wanted", "got")))),
+        E("tbody", *rows),
+        class_="words",
+    )
+    return _section("Expectations", _scrolled(table, "Expectations"))
+
+
+def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row], *, kind: str = "figures") -> Element:
+    head = E("tr", *(E("th", column.title or "share", scope="col") for column in columns))
+    lines = [E("tr", E("th", columns[0].cell(row), scope="row"), *(E("td", column.cell(row)) for column in columns[1:])) for row in rows]
+    return _scrolled(E("table", E("caption", title), E("thead", head), E("tbody", *lines), class_=kind), title)
+
+
+def _scrolled(table: Element, title: str) -> Element:
+    return E("div", table, {"tabindex": "0", "role": "region", "aria-label": title}, class_="scroll")
+
+
+def _about(report: Report) -> Element:
+    scenario, about = report.scenario, report.environment
+    what = {
+        "scenario": scenario.name,
+        "target": scenario.target,
+        "mesh": report.mesh,
+        "clients": f"{scenario.clients}, each with {scenario.workers} worker thread(s) in its sidecar",
+        "load in each": _listed(scenario.load),
+        "service time": scenario.service_time,
+        "rule": scenario.rule or "none",
+        "limits": _listed(scenario.limits) or "none",
+        "seed": str(scenario.seed),
+        "started": report.started_at,
+        "took": seconds_text(report.duration_s),
+    }
+    where = {
+        "loadgen": about.loadgen,
+        "Envoy": about.envoy,
+        "Python": about.python,
+        "platform": about.platform,
+        "CPUs": str(about.cpus),
+        "hammer": f"{about.processes} process(es), the busiest used {about.hammer_cpu_share:.0%} of a core",
+        "ready after": seconds_text(about.ready_s),
+    }
+    section = _section("What was run, and where", _pairs(what), _pairs(where))
+    if report.findings:
+        section.extend([E("h3", "Warnings"), E("ul", *(E("li", finding) for finding in report.findings))])
+    return section
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _pairs(pairs: Mapping[str, str]) -> Element:
+    return E("dl", *(E("div", E("dt", name), E("dd", value)) for name, value in pairs.items()))
+
+
+def _section(title: str, *parts: Element) -> Element:
+    return E("section", E("h2", title), *parts)

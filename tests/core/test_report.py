@@ -1,0 +1,140 @@
+"""Is a report read in every form that it ever had, is its published schema true, and is what is no report said to be none, with the reason?"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from loadgen.errors import UsageError
+from loadgen.report import Report, json_schema
+from loadgen.results import read_result
+
+REPOSITORY = Path(__file__).parents[2]
+PUBLISHED = REPOSITORY / "docs" / "report-v1.schema.json"
+REPORT = REPOSITORY / "tests" / "render" / "data" / "report.json"
+ADDED = ("began_s", "ended_s", "toggled_s", "converged_s")
+"""What phases of the first reports lack."""
+
+
+def document() -> Any:
+    return json.loads(REPORT.read_text(encoding="utf-8"))
+
+
+def older() -> Any:
+    """Give a report as it was before phases had their moments, and the environment its processes."""
+    report = document()
+    for phase in report["phases"]:
+        for name in ADDED:
+            del phase[name]
+    del report["environment"]["processes"]
+    return report
+
+
+def newer() -> Any:
+    """Give a report of the same version with fields that are not known here."""
+    report = document()
+    report["cost"] = {"cents": 3}
+    report["phases"][0]["clients"][0]["ledger"]["more"] = None
+    return report
+
+
+def without(report: Any, *path: str | int) -> Any:
+    """Take one field out of a report."""
+    part = report
+    for step in path[:-1]:
+        part = part[step]
+    del part[path[-1]]
+    return report
+
+
+def test_the_published_schema_is_that_of_the_model() -> None:
+    assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == json_schema(), "run make schema"
+
+
+def test_the_published_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize("report", [document(), older(), newer()], ids=["of today", "older", "newer"])
+def test_reports_of_this_version_fit_the_schema_and_are_read(report: Any) -> None:
+    jsonschema.validate(report, json.loads(PUBLISHED.read_text(encoding="utf-8")))
+    assert Report.of_json(json.dumps(report)).verdict.sentence == report["verdict"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    "path", [("schema",), ("verdict", "state"), ("phases", 0, "outcomes"), ("phases", 1, "clients", 0, "ledger", "client")], ids=str
+)
+def test_a_report_that_lacks_what_every_report_has_fits_neither_the_schema_nor_the_reader(path: tuple[str | int, ...]) -> None:
+    report = without(document(), *path)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, json_schema())
+    with pytest.raises(UsageError):
+        Report.of_json(json.dumps(report))
+
+
+def test_a_report_is_the_same_after_it_was_written_and_read() -> None:
+    text = REPORT.read_text(encoding="utf-8")
+    assert Report.of_json(text).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is no JSON, or it is cut off"),
+        (REPORT.read_text(encoding="utf-8")[:-100], "it is no JSON, or it is cut off"),
+        ("[" * 100_000, "it is no JSON, or it is cut off"),
+        ("[]", "it does not say its schema"),
+        ("{}", "it does not say its schema"),
+        ('{"schema": "loadgen.hit/v1"}', "its schema is loadgen.hit/v1, not loadgen.report/v1"),
+        ('{"schema": 7}', "its schema is 7, not loadgen.report/v1"),
+        ('{"schema": "loadgen.report/v2"}', r"the report is of version loadgen.report/v2; this loadgen knows loadgen.report/v1 only"),
+        (
+            '{"schema": "loadgen.report/v2", "environment": {"loadgen": "9.1\\u001b[31m"}}',
+            r"of version loadgen.report/v2, written by loadgen 9.1\\x1b\[31m; this",
+        ),
+        (json.dumps(without(document(), "phases", 1, "name")), r"the report is damaged: phases.1.name: Field required"),
+        (json.dumps({**document(), "duration_s": float("nan")}), r"the report is damaged: duration_s: "),
+    ],
+)
+def test_what_cannot_be_read_is_said_with_the_reason(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        Report.of_json(text)
+    assert caught.value.hint
+
+
+def test_a_result_is_read_by_its_file_or_its_folder_with_the_series_beside_it() -> None:
+    for path in (REPORT, REPORT.parent):
+        saved = read_result(path)
+        assert saved.path == REPORT
+        assert saved.series is not None
+        assert sum(row.count for row in saved.series.rows if row.phase) == sum(phase.requests for phase in saved.report.phases)
+
+
+def test_a_report_alone_is_a_result_without_a_series(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(REPORT.read_bytes())
+    assert read_result(tmp_path).series is None
+
+
+def test_a_damaged_series_beside_a_report_is_named(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_bytes(REPORT.read_bytes())
+    data = bytearray(REPORT.with_name("series.json.gz").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "series.json.gz").write_bytes(data)
+    with pytest.raises(UsageError, match=r"series\.json\.gz: this is no series of loadgen's, or it is damaged"):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("nowhere", "No such file"), ("folder", "No such file"), ("null\0byte", "cannot be read"), ("pipe", "no regular file")],
+)
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=why):
+        read_result(tmp_path / name)

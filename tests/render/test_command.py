@@ -1,0 +1,141 @@
+"""Does ``loadgen report`` render a saved result as it was asked to, and say clearly what it cannot read?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loadgen.render.formats import FORMATS
+from tests.render.results import DATA, real
+from tests.story.command import SCENARIOS, Loadgen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def loadgen(tmp_path: Path) -> Loadgen:
+    return Loadgen(tmp_path)
+
+
+def test_the_console_is_what_one_gets_without_asking(loadgen: Loadgen) -> None:
+    ended = loadgen.run("report", DATA)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert real().report.verdict.sentence in ended.stdout
+    assert "Clients in phase limited" in ended.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "console"])
+def test_one_format_goes_to_stdout_as_it_is_whatever_the_locale(loadgen: Loadgen, name: str) -> None:
+    loadgen.environment.update(PYTHONIOENCODING="ascii", LC_ALL="C")
+    ended = loadgen.run("report", DATA / "report.json", "--format", name)
+    assert (ended.code, ended.stderr) == (0, "")
+    saved = real()
+    assert ended.stdout == FORMATS[name].render(saved.report, saved.series)
+
+
+def test_several_formats_go_to_a_folder(loadgen: Loadgen) -> None:
+    ended = loadgen.run("report", DATA, "--format", ",".join(FORMATS), "--out", loadgen.folder / "new" / "out")
+    assert (ended.code, ended.stdout) == (0, "")
+    saved = real()
+    for each in FORMATS.values():
+        text = (loadgen.folder / "new" / "out" / each.file).read_text(encoding="utf-8")
+        assert text == each.render(saved.report, saved.series)
+        assert each.file in ended.stderr
+
+
+def test_several_formats_do_not_fit_on_stdout(loadgen: Loadgen) -> None:
+    ended = loadgen.run("report", DATA, "--format", "junit,csv")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "name a folder for their files with --out" in ended.stderr
+
+
+def test_the_report_itself_is_never_replaced(loadgen: Loadgen) -> None:
+    shutil.copytree(DATA, loadgen.results)
+    before = (loadgen.results / "report.json").read_bytes()
+    ended = loadgen.run("report", loadgen.results, "--format", "json", "--out", loadgen.results)
+    assert (ended.code, (loadgen.results / "report.json").read_bytes()) == (2, before)
+    assert "is the report itself" in ended.stderr
+
+
+def newer(report: Any) -> None:
+    report["schema"] = "loadgen.report/v2"
+
+
+def damaged(report: Any) -> None:
+    del report["phases"][0]["outcomes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (newer, "the report is of version loadgen.report/v2, written by loadgen 0.1.0; this loadgen knows loadgen.report/v1 only"),
+        (damaged, "the report is damaged: phases.0.outcomes: Field required"),
+    ],
+)
+def test_a_report_that_cannot_be_rendered_says_why(loadgen: Loadgen, change: Callable[[Any], None], why: str) -> None:
+    report = json.loads((DATA / "report.json").read_text(encoding="utf-8"))
+    change(report)
+    (loadgen.folder / "report.json").write_text(json.dumps(report))
+    ended = loadgen.run("report", loadgen.folder, "--format", "html")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert why in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["nowhere.json", "."])
+def test_a_file_that_is_not_there_is_named(loadgen: Loadgen, name: str) -> None:
+    ended = loadgen.run("report", loadgen.folder / name)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "cannot be read: No such file or directory" in ended.stderr
+
+
+def test_an_unknown_format_is_bad_usage(loadgen: Loadgen) -> None:
+    ended = loadgen.run("report", DATA, "--format", "pdf")
+    assert ended.code == 2
+    assert "there is no format 'pdf'; there are console, html" in ended.stderr
+
+
+def test_a_report_of_the_csv_without_its_series_says_what_is_missing(loadgen: Loadgen) -> None:
+    shutil.copy(DATA / "report.json", loadgen.folder)
+    ended = loadgen.run("report", loadgen.folder, "--format", "csv")
+    assert (ended.code, ended.stdout) == (2, "")
+    assert "there is no time series beside the report" in ended.stderr
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(loadgen: Loadgen) -> None:
+    command = f"{sys.executable} -m loadgen report {DATA} --format csv | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("second,phase,")
+
+
+@pytest.mark.envoy
+def test_a_run_writes_the_formats_beside_its_report_and_adds_to_the_jobs_summary(loadgen: Loadgen) -> None:
+    summary = loadgen.folder / "summary.md"
+    summary.write_text("before\n")
+    loadgen.environment["GITHUB_STEP_SUMMARY"] = str(summary)
+    formats = "html,junit,markdown,openmetrics,csv,json,console"
+    ended = loadgen.run_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "1s", "--clients", "2", "--format", formats)
+    assert ended.code in {0, 4}, ended.stdout + ended.stderr
+    files = {each.name for each in loadgen.results.iterdir()}
+    assert files == {"series.json.gz", *(each.file for each in FORMATS.values())}
+    for name in ("html", "junit", "markdown", "openmetrics", "csv", "json"):
+        rendered = loadgen.run("report", loadgen.results, "--format", name).stdout
+        assert rendered == (loadgen.results / FORMATS[name].file).read_text(encoding="utf-8"), name
+    assert summary.read_text(encoding="utf-8") == "before\n" + (loadgen.results / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.envoy
+def test_a_summary_that_cannot_be_written_is_said_and_spoils_nothing(loadgen: Loadgen) -> None:
+    loadgen.environment["GITHUB_STEP_SUMMARY"] = str(loadgen.folder / "nowhere" / "summary.md")
+    ended = loadgen.run_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "1s", "--clients", "1")
+    assert ended.code in {0, 4}, ended.stdout + ended.stderr
+    assert "the job summary" in ended.stderr
+    assert "Report: " in ended.stdout

@@ -1,0 +1,234 @@
+"""Does every format show what the report says, whole, and is all text from outside nothing but text in it?"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from loadgen.errors import UsageError
+from loadgen.render import console, document, junit, markdown, openmetrics, spreadsheet
+from loadgen.render.formats import FORMATS, formats_of
+from loadgen.render.markdown import escaped
+from loadgen.render.openmetrics import Figures
+from loadgen.series import Series
+from tests.cluster.controlplane import machine
+from tests.render.results import DATA, HOSTILE, changed, hostile, real
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from loadgen.report import Report
+
+REAL = real()
+
+
+def fail_all(report: Any) -> None:
+    for expectation in report["expectations"]:
+        expectation["held"] = False
+
+
+def families_of(text: str) -> dict[str, Metric]:
+    """Read OpenMetrics with the library's own parser, which takes nothing that is not as it should be."""
+    return {each.name: each for each in text_string_to_metric_families(text)}  # type: ignore[no-untyped-call]  # it has no types
+
+
+def cases(report: Report) -> list[ET.Element]:
+    return list(ET.fromstring(junit.render(report, None)).iter("testcase"))
+
+
+def test_each_expectation_is_a_test_case_and_so_are_validity_and_restore() -> None:
+    names = [case.get("name") for case in cases(REAL.report)]
+    assert names == [
+        *(each.wanted for each in REAL.report.expectations),
+        "the figures can be trusted",
+        "the mesh is as it was found",
+    ]
+    assert [case for case in cases(REAL.report) if case.find("failure") is not None or case.find("error") is not None] == []
+
+
+def test_an_expectation_that_failed_is_a_failure_with_wanted_and_got() -> None:
+    root = ET.fromstring(junit.render(changed(fail_all), None))
+    failures = [case.find("failure") for case in root.iter("testcase")]
+    assert [each.get("message") for each in failures if each is not None] == [
+        f"wanted {each.wanted}, got {each.got}" for each in REAL.report.expectations
+    ]
+    assert [(each.get("tests"), each.get("failures"), each.get("errors")) for each in [root, root[0]]] == [("8", "6", "0")] * 2
+
+
+def test_an_invalid_run_and_a_failed_restore_are_errors_with_their_reasons() -> None:
+    def change(report: Any) -> None:
+        report["validity"] = {"state": "INVALID", "reasons": ["the hammer was late", "a part died"]}
+        report["restore"] = {"state": "failed", "detail": "client-1 did not confirm"}
+
+    errors = [case.find("error") for case in cases(changed(change))]
+    assert [(each.get("message"), each.text) for each in errors if each is not None] == [
+        ("INVALID: the hammer was late", "the hammer was late\na part died"),
+        ("restore failed: client-1 did not confirm", "client-1 did not confirm"),
+    ]
+
+
+def test_hostile_text_stays_text_in_xml() -> None:
+    root = ET.fromstring(junit.render(hostile(), None))
+    assert {each.tag for each in root.iter()} <= {
+        *("testsuites", "testsuite", "properties", "property", "testcase", "failure", "error", "system-out")
+    }
+    assert "\\x1b[31m\\x00\\u202e\\ud800\\n@octocat" in (root[0].findtext("system-out") or "")
+
+
+def test_markdown_says_the_verdict_first_and_all_figures_of_the_console() -> None:
+    text = markdown.render(REAL.report, None)
+    assert text.startswith(f"## ✅ Enforced: connection-pool\n\n{REAL.report.verdict.sentence}\n")
+    for phase in REAL.report.phases:
+        assert f"| {phase.name} | {phase.policy} | {phase.requests:,} | " in text
+        for client in phase.clients:
+            assert f"| {client.name} | {client.requests:,} |" in text
+    assert text.count("✅ held") == len(REAL.report.expectations)
+    assert markdown.render(changed(fail_all), None).count("❌ **failed**") == len(REAL.report.expectations)
+
+
+def test_what_is_worse_than_a_verdict_comes_before_it() -> None:
+    failed = markdown.render(changed(fail_all), None)
+    assert failed.startswith("## ❌ Expectations failed (enforced): connection-pool\n")
+    assert "❌ **6 of 6 expectations failed**" in failed
+    invalid = markdown.render(changed(lambda report: report.update(validity={"state": "INVALID", "reasons": ["it was late"]})), None)
+    assert invalid.startswith("## ❌ INVALID (enforced): connection-pool\n")
+    assert "❌ **INVALID: it was late**" in invalid
+    assert "**VALID**" not in invalid
+    lost = markdown.render(changed(lambda report: report.update(restore={"state": "failed", "detail": "one is left"})), None)
+    assert lost.startswith("## ❌ Restore failed (enforced): connection-pool\n")
+    assert "❌ **RESTORE FAILED: one is left**" in lost
+
+
+def test_hostile_text_makes_no_html_no_link_and_no_column_in_markdown() -> None:
+    text = markdown.render(hostile(), None)
+    assert "<script" not in text
+    assert "<img" not in text
+    assert "\x1b" not in text
+    assert "http://b" not in text, "would become a link"
+    assert " @octocat" not in text
+    tables = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {5, 14, 9, 12}, "expectations, phases, ledger, clients"
+
+
+@given(st.text())
+def test_what_is_escaped_is_one_line_without_tags_and_cells(text: str) -> None:
+    shown = escaped(text).replace("<!-- -->", "")
+    assert not set(shown) & set("<>\n\r\x00")
+    assert shown.replace("\\\\", "").replace("\\|", "").count("|") == 0
+    escaped(text).encode()
+
+
+def test_a_summary_that_is_too_long_leaves_out_whole_parts_and_says_so() -> None:
+    def change(report: Any) -> None:
+        report["phases"][1]["clients"] = [{**report["phases"][1]["clients"][0], "name": f"client-{number}"} for number in range(20_000)]
+
+    text = markdown.render(changed(change), None)
+    assert len(text.encode()) <= markdown.MAX_BYTES
+    assert "too long to be shown" in text
+    assert "Clients in phase recovered" in text
+    assert "client-19999" not in text
+
+
+def test_openmetrics_parses_and_has_the_counts_of_the_report() -> None:
+    families = families_of(openmetrics.render(REAL.report, REAL.series))
+    counts = {(each.labels["phase"], each.labels["outcome"]): each.value for each in families["loadgen_requests"].samples}
+    assert counts == {(phase.name, outcome): count for phase in REAL.report.phases for outcome, count in phase.outcomes.items()}
+    durations = families["loadgen_request_duration_seconds"].samples
+    whole = {
+        (each.labels["phase"], each.labels["outcome"]): each.value
+        for each in durations
+        if each.name == "loadgen_request_duration_seconds_count"
+    }
+    assert whole == counts
+    quantiles = {
+        (each.labels["phase"], each.labels["outcome"]): each.value
+        for each in families["loadgen_request_latency_seconds"].samples
+        if each.labels.get("quantile") == "0.99"
+    }
+    assert quantiles == {(phase.name, outcome): each.p99 for phase in REAL.report.phases for outcome, each in phase.latency_s.items()}
+    assert [each.value for each in families["loadgen_run_verdict"].samples if each.labels["state"] == "enforced"] == [1]
+
+
+def test_openmetrics_parses_with_hostile_labels_and_without_a_series() -> None:
+    families = families_of(openmetrics.render(hostile(), None))
+    assert "loadgen_request_duration_seconds" not in families
+    assert families["loadgen_run_info"].samples[0].labels["scenario"].startswith("</script>")
+
+
+def test_promtool_has_nothing_to_say_about_names_units_and_types() -> None:
+    machine.install_missing(machine.METRICS_TOOLS)
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool: apt install prometheus")
+    registry = CollectorRegistry()
+    registry.register(Figures(REAL.report, REAL.series))
+    ended = subprocess.run(["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_csv_has_every_row_of_the_series() -> None:
+    assert REAL.series is not None
+    header, *rows = csv.reader(io.StringIO(spreadsheet.render(REAL.report, REAL.series)))
+    assert tuple(header) == spreadsheet.HEADER
+    assert [(int(row[0]), row[1], row[2], row[3], int(row[4])) for row in rows] == [
+        (row.second, row.phase, row.client, row.outcome, row.count) for row in REAL.series.rows
+    ]
+    assert [float(row[6]) for row in rows] == pytest.approx([row.p99_s for row in REAL.series.rows], rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", HOSTILE])
+def test_no_cell_of_csv_is_a_formula(text: str) -> None:
+    assert REAL.series is not None
+    row = dataclasses.replace(REAL.series.rows[0], phase=text, client=text)
+    _, cells = csv.reader(io.StringIO(spreadsheet.render(REAL.report, Series([row], [], {}))))
+    for cell in cells[1:3]:
+        assert not cell.lstrip().startswith(("=", "+", "-", "@"))
+        assert cell.isprintable()
+
+
+def test_csv_without_a_series_says_what_is_missing() -> None:
+    with pytest.raises(UsageError, match="there is no time series beside the report"):
+        spreadsheet.render(REAL.report, None)
+
+
+def test_the_console_shows_hostile_text_as_text() -> None:
+    text = console.render(hostile(), None)
+    assert not set(text) & set("\x1b\x00\u202e\ud800")
+    assert text.count("*_[a](http://b)") > len(REAL.report.expectations)
+
+
+def test_the_console_again_has_all_tables_and_no_colours() -> None:
+    text = console.render(REAL.report, None)
+    assert "Clients in phase limited" in text
+    assert REAL.report.verdict.sentence in text
+    assert "\x1b" not in text
+
+
+def test_json_is_the_report() -> None:
+    assert document.render(REAL.report, None) == (DATA / "report.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_of_the_report_alone_and_the_same_every_time(name: str) -> None:
+    again = real()
+    assert FORMATS[name].render(REAL.report, REAL.series) == FORMATS[name].render(again.report, again.series)
+
+
+def test_a_format_that_is_named_twice_is_written_once() -> None:
+    assert [each.name for each in formats_of(["csv", "junit", "csv"])] == ["csv", "junit"]
+
+
+def test_an_unknown_format_is_said_to_be_unknown() -> None:
+    with pytest.raises(UsageError, match="there is no format 'pdf'") as caught:
+        formats_of(["pdf"])
+    assert "junit" in caught.value.hint
