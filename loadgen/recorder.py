@@ -30,6 +30,10 @@ _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _NANOSECONDS = 1_000_000_000
 
 
+BUCKETS = 0x7F7F
+"""Every bucket's number is below this: the upper half of a finite, positive float of 32 bits."""
+
+
 def buckets_of(durations: Iterable[float]) -> array[int]:
     """Give the bucket of each duration; none may be below zero."""
     singles = array("f", durations)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import math
 import zlib
 from array import array
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from loadgen.errors import UsageError
 from loadgen.outcome import Outcome
-from loadgen.recorder import Histogram
+from loadgen.recorder import BUCKETS, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,7 +106,7 @@ class Series:
             outcomes = [Outcome(each) for each in document["outcomes"]]
             columns = zip(*(document["rows"][name] for name in _COLUMNS), strict=True)
             rows = [
-                Row(int(second), str(phases[p]), str(clients[c]), outcomes[o], int(n), float(p50), float(p99))
+                Row(int(second), str(phases[p]), str(clients[c]), outcomes[o], int(n), _finite(p50), _finite(p99))
                 for second, p, c, o, n, p50, p99 in columns
             ]
             moments = [
@@ -113,7 +114,7 @@ class Series:
                 for second, phase, outcome, *latency in document["moments"]
             ]
             return cls(rows, moments, {int(second): int(count) for second, count in document["in_flight"]})
-        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise UsageError("this is no series of loadgen's, or it is damaged", hint="it lies beside its report.json") from error
 
 
@@ -211,8 +212,17 @@ def _packed(latency: Histogram) -> list[Any]:
 
 
 def _unpacked(sum_s: float, max_s: float, numbers: list[int]) -> Histogram:
-    buckets = itertools.accumulate(numbers[::2])
-    return Histogram.of_buckets(dict(zip(buckets, numbers[1::2], strict=True)), sum_s=sum_s, at_most_s=max_s)
+    buckets = list(itertools.accumulate(map(int, numbers[::2])))
+    if not all(0 <= bucket < BUCKETS for bucket in buckets):
+        raise ValueError(buckets)
+    counts = dict(zip(buckets, map(int, numbers[1::2]), strict=True))
+    return Histogram.of_buckets(counts, sum_s=_finite(sum_s), at_most_s=_finite(max_s))
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise ValueError(seconds)
+    return float(seconds)
 
 
 def _difference(histogram: Histogram, before: Histogram | None) -> Histogram:
