@@ -1,7 +1,7 @@
 """What did runs leave behind, and how is all of it put back? From the journal in the cluster, the one on this machine, or the marks on the rules.
 
-The law: whoever restores has the lease first, so that neither a run nor another restorer is at work, and stops when it is lost. It can be
-repeated: what is undone stays undone, and the journal goes last.
+The law: whoever restores has the lease first, so that neither a run nor another restorer is at work, and writes nothing when it is lost. It
+can be repeated: what is undone stays undone, and the journal goes last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loadgen.cluster.failure import ConflictError, ForbiddenError, NotFoundError
 from loadgen.cluster.finding import Fate, entry_of
 from loadgen.cluster.journal import Journal, JournalError, State
 from loadgen.cluster.journal_file import left_behind
-from loadgen.cluster.lease import LEASE_S, RENEWALS, Hold, Lease
+from loadgen.cluster.lease import LEASE_S, RENEWALS, Hold, Lease, LeaseLostError
 from loadgen.cluster.marks import (
     Run,
     annotation,
@@ -113,26 +113,31 @@ async def restore(
     """Put back what runs left of the rules of a host, and verify it; ``tell`` gets a sentence for each step.
 
     Nothing left is verified, too. A lease that is not renewed is taken over when it has run out; ``run_id``, of the run that has it, takes it
-    over at once. ``folder`` is where journals of this machine are.
+    over at once. One that is lost meanwhile is taken again, if nobody else has it. ``folder`` is where journals of this machine are.
 
     Raises HeldError if somebody else has the lease and renews it; an ApiError if not even that can be found out.
     """
     api = api.within(within_s + 2 * lease_s)
     moment = api.server_time()
     me = Run(new_run_id(moment), this_holder(), host, namespace, moment + timedelta(seconds=within_s))
-    lease = await Lease.acquire(api, me, lasts_s=lease_s, watch=True, force=run_id, tell=tell)
-    undone = Undone(Fate.FAILED, "the restore did not come to an end")
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lease.keep)
-            try:
-                undone = await undo_left_overs(api.within(within_s), lease, tell=tell, settle_s=settle_s, folder=folder)
-            except LoadgenError as error:
-                undone = Undone(Fate.FAILED, f"{error.message}; {error.hint}" if error.hint else error.message)
-            tasks.cancel_scope.cancel()
-    finally:
-        await let_go(lease, tell)
-    return undone
+    while True:
+        lease = await Lease.acquire(api, me, lasts_s=lease_s, watch=True, force=run_id, tell=tell)
+        undone: Undone | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lease.keep)
+                try:
+                    undone = await undo_left_overs(api.within(within_s), lease, tell=tell, settle_s=settle_s, folder=folder)
+                except LeaseLostError as error:
+                    tell(f"{error.message}; it has to be taken again")
+                except LoadgenError as error:
+                    undone = Undone(Fate.FAILED, f"{error.message}; {error.hint}" if error.hint else error.message)
+                tasks.cancel_scope.cancel()
+        finally:
+            await let_go(lease, tell)
+        if undone is not None:
+            return undone
+        run_id = me.id  # it may be ours still, and only have been late
 
 
 async def clear_left_overs(

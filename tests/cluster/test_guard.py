@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.cluster.controlplane.plane import ControlPlane
 
 pytestmark = pytest.mark.anyio
-QUICK: dict[str, Any] = {"look_s": 0.1, "lease_s": 1.0, "settle_s": 0.0}
+QUICK: dict[str, Any] = {"look_s": 0.1, "lease_s": 3.0, "settle_s": 0.0}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import stat
 import time
@@ -26,7 +27,7 @@ from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import clear_left_overs, find_left_overs, restore
 from loadgen.cluster.turn import turn
 from loadgen.errors import ExitCode, MeshError, RefusedError
-from tests.cluster.moody import Moody, says, well
+from tests.cluster.moody import Moody, hangs, says, well
 from tests.cluster.rules import abandoned, access, host, new_run, owners_rule, planned, taking_turn
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 Object = dict[str, Any]
-QUICK: dict[str, Any] = {"lease_s": 1.0, "settle_s": 0.0}
+QUICK: dict[str, Any] = {"lease_s": 3.0, "settle_s": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,12 @@ def _journal(**entry: Any) -> str:
 
 def _nested(levels: int) -> str:
     return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.fixture
+async def moody(control_plane: ControlPlane) -> AsyncIterator[Moody]:
+    async with Moody.serving(control_plane.url, control_plane.authority) as proxy:
+        yield proxy
 
 
 modes = pytest.mark.parametrize("mode", list(Mode))
@@ -437,12 +444,17 @@ async def test_a_token_that_expires_during_the_restore_is_renewed(site: Site) ->
     site.assert_restored(Mode.PATCH)
 
 
-async def _overtaken(site: Site, moody: Moody, method: str, part: str, meanwhile: Callable[[], object] = lambda: None) -> Undone:
-    """Restore; at a request, another run takes the lease, and the request is done when that was noticed."""
+@contextlib.asynccontextmanager
+async def _overtaken(
+    site: Site, moody: Moody, method: str, part: str, meanwhile: Callable[[], object] = lambda: None
+) -> AsyncIterator[KubeApi]:
+    """Have another run take the lease of a restorer, and keep it, at a request of his, which is done only when he knows of it."""
     noticed = anyio.Event()
 
     async def overtakes(exchange: Exchange) -> None:
-        await Lease.acquire(site.api, new_run(site.api, site.base, site.home, run_id="next"), force=Hold.of(site.find(site.lease)).run)
+        run = new_run(site.api, site.base, site.home, run_id="next")
+        lease = await Lease.acquire(site.api, run, lasts_s=3.0, force=Hold.of(site.find(site.lease)).run)
+        tasks.start_soon(lease.keep)
         meanwhile()
         with anyio.fail_after(20.0):
             await noticed.wait()
@@ -455,27 +467,25 @@ async def _overtaken(site: Site, moody: Moody, method: str, part: str, meanwhile
     moody.play(method, part, overtakes)
     moody.play("GET", "leases", well)
     moody.play("GET", "leases", notices)  # who has it, after it could not be renewed
-    async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
-        run = marks.run_of(site.find(site.lease))
-        return await restore(api, host(site.base), site.home, run_id=run, folder=site.state, **QUICK)
+    async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api, anyio.create_task_group() as tasks:
+        yield api
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(("method", "part"), [("PUT", "configmaps"), ("PATCH", "destinationrules")])
-async def test_a_restorer_whose_lease_was_taken_does_nothing_more(method: str, part: str, site: Site) -> None:
+async def test_a_restorer_whose_lease_was_taken_does_nothing_more(method: str, part: str, site: Site, moody: Moody) -> None:
     change = await site.abandoned(Mode.PATCH)
     site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
     patched = site.find(site.owners)
-    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
-        undone = await _overtaken(site, moody, method, part)
-        assert undone.fate is Fate.FAILED
-        assert "was taken over: " in undone.sentence
+    async with _overtaken(site, moody, method, part) as api:
+        with pytest.raises(HeldError, match="run next"):
+            await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
     assert (site.find(site.owners) == patched) is (part == "configmaps")
     assert record_of(site.find(site.journal), "").state is State.RESTORING
     assert marks.run_of(site.find(site.guard)) == change._run.id
-    assert marks.run_of(site.find(site.lease)) == "next"
 
 
-async def test_a_restorer_whose_lease_was_taken_leaves_the_next_runs_guard(site: Site) -> None:
+async def test_a_restorer_whose_lease_was_taken_leaves_the_next_runs_guard(site: Site, moody: Moody) -> None:
     change = await site.abandoned(Mode.PATCH)
     site.plane.api.create(guard_job(change._run, "loadgen:1", lasts_s=60.0))
     job = guard_job(new_run(site.api, site.base, site.home, run_id="next"), "loadgen:1", lasts_s=60.0)
@@ -484,9 +494,29 @@ async def test_a_restorer_whose_lease_was_taken_leaves_the_next_runs_guard(site:
         site.plane.api.delete(site.guard, propagationPolicy="Background")
         site.plane.api.create(job)
 
-    async with Moody.serving(site.plane.url, site.plane.authority) as moody:
-        assert (await _overtaken(site, moody, "DELETE", "configmaps", replace_guard)).fate is Fate.VERIFIED
+    async with _overtaken(site, moody, "DELETE", "configmaps", replace_guard) as api:
+        undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, **QUICK)
+    assert undone.fate is Fate.VERIFIED
     assert marks.run_of(site.find(site.guard)) == "next"
+
+
+async def test_a_restorer_who_could_not_renew_his_lease_in_time_takes_it_again_and_goes_on(site: Site, moody: Moody) -> None:
+    change = await site.abandoned(Mode.PATCH)
+    told: list[str] = []
+
+    async def stalls(exchange: Exchange) -> None:
+        await anyio.sleep(1.0)  # longer than the lease is surely his
+        await well(exchange)
+
+    moody.play("PUT", "configmaps", stalls)
+    async with KubeApi(lambda: access(moody.url, "", site.plane.users.token("admin"))) as api:
+        moody.play("PUT", "leases", well)
+        moody.play("PUT", "leases", hangs)
+        options = {**QUICK, "lease_s": 1.0}
+        undone = await restore(api, host(site.base), site.home, run_id=change._run.id, folder=site.state, tell=told.append, **options)
+    assert undone.fate is Fate.VERIFIED, undone.sentence
+    assert any("could not be renewed" in line and "it has to be taken again" in line for line in told)
+    site.assert_restored(Mode.PATCH)
 
 
 async def test_a_restore_without_the_right_to_do_it_says_how_a_person_can_and_keeps_the_journal(site: Site) -> None:
