@@ -57,6 +57,10 @@ class MeshError(LoadgenError):
     exit_code = ExitCode.INVALID
 
 
+class PolicyLostError(MeshError):
+    """The policy is no longer the run's alone: somebody changed it, or may."""
+
+
 class HammerError(LoadgenError):
     """A process that sends load died: the run cannot be trusted."""
 

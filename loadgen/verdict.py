@@ -56,7 +56,8 @@ class Evidence:
     the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``recovered`` whether every request succeeded
     after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``missing``
     the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow; ``unseen``
-    why what the service saw at a time is only what it saw at least, or not known at all.
+    why what the service saw at a time is only what it saw at least, or not known at all; ``policy_lost`` whether somebody else changed the
+    policy during the run, or may have.
     """
 
     applied: bool
@@ -71,6 +72,7 @@ class Evidence:
     other_failures: int = 0
     reason: str = ""
     unseen: str = ""
+    policy_lost: bool = False
 
 
 MAX_REQUESTS = "http2MaxRequests"
@@ -79,14 +81,8 @@ MAX_PENDING = "http1MaxPendingRequests"
 
 def judge(evidence: Evidence) -> Verdict:
     """Give the verdict of a run."""
-    if not evidence.applied or not any(client.requests for client in evidence.clients):
-        return Verdict(State.INCONCLUSIVE, f"Inconclusive: {_nothing(evidence)}.")
-    differing = [client.name for client in evidence.clients if client.ledger.difference]
-    if differing:
-        return Verdict(
-            State.INCONCLUSIVE,
-            f"Inconclusive: the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did.",
-        )
+    if why := _undecided(evidence):
+        return Verdict(State.INCONCLUSIVE, f"Inconclusive: {why}.")
     if not _overflow(evidence):
         return _without_overflow(evidence) if evidence.limits else Verdict(State.NOT_ENFORCED, _no_limit(evidence))
     if not any(name in evidence.limits for name in (MAX_REQUESTS, MAX_PENDING)):
@@ -101,6 +97,18 @@ def judge(evidence: Evidence) -> Verdict:
             f"Inconclusive: {_overflow(evidence):,} of {_requests(evidence):,} requests overflowed, but the service saw none at all of {_listing(unseen)}: nothing shows what was admitted.",
         )
     return _with_overflow(evidence)
+
+
+def _undecided(evidence: Evidence) -> str:
+    """Say why what was measured says nothing about any limit; empty if it may."""
+    if not evidence.applied or not any(client.requests for client in evidence.clients):
+        return _nothing(evidence)
+    if evidence.policy_lost:
+        return "somebody else changed the policy during the run, or may have, so what it showed is not the limit's doing"
+    differing = [client.name for client in evidence.clients if client.ledger.difference]
+    if differing:
+        return f"the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did"
+    return ""
 
 
 def _nothing(evidence: Evidence) -> str:

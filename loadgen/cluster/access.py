@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class TokenFile:
         """Give the header's value."""
         changed = self._path.stat().st_mtime_ns
         if changed != self._read_at:
-            self._token, self._read_at = self._path.read_text(encoding="ascii").strip(), changed
+            self._token, self._read_at = _header(self._path.read_bytes().decode("ascii", "replace"), "the service account's token"), changed
         return f"Bearer {self._token}"
 
 
@@ -93,10 +94,12 @@ def from_kubeconfig(files: str, context: str | None = None) -> Access:
     """
     try:
         from kubernetes.client import Configuration  # noqa: PLC0415  # takes a second, and the image has none
-        from kubernetes.config import ConfigException, load_kube_config  # noqa: PLC0415
+        from kubernetes.config import load_kube_config  # noqa: PLC0415
     except ImportError as error:
         raise RefusedError("a kubeconfig can only be read with the package kubernetes", hint="pip install 'loadgen[cluster]'") from error
 
+    if not any(Path(each).expanduser().is_file() for each in files.split(os.pathsep) if each):
+        raise RefusedError(f"the kubeconfig {files} cannot be used: there is no such file", hint=_HINT)
     configuration = Configuration()
     configuration.proxy = None  # what the environment says is httpx's business, with its exceptions
     with _Complaints() as complaints:  # a plugin that fails is only logged, and we would be nobody
@@ -104,14 +107,47 @@ def from_kubeconfig(files: str, context: str | None = None) -> Access:
             load: Callable[..., None] = load_kube_config
             load(files, context, client_configuration=configuration)
             tls = _tls(configuration) if configuration.host.startswith("https") else None
-        except ConfigException as error:
-            raise RefusedError(f"the kubeconfig {files} cannot be used: {printable(str(error))}", hint=_HINT) from error
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RefusedError(f"the kubeconfig {files} cannot be used: {printable(repr(error))}", hint=_HINT) from error
+        except Exception as error:
+            raise RefusedError(f"the kubeconfig {files} cannot be used: {_trouble(error)}", hint=_HINT) from error
+        finally:
+            _remove_copies()
     authorization = configuration.api_key.get("BearerToken")
     if complaints.said and authorization is None:
         raise RefusedError(f"logging in as the kubeconfig {files} says failed: {printable('; '.join(complaints.said))}", hint=_HINT)
-    return Access(configuration.host, tls, lambda: authorization, configuration.proxy, configuration.tls_server_name)
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", str(configuration.host)):
+        raise RefusedError(f"the kubeconfig {files} names no API server: its server must be a URL, such as https://host:6443", hint=_HINT)
+    proof = authorization and _header(authorization, f"the token that the kubeconfig {files} gives")
+    return Access(configuration.host, tls, lambda: proof, configuration.proxy, configuration.tls_server_name)
+
+
+def _header(value: str, what: str) -> str:
+    """Make sure that a secret can be a header's value.
+
+    Raises RefusedError that does not repeat it.
+    """
+    stripped = value.strip()
+    if not re.fullmatch(r"[!-~]+( [!-~]+)?", stripped):
+        raise RefusedError(f"{what} cannot be a token: it holds spaces, line breaks or characters beyond ASCII", hint=_HINT)
+    return stripped
+
+
+def _trouble(error: Exception) -> str:
+    """Say what is wrong with a kubeconfig without repeating what it holds: that may be a secret."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {printable(str(error.filename))}" if error.filename else error.strerror
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:
+        return f"it is no YAML, see line {mark.line + 1}"
+    if type(error).__name__ == "ConfigException":
+        return printable(str(error))
+    return f"it is no kubeconfig, or damaged ({type(error).__name__})"
+
+
+def _remove_copies() -> None:
+    """Remove what the package ``kubernetes`` copied out of a kubeconfig, keys too: it does so only at an end in good order."""
+    from kubernetes.config import kube_config  # noqa: PLC0415
+
+    kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]  # noqa: SLF001  # there is no public way
 
 
 def _tls(configuration: Any) -> ssl.SSLContext:

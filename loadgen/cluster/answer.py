@@ -86,6 +86,7 @@ def tally(values: dict[str, Any]) -> Tally:
     for counts in (values["statuses"], values["connect_errors"], values["flow_failures"]):
         for each in counts.values():
             count(each)
+    count(values["number"])
     count(values["server_overflow"])
     return Tally.from_snapshot(values)
 

@@ -183,7 +183,8 @@ def _own(scene: Scene) -> Change:
     if not refusals:
         refusals += _other_limits(scene, after)
     names = " and ".join(write.key for write in writes)
-    reason = f"no rule for {scene.service.host} is in force for the clients in {scene.client.namespace}, so {names} is created and removed again; it holds for all clients of the mesh that can see it"
+    none = "" if merged else f"no rule for {scene.service.host} is in force for the clients in {scene.client.namespace}, so "
+    reason = f"{none}{names} is created and removed again; it holds for all clients of the mesh that can see it"
     return Change(Mode.OWN, writes, (reason,), tuple(refusals), scene.known, after)
 
 

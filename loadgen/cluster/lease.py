@@ -22,7 +22,7 @@ from loadgen.cluster.failure import ApiError, ConflictError, LostError, NotFound
 from loadgen.cluster.marks import EXPIRES_AT, Json, annotation, lease_name, micro_time, moment_of, restore_command, rfc3339, run_of
 from loadgen.cluster.paths import leases
 from loadgen.cluster.server import Tries
-from loadgen.errors import MeshError, RefusedError, printable
+from loadgen.errors import PolicyLostError, RefusedError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class HeldError(RefusedError):
         )
 
 
-class LeaseLostError(MeshError):
+class LeaseLostError(PolicyLostError):
     """The lease is no longer ours: somebody else may change the rule now."""
 
 

@@ -23,9 +23,9 @@ from loadgen.cluster.journal import Entry, JournalLostError, State
 from loadgen.cluster.managers import who_changed
 from loadgen.cluster.marks import key_of
 from loadgen.cluster.merge import operations, same
-from loadgen.cluster.paths import jobs, rules
+from loadgen.cluster.paths import config_maps, jobs, rules
 from loadgen.cluster.undo import Undone, tests, undo
-from loadgen.errors import MeshError
+from loadgen.errors import MeshError, PolicyLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ _STRICTLY = {"fieldValidation": "Strict"}
 """A field that the server does not know is refused, not dropped."""
 
 
-class ForeignEditError(MeshError):
+class ForeignEditError(PolicyLostError):
     """Somebody else changed a rule that the run works with."""
 
 
@@ -191,9 +191,11 @@ class RuleChange:
         namespace, name = self._run.namespace, self.owner["name"]
         job = await api.find(jobs(namespace, name))
         if job is None or job["metadata"]["uid"] != self.owner["uid"] or job["metadata"].get("deletionTimestamp"):
+            journal = marks.journal_name(self._run.host)
+            gone = await api.find(config_maps(namespace, journal)) is None  # then the guard has ended by itself: its work seemed done
+            what = f"the journal {namespace}/{journal}" if gone else f"the guard {namespace}/{name}"
             raise ForeignEditError(
-                f"the guard {namespace}/{name} was deleted by somebody else",
-                hint="without it nobody undoes what a run leaves that dies; run again",
+                f"{what} was deleted by somebody else", hint="without it nobody undoes what a run leaves that dies; run again"
             )
 
     async def _check_rules(self) -> None:

@@ -164,6 +164,8 @@ def _failure(call: Call, error: BaseException, timeout_s: float) -> ApiError:
     if untrusted is not None:
         hint = "the kubeconfig's certificate-authority must be the one that signed the server's certificate"
         failure = UnusableError(call, 0, f"the server's certificate is not trusted: {untrusted.verify_message}", hint=hint)
+    elif isinstance(error, httpx.LocalProtocolError):  # its text may hold a header, and so a secret
+        failure = UnusableError(call, 0, "the request holds what HTTP does not allow", hint="is the token of the kubeconfig in order?")
     elif isinstance(error, (*_NEVER, TooLargeError)):
         failure = UnusableError(call, 0, str(error))
     elif isinstance(error, _NOT_SENT):

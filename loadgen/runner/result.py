@@ -312,6 +312,7 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         other_failures=others,
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
+        policy_lost=measured.policy_lost,
         unseen=" and ".join(dict.fromkeys(why for window in applied if (why := _unseen(window)))),
     )
 

@@ -15,7 +15,7 @@ import anyio
 
 from loadgen.engine.hammers import drain
 from loadgen.engine.load import clock, cpu_s
-from loadgen.errors import LoadgenError
+from loadgen.errors import LoadgenError, PolicyLostError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.recorder import Histogram
@@ -100,7 +100,9 @@ class Story(Generic[C, L]):
                 with self._scope:
                     await self._tell()
             except LoadgenError as error:
-                self._measured.reasons.append(_sentence(next(iter(self._mesh.deaths()), error)))
+                cause = next(iter(self._mesh.deaths()), error)
+                self._measured.policy_lost |= isinstance(cause, PolicyLostError)
+                self._measured.reasons.append(_sentence(cause))
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._finish()
@@ -177,6 +179,7 @@ class Story(Generic[C, L]):
         self._close(window)
         changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
         if changed:
+            self._measured.policy_lost = True
             self._measured.reasons.append(
                 f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(changed)}"
             )
@@ -290,7 +293,9 @@ class Story(Generic[C, L]):
     # Beside the story.
 
     async def _watch_mesh(self) -> None:
-        self._stop_for(_sentence(await self._mesh.watch()))
+        death = await self._mesh.watch()
+        self._measured.policy_lost |= isinstance(death, PolicyLostError)
+        self._stop_for(_sentence(death))
 
     async def _watch_hammers(self) -> None:
         self._stop_for(_sentence(await self._hammers.watch()))

@@ -45,13 +45,14 @@ class Window:
 class Measured:
     """A whole run as it was measured. ``reasons`` say why it is not valid; ``restored`` is None if nothing had to be restored.
 
-    ``began`` is when the load began, on ``clock``; ``series`` the run by the second.
+    ``policy_lost`` says whether somebody else changed the policy, or may have. ``began`` is when the load began, on ``clock``; ``series`` the run by the second.
     """
 
     windows: list[Window] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     restored: bool | None = None
     restore_detail: str = "no phase applied a policy"
+    policy_lost: bool = False
     began: float = 0.0
     ended_s: float = 0.0
     series: Series = field(default_factory=lambda: Series([], [], {}))

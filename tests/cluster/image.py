@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ PACKAGES = "python3"
 UNWANTED = ("var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
 """What slim images leave out; bytecode goes, too, so that the start is measured as it is on one of them."""
 KEPT = 3
-"""Versions of the image that stay unpacked: another test run may still use the last one."""
+IN_USE_S = 6 * 3600.0
+"""So many versions of the image stay unpacked, and all that were used in this time: another test run, or a cluster, may still use them."""
 PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")
 
 _ENTER = """
@@ -226,7 +228,8 @@ class _Builder:
     def _forget_old(self, newest: Path) -> None:
         unpacked = sorted((path.parent for path in self.folder.glob("*/image.json")), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in [path for path in unpacked if path != newest][KEPT - 1 :]:
-            shutil.rmtree(old)
+            if time.time() - old.stat().st_mtime > IN_USE_S:
+                shutil.rmtree(old)
 
 
 def _run(*command: str | Path) -> str:

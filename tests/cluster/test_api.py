@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -496,7 +498,7 @@ async def test_an_exec_plugin_gives_the_token_and_is_asked_again_when_it_expires
 def test_a_plugin_that_fails_a_missing_file_and_an_unknown_context_are_refused_with_the_reason(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    with pytest.raises(RefusedError, match="cannot be used"):
+    with pytest.raises(RefusedError, match="cannot be used: there is no such file"):
         from_kubeconfig(str(tmp_path / "missing"))
     with pytest.raises(RefusedError, match="cannot be used"):
         from_kubeconfig(str(control_plane.kubeconfig("admin")), "no-such-context")
@@ -506,6 +508,61 @@ def test_a_plugin_that_fails_a_missing_file_and_an_unknown_context_are_refused_w
     file.write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(RefusedError, match=r"logging in as the kubeconfig .* says failed"):
         from_kubeconfig(str(file))
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: here, user: me}}]
+clusters: [{name: here, cluster: {server: SERVER}}]
+users: [{name: me, user: {token: TOKEN}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("garbage: [s3cret", "it is no YAML, see line"),
+        ("[s3cret]", "it is no kubeconfig"),
+        ("s3cret", "it is no kubeconfig"),
+        ("\x00\xffs3cret", "cannot be used"),
+        ("", "cannot be used"),
+        (KUBECONFIG.replace("SERVER", "5").replace("TOKEN", "s3cret"), "cannot be used|names no API server"),
+        (KUBECONFIG.replace("{server: SERVER}", "{}").replace("TOKEN", "s3cret"), "cannot be used|names no API server"),
+        (KUBECONFIG.replace("SERVER", "http://127.0.0.1:1").replace("TOKEN", '"s3cret\\nmore"'), "cannot be a token"),
+        (KUBECONFIG.replace("SERVER", "http://127.0.0.1:1").replace("TOKEN", '"s3cret-\\xe4"'), "cannot be a token"),
+        (KUBECONFIG.replace("SERVER", "http://127.0.0.1:1").replace("{token: TOKEN}", "{tokenFile: /nowhere/token}"), "/nowhere/token"),
+    ],
+)
+def test_a_kubeconfig_that_is_damaged_is_refused_without_repeating_what_it_holds(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RefusedError, match=said) as refused:
+        from_kubeconfig(str(file))
+    assert "s3cret" not in refused.value.message
+    assert str(file) in refused.value.message
+
+
+def test_a_token_may_end_in_a_line_break_as_files_do(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(KUBECONFIG.replace("SERVER", "http://127.0.0.1:1").replace("TOKEN", '"s3cret\\n"'), encoding="utf-8")
+    assert from_kubeconfig(str(file)).authorization() == "Bearer s3cret"
+
+
+def test_nothing_of_a_kubeconfig_stays_in_the_temporary_folder(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(control_plane.kubeconfig("admin").read_text(encoding="utf-8"))
+    cluster = config["clusters"][0]["cluster"]
+    cluster.pop("certificate-authority", None)
+    cluster["certificate-authority-data"] = base64.b64encode(control_plane.authority.read_bytes()).decode()
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    assert from_kubeconfig(str(file)).tls is not None
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 async def test_in_a_pod_the_service_accounts_token_is_read_again_when_it_is_renewed(

@@ -145,6 +145,7 @@ def test_a_rule_that_somebody_edits_meanwhile_is_left_alone_and_the_run_is_inval
         tutorial.cluster.plane.api.patch("/apis/networking.istio.io/v1/namespaces/base/destinationrules/theirs", pool)
         ended = finish(process)
         assert ended.code == 4, ended.stdout + ended.stderr
+        assert command.report()["verdict"]["state"] == "inconclusive"
         assert "changed the rule base/theirs: spec.trafficPolicy.connectionPool.http.http2MaxRequests from 1 to 55" in ended.stdout
         [rule] = tutorial.rules("base")
         assert rule["spec"]["trafficPolicy"]["connectionPool"]["http"]["http2MaxRequests"] == 55

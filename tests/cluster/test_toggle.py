@@ -19,7 +19,7 @@ from loadgen.cluster.failure import ApiError, LostError
 from loadgen.cluster.finding import Fate, users_part
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.lease import Lease, LeaseLostError
-from loadgen.cluster.marks import guard_name, overlay_name
+from loadgen.cluster.marks import guard_name, journal_name, overlay_name
 from loadgen.cluster.paths import config_maps, jobs, leases, pods, rules
 from loadgen.cluster.restore import restore
 from loadgen.cluster.toggle import ForeignEditError, RuleChange
@@ -439,6 +439,15 @@ async def test_a_guard_that_is_deleted_is_noticed_and_without_one_nothing_is_put
             assert site.find(site.own) is None
     assert site.find(site.own) is None
     site.assert_nothing_is_left()
+
+
+async def test_a_journal_that_is_deleted_is_named_and_not_the_guard_that_ended_with_it(site: Site) -> None:
+    async with site.turn(Mode.OWN, guarded=True) as change:
+        site.plane.api.delete(config_maps(site.home, journal_name(host(site.base))))
+        [guard] = site.plane.api.list(jobs(site.home))
+        site.plane.api.delete(jobs(site.home, guard["metadata"]["name"]), propagationPolicy="Background")
+        with pytest.raises(ForeignEditError, match=rf"the journal {site.home}/loadgen-journal-\w+ was deleted by somebody else"):
+            await change.check()
 
 
 async def test_of_a_rule_that_is_left_to_its_editor_it_is_said_who_that_is_and_how_to_remove_it(site: Site) -> None:

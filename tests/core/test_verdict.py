@@ -52,6 +52,12 @@ CASES = [
         f"Enforced: {FIVE} rejected 50 of 200 requests (25.0%) on 2 of 2 clients, each at its own sidecar; each client had at most 5 requests admitted at a time, and the service saw at most 9 at once from all 2; the rule is gone again and every request succeeds.",
     ),
     (
+        "somebody else changed the policy meanwhile",
+        evidence(client(overflow=40, admitted=50), policy_lost=True),
+        INCONCLUSIVE,
+        "Inconclusive: somebody else changed the policy during the run, or may have, so what it showed is not the limit's doing.",
+    ),
+    (
         "one client never reached its limit",
         evidence(client(overflow=40), client("client-2", admitted=2)),
         ENFORCED,
