@@ -18,6 +18,7 @@ from tests.cluster.tutorial import EveryImage
 _READY = """\
 The cluster is there until you press ^C. In another terminal:
 
+  . .venv/bin/activate
   export KUBECONFIG={kubeconfig}
   loadgen manifests --toggle-in-base | kubectl apply -f -
   loadgen plan scenarios/connection-pool.yaml --mesh cluster
