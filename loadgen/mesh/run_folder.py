@@ -55,23 +55,21 @@ def run_folder() -> Iterator[Path]:
     """Make a folder for one mesh, and remove it afterwards; left-overs of crashed ones are removed first."""
     parent = parent_folder()
     folder = parent / f"{os.getpid()}-{secrets.token_hex(3)}"
-    try:
-        with locked(parent / _LOCK):
-            _sweep(parent)
-            folder.mkdir(mode=0o700)
-            _check_space(folder)
-            lock = (folder / _LOCK).open("wb")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise RefusedError(
-            f"cannot make the temporary folder {folder}: {error.strerror}",
-            hint="free some space, or set TMPDIR to a folder that can be written",
-        ) from error
-    with lock:
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)  # from before it is made on: a ^C may come at any moment
         try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            with locked(parent / _LOCK):
+                _sweep(parent)
+                folder.mkdir(mode=0o700)
+                _check_space(folder)
+                lock = stack.enter_context((folder / _LOCK).open("wb"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise RefusedError(
+                f"cannot make the temporary folder {folder}: {error.strerror}",
+                hint="free some space, or set TMPDIR to a folder that can be written",
+            ) from error
+        yield folder
 
 
 def _check_space(folder: Path) -> None:

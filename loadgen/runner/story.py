@@ -322,7 +322,7 @@ class Story(Generic[C, L]):
             await anyio.sleep(FOLLOW_S)
         while True:
             second = self._second()
-            await anyio.sleep(self._began + (second + 1) * SECOND_S - clock())
+            await anyio.sleep(max(0.0, self._began + (second + 1) * SECOND_S - clock()))  # which may just have begun
             for name, load in self._hammers.loads.items():
                 self._series.notice(second, name, load.last_tally)
             self._series.in_flight(second, sum(load.sight.in_flight for load in self._hammers.loads.values()))

@@ -129,7 +129,7 @@ def late(seconds: float) -> Mood:
 
 
 @dataclass(slots=True)
-class _Expected:
+class Expected:
     method: str
     part: str
     mood: Mood
@@ -144,11 +144,12 @@ class Moody:
     url: str = ""
     seen: list[str] = field(default_factory=list)
     open: int = 0
-    _expected: list[_Expected] = field(default_factory=list)
+    _expected: list[Expected] = field(default_factory=list)
 
-    def play(self, method: str, part: str, mood: Mood, times: float = 1) -> None:
-        """Be in a mood for so many of the requests with this method whose path has this part."""
-        self._expected.append(_Expected(method, part, mood, times))
+    def play(self, method: str, part: str, mood: Mood, times: float = 1) -> Expected:
+        """Be in a mood for so many of the requests with this method whose path has this part; whoever calls may change how many."""
+        self._expected.append(Expected(method, part, mood, times))
+        return self._expected[-1]
 
     def count(self, method: str, part: str = "") -> int:
         """Give how many requests came with this method and this part of the path."""
