@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from loadgen.engine.load import clock
-from loadgen.totals import BOUNDS_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -34,7 +33,6 @@ PATH = "/metrics"
 PIECE_SAMPLES = 50
 """Some 10 µs each."""
 FRESH_S = 0.1
-_BOUNDS = (*map(str, BOUNDS_S), "+Inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def request_families(phases: Mapping[str, Mapping[Outcome, Distribution]]) -> It
     for phase, outcomes in phases.items():
         for outcome, distribution in outcomes.items():
             requests.add_metric([phase, outcome], distribution.count)
-            durations.add_metric([phase, outcome], *_histogram(distribution))
+            durations.add_metric([phase, outcome], distribution.cumulative, distribution.sum_s)
     yield requests
     yield durations
 
@@ -104,7 +102,7 @@ def _client_sample(labels: tuple[str, str, Outcome], count: int) -> Sample:
 def schedule_lag(lag: Distribution) -> Metric:
     """Give how late requests were sent."""
     family = HistogramMetricFamily("loadgen_schedule_lag_seconds", "From the moment a request was due to when it was sent.")
-    family.add_metric([], *_histogram(lag))
+    family.add_metric([], lag.cumulative, lag.sum_s)
     return family
 
 
@@ -172,13 +170,3 @@ class _Piece(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield self._family
-
-
-def _histogram(distribution: Distribution) -> tuple[list[Any], float]:
-    """Give the cumulative counts by upper bound, and the sum."""
-    buckets = []
-    below = 0
-    for bound, count in zip(_BOUNDS, distribution.counts, strict=True):
-        below += count
-        buckets.append((bound, below))
-    return buckets, distribution.sum_s

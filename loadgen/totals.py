@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds; an overflow takes half a millisecond, a request that times out 5 s."""
+_WRITTEN = (*map(str, BOUNDS_S), "+Inf")
 _EDGES = tuple(buckets_of(BOUNDS_S))
 """The fine bucket that holds each bound. It counts as below the bound, so a bound is exact to 0.8 %."""
 _PLACES = b"".join(bytes([place]) * (edge - below) for place, (below, edge) in enumerate(itertools.pairwise((-1, *_EDGES))))
@@ -52,6 +53,11 @@ class Distribution:
         """Enter another distribution."""
         self.counts = [ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum_s += other.sum_s
+
+    @property
+    def cumulative(self) -> list[tuple[str, float]]:
+        """How many were at most as long as each bound, which is written as Prometheus does."""
+        return list(zip(_WRITTEN, itertools.accumulate(self.counts), strict=True))
 
     @property
     def count(self) -> int:

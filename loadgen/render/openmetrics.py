@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -13,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from loadgen.errors import printable
 from loadgen.outcome import Outcome
-from loadgen.recorder import Histogram, buckets_of
+from loadgen.totals import Distribution
 from loadgen.verdict import State
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from loadgen.report import PhasePart, Report
     from loadgen.series import Series
 
-BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Those of a load pod's metrics."""
-_EDGES = tuple(buckets_of(BOUNDS_S))
 _QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "p999": "0.999"}
 _LABELS = ("phase", "outcome")
 
@@ -104,20 +100,13 @@ def _durations(report: Report, series: Series) -> Metric:
     family = HistogramMetricFamily(
         "loadgen_request_duration_seconds", "From the moment a request was due to its last byte.", labels=_LABELS
     )
-    whole: dict[tuple[str, Outcome], Histogram] = {(phase.name, outcome): Histogram() for phase in report.phases for outcome in Outcome}
+    whole = {(phase.name, outcome): Distribution() for phase in report.phases for outcome in Outcome}
     for moment in series.moments:
         if (moment.phase, moment.outcome) in whole:
             whole[moment.phase, moment.outcome].add(moment.latency)
-    for (phase, outcome), histogram in whole.items():
-        family.add_metric([printable(phase), outcome.value], _cumulative(histogram), histogram.sum_s)
+    for (phase, outcome), distribution in whole.items():
+        family.add_metric([printable(phase), outcome.value], distribution.cumulative, distribution.sum_s)
     return family
-
-
-def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
-    counts = [0] * (len(BOUNDS_S) + 1)
-    for bucket, count in histogram.buckets.items():
-        counts[bisect_left(_EDGES, bucket)] += count
-    return [(bound, sum(counts[: place + 1])) for place, bound in enumerate((*map(str, BOUNDS_S), "+Inf"))]
 
 
 def _latencies(report: Report) -> Metric:
