@@ -97,3 +97,12 @@ def _said(value: object) -> str:
 
 def _cut(text: str) -> str:
     return f"{text[:40]}…" if len(text) > 40 else text  # noqa: PLR2004
+
+
+def share_text(count: int, total: int) -> str:
+    """Write a share; 100% and 0% stand for exactly all and none."""
+    if not total:
+        return "-"
+    if count in {0, total}:
+        return "100%" if count else "0%"
+    return f"{min(max(count / total, 0.001), 0.999):.1%}"

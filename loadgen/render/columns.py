@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from loadgen.quantity import seconds_text
+from loadgen.quantity import seconds_text, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ PHASE_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("requests", lambda phase: f"{phase.requests:,}", 1),
     Column("per s", lambda phase: f"{phase.rate_per_s:,.0f}", 4),
     Column("ok", lambda phase: f"{phase.outcomes.get('ok', 0):,}"),
-    Column("", lambda phase: share(phase.outcomes.get("ok", 0), phase.requests), 2),
+    Column("", lambda phase: share_text(phase.outcomes.get("ok", 0), phase.requests), 2),
     Column("overflow", lambda phase: f"{phase.outcomes.get('overflow', 0):,}"),
-    Column("", lambda phase: share(phase.outcomes.get("overflow", 0), phase.requests), 2),
+    Column("", lambda phase: share_text(phase.outcomes.get("overflow", 0), phase.requests), 2),
     Column("other", lambda phase: f"{phase.requests - phase.outcomes.get('ok', 0) - phase.outcomes.get('overflow', 0):,}"),
     Column("p50 ok", lambda phase: quantile(phase.latency_s, "ok", "p50"), 5),
     Column("p99 ok", lambda phase: quantile(phase.latency_s, "ok", "p99"), 2),
@@ -54,7 +54,7 @@ CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("requests", lambda client: f"{client.requests:,}"),
     Column("ok", lambda client: f"{client.outcomes.get('ok', 0):,}"),
     Column("overflow", lambda client: f"{client.outcomes.get('overflow', 0):,}"),
-    Column("", lambda client: share(client.outcomes.get("overflow", 0), client.requests), 2),
+    Column("", lambda client: share_text(client.outcomes.get("overflow", 0), client.requests), 2),
     Column("sidecar", lambda client: known(client.ledger.proxy)),
     Column("difference", lambda client: known(client.ledger.difference)),
     Column("p99 ok", lambda client: quantile(client.latency_s, "ok", "p99"), 2),
@@ -72,15 +72,6 @@ def clients_of(phase: PhasePart) -> list[ClientPart]:
 def total_difference(report: Report) -> int:
     """Give by how much clients and sidecars differ in all, as far as it is known."""
     return sum(phase.imbalance or 0 for phase in report.phases)
-
-
-def share(count: int, total: int) -> str:
-    """Write a share; 100% and 0% stand for exactly all and none."""
-    if not total:
-        return "-"
-    if count in {0, total}:
-        return "100%" if count else "0%"
-    return f"{min(max(count / total, 0.001), 0.999):.1%}"
 
 
 def quantile(latencies: Mapping[str, Quantiles], outcome: str, name: str) -> str:

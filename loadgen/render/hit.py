@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
 from loadgen.outcome import Outcome
-from loadgen.quantity import seconds_text
+from loadgen.quantity import seconds_text, share_text
 from loadgen.recorder import value_of
 from loadgen.summary import QUANTILES
 
@@ -89,7 +89,7 @@ def _outcome_lines(summary: Summary) -> Iterator[str]:
             histogram = tally.latency[outcome]
             times = [seconds_text(histogram.quantile(QUANTILES[name])) for name in _NAMES] + [seconds_text(histogram.max_s)]
             shown = [""] * len(times) if outcome is Outcome.UNSENT else times
-            yield (f"{outcome:<12}{count:>12,}{share(count, tally.requests):>8}" + "".join(f"{time:>11}" for time in shown)).rstrip()
+            yield (f"{outcome:<12}{count:>12,}{share_text(count, tally.requests):>8}" + "".join(f"{time:>11}" for time in shown)).rstrip()
     if len(tally.statuses) > 1 or tally.outcomes[Outcome.OK] < tally.requests:
         yield from _detail("status", {str(status): count for status, count in sorted(tally.statuses.items())})
         yield from _detail("connect failed with", tally.connect_errors)
@@ -104,15 +104,6 @@ def _detail(title: str, counts: dict[str, int]) -> Iterator[str]:
         yield f"  {title} " + ", ".join(f"{name}: {count:,}" for name, count in counts.items())
 
 
-def share(count: int, total: int) -> str:
-    """Write a share; 100% and 0% stand for exactly all and none."""
-    if not total:
-        return "-"
-    if count in {0, total}:
-        return "100%" if count else "0%"
-    return f"{min(max(count / total, 0.001), 0.999):.1%}"
-
-
 def picture(histogram: Histogram, *, unicode: bool = True) -> Iterator[str]:
     """Draw a histogram: a bar for each step of time, from the shortest to the longest. The steps are the same for every load."""
     steps = [factor * 10.0**power for power in range(-7, 5) for factor in FACTORS]
@@ -123,7 +114,7 @@ def picture(histogram: Histogram, *, unicode: bool = True) -> Iterator[str]:
     for number in range(used[0], used[-1] + 1):
         count = bars[number]
         bar = _bar(count / max(bars), unicode=unicode)
-        yield f"  to {_edge(steps[number]):>7} {count:>12,} {share(count, histogram.count):>6}  {bar}".rstrip()
+        yield f"  to {_edge(steps[number]):>7} {count:>12,} {share_text(count, histogram.count):>6}  {bar}".rstrip()
 
 
 def _edge(seconds: float) -> str:
