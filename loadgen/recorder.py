@@ -153,9 +153,9 @@ class Histogram:
     def quantile(self, share: float) -> float:
         """Give the duration in seconds that ``share`` (0 to 1) of the recorded ones do not exceed; 0 if there are none."""
         wanted = share * self.count
-        seen = 0
-        for bucket in sorted(self.buckets):
-            seen += self.buckets[bucket]
+        seen, buckets = 0, self.buckets
+        for bucket in sorted(buckets):
+            seen += buckets[bucket]
             if seen >= wanted:
                 return min(value_of(bucket), self.max_s)
         return self.max_s

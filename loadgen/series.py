@@ -13,7 +13,6 @@ import json
 import math
 import zlib
 from array import array
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -227,10 +226,8 @@ def _finite(seconds: float) -> float:
 
 def _difference(histogram: Histogram, before: Histogram | None) -> Histogram:
     """Give what a histogram has more than it had before; its longest is that of the whole, or of its highest new bucket."""
-    snapshot = histogram.snapshot()
     if before is None:
-        return Histogram.from_snapshot(snapshot)
-    more = Counter(histogram.buckets)
-    more.subtract(before.buckets)
-    rest = {bucket: count for bucket, count in more.items() if count > 0}
-    return Histogram.of_buckets(rest, sum_s=max(0.0, histogram.sum_s - before.sum_s), at_most_s=histogram.max_s)
+        before = Histogram()
+    known = before.buckets.get
+    more = {bucket: count - known(bucket, 0) for bucket, count in histogram.buckets.items() if count > known(bucket, 0)}
+    return Histogram.of_buckets(more, sum_s=max(0.0, histogram.sum_s - before.sum_s), at_most_s=histogram.max_s)

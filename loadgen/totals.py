@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from loadgen.outcome import Outcome
-from loadgen.recorder import buckets_of
+from loadgen.recorder import INFINITE_BUCKET, buckets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,8 +24,10 @@ BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _WRITTEN = (*map(str, BOUNDS_S), "+Inf")
 _EDGES = tuple(buckets_of(BOUNDS_S))
 """The fine bucket that holds each bound. It counts as below the bound, so a bound is exact to 0.8 %."""
-_PLACES = b"".join(bytes([place]) * (edge - below) for place, (below, edge) in enumerate(itertools.pairwise((-1, *_EDGES))))
-"""For each fine bucket up to the last edge, its place among the bounds: a scrape looks up some thousand of them."""
+_PLACES = b"".join(
+    bytes([place]) * (edge - below) for place, (below, edge) in enumerate(itertools.pairwise((-1, *_EDGES, INFINITE_BUCKET - 1)))
+)
+"""For each fine bucket its place among the bounds: a scrape looks up some thousand of them."""
 BETWEEN_PHASES = "between_phases"
 OTHER_CLIENTS = "other_clients"
 """Names that no phase and no client can have: they hold an underscore."""
@@ -44,9 +46,9 @@ class Distribution:
 
     def add(self, histogram: Histogram) -> None:
         """Enter a histogram."""
-        counts, places, beyond = self.counts, _PLACES, len(_PLACES)
+        counts, places = self.counts, _PLACES
         for bucket, count in histogram.buckets.items():
-            counts[places[bucket] if bucket < beyond else -1] += count
+            counts[places[bucket]] += count
         self.sum_s += histogram.sum_s
 
     def merge(self, other: Distribution) -> None:
