@@ -1,56 +1,35 @@
-"""What happens when? One scenario in time: the load runs through all phases, the policy is toggled under it, and put back at the end.
-
-A phase counts only when every client's sidecar shows the wanted state and everything sent before that has ended. Whatever happens, the
-load is stopped, the policy is removed and verified, and what was measured until then becomes the report.
-"""
+"""What happens when? One scenario in time: the load runs through all phases, the policy is toggled under it, and put back at the end."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from loadgen.engine.hammers import drain
-from loadgen.engine.load import clock, cpu_s
-from loadgen.errors import LoadgenError, PolicyLostError
+from loadgen.engine.load import clock
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress
 from loadgen.recorder import Histogram
-from loadgen.runner.convergence import converge, for_each
-from loadgen.runner.live import Live
 from loadgen.runner.needs import C, L
-from loadgen.runner.window import Measured, Window
-from loadgen.series import BETWEEN, SeriesRecorder
+from loadgen.runner.stage import SECOND_S, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup
 
-    from loadgen.engine.edge import Edge
     from loadgen.inputs import Plan
-    from loadgen.policy.rule import Rule
+    from loadgen.runner.live import Live
     from loadgen.runner.needs import Loads, Mesh, Observer
-    from loadgen.scenario import Phase
+    from loadgen.runner.window import Window
 
-FOLLOW_S = 0.005
 SAMPLE_S = 0.1
 PROGRESS_S = 0.2
-SECOND_S = 1.0
 
 
-T = TypeVar("T")
-
-
-class Story(Generic[C, L]):
-    """One run. ``crew`` gives the loads of the mesh's clients, wherever they live; ``live`` shows how the run goes on, if somebody asks.
-
-    ``run`` may be stopped from outside with ``stop``.
-    """
+class Story(Stage[C, L]):
+    """One run of a scenario, which ``observer`` watches; the rest is as for a stage."""
 
     def __init__(
         self,
@@ -60,254 +39,32 @@ class Story(Generic[C, L]):
         crew: Callable[[TaskGroup], AbstractAsyncContextManager[Loads[L]]],
         live: Live | None = None,
     ) -> None:
+        super().__init__(mesh, crew, live, timeout_s=plan.scenario.load.timeout)
         self._plan = plan
-        self._scenario = plan.scenario
-        self._mesh = mesh
         self._observer = observer
-        self._scope = anyio.CancelScope()
-        self._ending = anyio.CancelScope()
-        self._measured = Measured()
-        self._live = live or Live(())
-        self._series = SeriesRecorder(live.totals if live is not None else None)
-        self._began = 0.0
-        """When the load began, on ``clock``."""
-        self._crew = crew
-        self._hammers: Loads[L]
-        self._open: Window | None = None
-        self._touched = False
-        """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
-        self._offsets: dict[str, int] = {}
         self._phase_index = 0
         self._confirmed = 0
         """How many sidecars show the policy that is being put or removed."""
         self._ok_p99: tuple[float, float | None] = (0.0, None)
         """The p99 of ``ok`` in the present tallies, and when it was looked at; it is some work."""
 
-    def stop(self, reason: str) -> None:
-        """End the run early; what was measured is INVALID for this reason."""
-        self._measured.reasons.append(reason)
-        self._scope.cancel()
-        self._ending.deadline = min(self._ending.deadline, anyio.current_time() + self._mesh.hurry_s)
-
-    async def run(self) -> Measured:
-        """Run all phases, restore, and give what was measured. Raises nothing that a run can foresee."""
-        started = clock()
-        async with anyio.create_task_group() as tasks, self._crew(tasks) as self._hammers:
-            self._live.begins(self._hammers.loads)
-            for job in (self._watch_mesh, self._watch_hammers, self._sample, self._report_progress, self._record_series):
-                tasks.start_soon(job)
-            try:
-                with self._scope:
-                    await self._tell()
-            except LoadgenError as error:
-                cause = next(iter(self._mesh.deaths()), error)
-                self._measured.policy_lost |= isinstance(cause, PolicyLostError)
-                self._measured.reasons.append(_sentence(cause))
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await self._finish()
-                for load in self._hammers.loads.values():
-                    load.abort()
-                tasks.cancel_scope.cancel()
-        self._live.ends()
-        self._measured.ended_s = clock() - started
-        self._measured.series = self._series.series()
-        return self._measured
-
-    # The story.
-
     async def _tell(self) -> None:
-        await self._each(lambda client: self._hammers.loads[client.name].prepare())
-        self._began = self._measured.began = clock()
-        for name, load in self._hammers.loads.items():
-            self._series.opens(name, load.last_tally.number, BETWEEN)
-            load.start()
-        for index, phase in enumerate(self._scenario.phases):
+        await self._begin()
+        for index, phase in enumerate(self._plan.scenario.phases):
             self._phase_index, self._confirmed = index, 0
-            await self._enter(phase)
+            await self._enter(phase, self._plan.rules if phase.policy == "applied" else ())
             await anyio.sleep(phase.duration)
             await self._leave()
 
-    async def _enter(self, phase: Phase) -> None:
-        """Bring the mesh into the phase's state and find the edges at which it begins to count."""
-        rules = self._plan.rules if phase.policy == "applied" else ()
-        convergence: dict[str, float] = {}
-        toggled = clock()
-        if bool(rules) is self._touched:
-            await converge(self._mesh, rules, tell=self._confirm)  # nothing to toggle; it must be so all the same
-        else:
-            convergence = await self._toggle(rules)
-        drain = await self._each(self._drain)
-        states = await self._each(self._mesh.state)
-        starts = await self._each(partial(self._edge, opens=phase.name))
-        await self._mesh.phase(phase.name)
-        service = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), toggled if convergence else None)
-        self._live.enters(phase.name, states.values())
-        rule = next(iter(states.values())).rule
-        self._observer.phase_began(phase.name, phase.policy, rule, list(convergence.values()))
+    def _jobs(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        return self._sample, self._report_progress
 
-    async def _toggle(self, rules: Sequence[Rule]) -> dict[str, float]:
-        """Put or remove the policy; give the seconds that it took at each client."""
-        if rules:
-            self._touched = True
-            self._restored(done=False, detail="the sidecars did not confirm that the policy is gone")
-        self._live.toggles()
-        moments = await self._mesh.put(rules)
-        reached = await converge(self._mesh, rules, tell=self._confirm)
-        took_s = {name: at - moments[name] for name, at in reached.items()}
-        self._live.converged(took_s.values())
-        if not rules:
-            self._touched = False
-            self._restored(done=True, detail=f"all {len(reached)} sidecars show that the policy is gone")
-        return took_s
+    def _entered(self, window: Window) -> None:
+        rule = next(iter(window.states.values())).rule
+        self._observer.phase_began(window.phase.name, window.phase.policy, rule, list(window.convergence_s.values()))
 
     def _confirm(self, confirmed: int) -> None:
         self._confirmed = confirmed
-
-    def _restored(self, *, done: bool, detail: str) -> None:
-        self._measured.restored, self._measured.restore_detail = done, detail
-
-    async def _leave(self) -> None:
-        """Find the edges at which the open phase ends to count. If that is cut short, ``_close_early`` finds those that are still missing."""
-        window = self._open
-        assert window is not None, "leave without enter"
-        window.ended, window.cpu_end_s = clock(), self._cpu_s()
-        window.service = await self._mesh.count()
-        await self._each(self._end)
-        await self._mesh.phase(None)
-        self._close(window)
-        changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
-        if changed:
-            self._measured.policy_lost = True
-            self._measured.reasons.append(
-                f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(changed)}"
-            )
-
-    async def _end(self, client: C) -> None:
-        window = self._open
-        if window is not None and client.name not in window.ends:
-            edge = window.ends[client.name] = await self._edge(client)
-            window.tallies[client.name] = edge.tally
-
-    async def _end_if_possible(self, client: C) -> None:
-        with contextlib.suppress(LoadgenError):  # its sidecar may be what broke; the ledgers of the others are kept
-            await self._end(client)
-
-    def _close(self, window: Window) -> None:
-        self._open = None
-        self._measured.windows.append(window)
-        self._live.leaves(window)
-
-    async def _drain(self, client: C) -> float:
-        """Wait until everything that this client had sent has ended; give the seconds that it took."""
-        started = clock()
-        await anyio.sleep(FOLLOW_S)  # Envoy's workers follow what its admin interface shows by well under a millisecond
-        await drain(self._hammers.loads[client.name])
-        return clock() - started
-
-    async def _edge(self, client: C, *, opens: str = BETWEEN) -> Edge:
-        """Find an edge of one client's window; from it on its requests belong to the phase that it ``opens``."""
-        edge = await self._mesh.edge(client, self._hammers.loads[client.name], offset=self._offsets.get(client.name, 0))
-        self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
-        self._series.complete(self._second(), client.name, edge.tally)
-        self._series.opens(client.name, edge.tally.number + 1, opens)
-        return edge
-
-    async def _each(self, job: Callable[[C], Awaitable[T]]) -> dict[str, T]:
-        return await for_each(self._mesh.clients, job)
-
-    # The end, whatever came before.
-
-    async def _finish(self) -> None:
-        """Stop the load, close an open phase, remove the policy and verify; each step tries even if the one before failed."""
-        for load in self._hammers.loads.values():
-            load.stop()
-        budget_s = self._mesh.hurry_s if self._measured.reasons else self._scenario.load.timeout + self._mesh.converge_s
-        self._ending.deadline = anyio.current_time() + budget_s
-        with self._ending:
-            with anyio.move_on_after(self._mesh.hurry_s / 3):
-                await self._close_early()
-            await self._attempt(self._restore)
-            await self._attempt(self._settle)
-        if self._ending.cancelled_caught:
-            self._measured.reasons.append("the end was cut short: not everything could be read and verified in time")
-        if self._open is not None:
-            await self._take_tallies(self._open)
-            self._close(self._open)
-
-    async def _close_early(self) -> None:
-        """Read what can still be read of a phase that was cut short."""
-        if self._open is None:
-            return
-        self._open.ended, self._open.cpu_end_s = self._open.ended or clock(), self._open.cpu_end_s or self._cpu_s()
-        with contextlib.suppress(LoadgenError):
-            self._open.service = self._open.service or await self._mesh.count()
-        await self._each(self._end_if_possible)
-
-    async def _take_tallies(self, window: Window) -> None:
-        """Take what was counted until now where no edge was found."""
-        for name, load in self._hammers.loads.items():
-            if name not in window.tallies:
-                tally = window.tallies[name] = await load.snapshot()
-                self._series.complete(self._second(), name, tally)
-
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await step()
-        except LoadgenError as error:
-            if not self._measured.reasons:
-                self._measured.reasons.append(_sentence(error))
-
-    async def _restore(self) -> None:
-        """Remove the policy if one may be in force. A sidecar that died took it along."""
-        if not self._touched:
-            return
-        self._live.toggles()
-        await self._mesh.put(())
-        gone = self._mesh.gone()
-        try:
-            reached = await converge(self._mesh, (), without=gone)
-        except LoadgenError as error:
-            self._restored(done=False, detail=f"the sidecars did not confirm that the policy is gone: {_sentence(error)}")
-            raise
-        self._touched = False
-        died = f"; {', '.join(sorted(gone))} died and took it along" if gone else ""
-        self._restored(
-            done=True,
-            detail=f"{len(reached)} sidecars show that the policy is gone{died}"
-            if gone
-            else f"all {len(reached)} sidecars show that the policy is gone",
-        )
-
-    async def _settle(self) -> None:
-        """Wait for the last answers and compare client and sidecar once more, over the whole run."""
-        await self._each(self._drain)
-        for name, counters in (await self._each(self._mesh.counters)).items():
-            seen = (await self._hammers.loads[name].look()).sidecar_overflow
-            if seen != counters.overflow:
-                self._measured.reasons.append(
-                    f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counters.overflow:,}: somebody else used the sidecar, or it was bypassed"
-                )
-
-    # Beside the story.
-
-    async def _watch_mesh(self) -> None:
-        death = await self._mesh.watch()
-        self._measured.policy_lost |= isinstance(death, PolicyLostError)
-        self._stop_for(_sentence(death))
-
-    async def _watch_hammers(self) -> None:
-        self._stop_for(_sentence(await self._hammers.watch()))
-
-    def _stop_for(self, death: str) -> None:
-        if death not in self._measured.reasons:
-            self.stop(death)
-
-    def _cpu_s(self) -> dict[int, float]:
-        """Give the CPU time of every process that makes load, and of this one."""
-        sights = [load.sight for load in self._hammers.loads.values()]
-        return {os.getpid(): cpu_s(), **{sight.pid: sight.cpu_s for sight in sights}}
 
     async def _sample(self) -> None:
         loads = list(self._hammers.loads.values())
@@ -316,20 +73,6 @@ class Story(Generic[C, L]):
                 load.ask(self._observer.answer)
                 await anyio.sleep(SAMPLE_S)
 
-    async def _record_series(self) -> None:
-        """At the end of each second, note what it brought."""
-        while not self._began:  # noqa: ASYNC110  # once
-            await anyio.sleep(FOLLOW_S)
-        while True:
-            second = self._second()
-            await anyio.sleep(max(0.0, self._began + (second + 1) * SECOND_S - clock()))  # which may just have begun
-            for name, load in self._hammers.loads.items():
-                self._series.notice(second, name, load.last_tally)
-            self._series.in_flight(second, sum(load.sight.in_flight for load in self._hammers.loads.values()))
-
-    def _second(self) -> int:
-        return int((clock() - self._began) / SECOND_S) if self._began else 0
-
     async def _report_progress(self) -> None:
         while True:
             await anyio.sleep(PROGRESS_S)
@@ -337,7 +80,7 @@ class Story(Generic[C, L]):
                 self._observer.progress(self._progress())
 
     def _progress(self) -> Progress:
-        phases = self._scenario.phases
+        phases = self._plan.scenario.phases
         phase = phases[self._phase_index]
         elapsed = clock() - self._open.began if self._open else 0.0
         left = sum(each.duration for each in phases[self._phase_index :]) - elapsed
@@ -379,8 +122,3 @@ class Story(Generic[C, L]):
                 total.add(load.last_tally.latency[Outcome.OK])
             self._ok_p99 = (clock(), total.quantile(0.99) if total.count else None)
         return self._ok_p99[1]
-
-
-def _sentence(error: LoadgenError) -> str:
-    """Give an error with its hint, as it stands in the report."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message
