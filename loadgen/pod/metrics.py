@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from prometheus_client.registry import Collector
 
 from loadgen import __version__
-from loadgen.metrics import (
+from loadgen.families import (
     BUILD,
     IN_FLIGHT,
     PHASE,
     POLICY_APPLIED,
     POLICY_PROPAGATION,
-    Page,
     gauge,
     info,
     request_families,
     schedule_lag,
 )
+from loadgen.metrics import Page
 from loadgen.pod.book import OWN_LOAD
 from loadgen.totals import BETWEEN_PHASES
 

@@ -1,4 +1,4 @@
-"""What does Prometheus read of a run that is over? Its figures as OpenMetrics, with the names that a run has while it goes on."""
+"""What does Prometheus read of a run that is over? Its figures as OpenMetrics; what has a name that a run shows while it goes on is the same, with the same labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from loadgen.errors import printable
+from loadgen.families import BUILD, LEDGER, gauge, info
 from loadgen.outcome import Outcome
 from loadgen.totals import Distribution
 from loadgen.verdict import State
@@ -51,6 +52,8 @@ class Figures(Collector):
         if self._series is not None:
             yield _durations(self._report, self._series)
         yield _latencies(self._report)
+        yield _lags(self._report)
+        yield gauge(LEDGER, {printable(phase.name): phase.imbalance for phase in self._report.phases if phase.imbalance is not None})
         for name, text, figure in _PHASE_FIGURES:
             family = GaugeMetricFamily(f"loadgen_{name}", text, labels=["phase"])
             for phase in self._report.phases:
@@ -73,26 +76,23 @@ class Figures(Collector):
             held.add_metric([str(state_held).lower()], sum(each.held is state_held for each in report.expectations))
         yield held
         about = report.environment
-        info = GaugeMetricFamily("loadgen_run_info", "What was run, as labels.", labels=["scenario", "mesh", "started_at"])
-        info.add_metric([printable(report.scenario.name), report.mesh, printable(report.started_at)], 1)
-        yield info
-        build = GaugeMetricFamily("loadgen_build_info", "The versions, as labels.", labels=["version", "python", "envoy"])
-        build.add_metric([*map(printable, (about.loadgen, about.python, about.envoy))], 1)
-        yield build
+        labels = ["scenario", "mesh", "started_at", "python", "envoy"]
+        run = GaugeMetricFamily("loadgen_run_info", "What was run and with what, as labels.", labels=labels)
+        run.add_metric([*map(printable, (report.scenario.name, report.mesh, report.started_at, about.python, about.envoy))], 1)
+        yield run
+        yield info(BUILD, printable(about.loadgen))
 
 
 _PHASE_FIGURES: tuple[tuple[str, str, Callable[[PhasePart], float | None]], ...] = (
     ("phase_duration_seconds", "How long the phase counted.", lambda phase: phase.duration_s),
-    ("ledger_difference_requests", "Overflows of clients and sidecars, difference without signs.", lambda phase: phase.imbalance),
     ("ledger_client_overflow_requests", "Overflows as the clients saw them.", lambda phase: phase.ledger.client),
     ("ledger_proxy_overflow_requests", "Overflows as the sidecars counted them.", lambda phase: phase.ledger.proxy),
     ("service_peak_in_flight_requests", "The most that the service saw in flight at a time.", lambda phase: phase.service.peak_in_flight),
     (
-        "policy_propagation_seconds",
+        "phase_policy_propagation_seconds",
         "From the toggle until the slowest sidecar showed it.",
         lambda phase: phase.convergence_s.max if phase.convergence_s else None,
     ),
-    ("schedule_lag_p99_seconds", "How late the latest 1 % of the requests was sent.", lambda phase: phase.schedule_lag_s.p99),
 )
 
 
@@ -100,7 +100,9 @@ def _durations(report: Report, series: Series) -> Metric:
     family = HistogramMetricFamily(
         "loadgen_request_duration_seconds", "From the moment a request was due to its last byte.", labels=_LABELS
     )
-    whole = {(phase.name, outcome): Distribution() for phase in report.phases for outcome in Outcome}
+    whole: dict[tuple[str, Outcome], Distribution] = {
+        (phase.name, outcome): Distribution() for phase in report.phases for outcome in Outcome if outcome is not Outcome.UNSENT
+    }
     for moment in series.moments:
         if (moment.phase, moment.outcome) in whole:
             whole[moment.phase, moment.outcome].add(moment.latency)
@@ -117,6 +119,14 @@ def _latencies(report: Report) -> Metric:
             for name, quantile in _QUANTILES.items():
                 family.add_sample(family.name, {**labels, "quantile": quantile}, getattr(quantiles, name))
             family.add_sample(f"{family.name}_count", labels, _count(phase, outcome))
+    return family
+
+
+def _lags(report: Report) -> Metric:
+    family = Metric("loadgen_phase_schedule_lag_seconds", "From the moment a request was due to when it was sent.", "summary")
+    for phase in report.phases:
+        for quantile, value in (("0.5", phase.schedule_lag_s.p50), ("0.99", phase.schedule_lag_s.p99)):
+            family.add_sample(family.name, {"phase": printable(phase.name), "quantile": quantile}, value)
     return family
 
 

@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from loadgen.errors import UsageError, printable
+from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
     from loadgen.report import Report
@@ -17,7 +18,7 @@ _FORMULA = ("=", "+", "-", "@")
 
 
 def render(_report: Report, series: Series | None) -> str:
-    """Write the time series. The phase is empty for what ended between two phases.
+    """Write the time series. The phase is empty for what ended between two phases; what was not sent has no latencies.
 
     Raises UsageError if there is no time series.
     """
@@ -27,7 +28,8 @@ def render(_report: Report, series: Series | None) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(HEADER)
     for row in series.rows:
-        writer.writerow((row.second, _cell(row.phase), _cell(row.client), row.outcome.value, row.count, f"{row.p50_s:g}", f"{row.p99_s:g}"))
+        latencies = ("", "") if row.outcome is Outcome.UNSENT else (f"{row.p50_s:g}", f"{row.p99_s:g}")
+        writer.writerow((row.second, _cell(row.phase), _cell(row.client), row.outcome.value, row.count, *latencies))
     return file.getvalue()
 
 

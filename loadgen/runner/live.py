@@ -87,7 +87,8 @@ class Live:
         if difference is not None:
             self.differences[window.phase.name] = difference
 
-    def ends(self) -> None:
-        """The load is over, and the policy is gone."""
+    def ends(self, *, policy_gone: bool) -> None:
+        """The load is over. A policy that is not surely gone counts as applied: somebody has to look."""
         self._over = True
         self.toggles()
+        self.applied = not policy_gone

@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 from prometheus_client.registry import Collector
 
 from loadgen import __version__
-from loadgen.metrics import (
+from loadgen.families import (
     BUILD,
     IN_FLIGHT,
+    LEDGER,
     PHASE,
     POLICY_APPLIED,
     POLICY_PROPAGATION,
     Name,
-    Page,
     client_requests,
     gauge,
     info,
     request_families,
     schedule_lag,
 )
+from loadgen.metrics import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 LIMIT = Name(
     "loadgen_limit", "The limits in force by the rule's names, the sidecars of all clients together; none where there is no limit.", "limit"
 )
-LEDGER = Name("loadgen_ledger_difference", "Overflows that clients and sidecars count differently, by the phases that are over.", "phase")
 
 
 class RunMetrics(Collector):

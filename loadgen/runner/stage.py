@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from loadgen.engine.hammers import drain
 from loadgen.engine.load import clock, cpu_s
@@ -100,7 +101,7 @@ class Stage(abc.ABC, Generic[C, L]):
                 for load in self._hammers.loads.values():
                     load.abort()
                 tasks.cancel_scope.cancel()
-        self._live.ends()
+        self._live.ends(policy_gone=self._measured.restored is not False)
         self._measured.ended_s = clock() - started
         self._measured.series = self._series.series()
         return self._measured
@@ -317,6 +318,7 @@ class Stage(abc.ABC, Generic[C, L]):
             await anyio.sleep(max(0.0, self._began + (second + 1) * SECOND_S - clock()))  # which may just have begun
             for name, load in self._hammers.loads.items():
                 self._series.notice(second, name, load.last_tally)
+                await anyio.lowlevel.checkpoint()  # with 200 clients this takes tens of milliseconds, and others send here
             self._series.in_flight(second, sum(load.sight.in_flight for load in self._hammers.loads.values()))
 
     def _second(self) -> int:
