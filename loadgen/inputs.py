@@ -97,6 +97,16 @@ def load_rules(path: Path) -> tuple[list[Rule], list[Problem]]:
     return rules, problems
 
 
+def rules_of(text: str, file: str) -> tuple[list[Rule], list[Problem]]:
+    """Read rules from a text that somebody calls ``file``; gives them and the warnings.
+
+    Raises InputError with every mistake.
+    """
+    rules, problems = parse_rules(parse_documents(text, file), file)
+    _raise_errors(problems)
+    return rules, problems
+
+
 def read_rules(path: Path) -> tuple[list[Rule], list[Problem]]:
     """Read every rule of a policy file; mistakes inside a readable file are returned, not raised."""
     return parse_rules(read_documents(path), str(path))

@@ -35,10 +35,10 @@ def up(scenario: Path, clients: int | None) -> int:
 
     plan = overridden(load_plan(scenario), {"clients": clients})
     with boot(local_spec(plan)) as booting:
-        return anyio.run(_up, plan, scenario, booting, backend_options={"use_uvloop": True})
+        return anyio.run(_up, plan, scenario, str(scenario.absolute()), booting, backend_options={"use_uvloop": True})
 
 
-async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
+async def _up(plan: Plan, scenario: Path, where: str, booting: Booting) -> int:
     from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
     from loadgen.mesh.local import ready  # noqa: PLC0415
     from loadgen.mesh.published import publish  # noqa: PLC0415
@@ -46,7 +46,7 @@ async def _up(plan: Plan, scenario: Path, booting: Booting) -> int:
     async def stay_up(interruption: Interruption) -> MeshError:
         mesh = await ready(booting)
         interruption.on_second = mesh.kill
-        publish(mesh, str(scenario))
+        publish(mesh, where)
         _describe(plan, scenario, mesh)
         return await mesh.watch()
 
@@ -98,6 +98,7 @@ def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] 
     import anyio  # noqa: PLC0415
 
     from loadgen.mesh.boot import shortfalls  # noqa: PLC0415
+    from loadgen.mesh.published import POLICY_LOCK  # noqa: PLC0415
     from loadgen.mesh.run_folder import locked  # noqa: PLC0415
     from loadgen.policy.lint import lint  # noqa: PLC0415
 
@@ -106,7 +107,7 @@ def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] 
         [*findings, *lint(rules, mesh.spec.service, mesh.spec.client), *shortfalls(rules)]
     ):  # what both say is said once
         click.echo(f"{finding}\n", err=True)
-    with locked(mesh.folder / "policy.lock"):
+    with locked(mesh.folder / POLICY_LOCK):
         click.echo(anyio.run(_put, mesh, rules))
     return ExitCode.OK
 

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
+
+from loadgen.errors import MeshError
 from loadgen.mesh.boot import LocalSpec
 from loadgen.mesh.children import Children
 from loadgen.mesh.local import LocalMesh, Sidecar
@@ -18,6 +21,25 @@ from loadgen.policy.selection import Service, Workload
 from loadgen.sidecar import Admin
 
 _FILE = "mesh.json"
+POLICY_LOCK = "policy.lock"
+"""The file in the mesh's folder that is locked by whoever toggles the policy."""
+LOOK_S = 0.25
+
+
+class BorrowedMesh(LocalMesh):
+    """A mesh that another process runs: it dies when that one ends."""
+
+    def deaths(self) -> list[MeshError]:
+        """Say that the mesh is gone, if it is."""
+        if self.folder in live_folders():
+            return []
+        return [MeshError("the local mesh is gone", hint="its process has ended; start it again: loadgen up")]
+
+    async def watch(self) -> MeshError:
+        """Wait until the mesh is gone."""
+        while not (deaths := self.deaths()):  # noqa: ASYNC110  # another process tells nobody that it ends
+            await anyio.sleep(LOOK_S)
+        return deaths[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +48,7 @@ class Published:
 
     pid: int
     scenario: str
-    mesh: LocalMesh
+    mesh: BorrowedMesh
 
 
 def publish(mesh: LocalMesh, scenario: str) -> None:
@@ -55,7 +77,7 @@ def published() -> list[Published]:
                 "service_time": Interval(**spec["service_time"]),
             }
             sidecars = [_sidecar(each) for each in values["sidecars"]]
-            mesh = LocalMesh(LocalSpec(**spec), folder, sidecars, tuple(values["ports"]), Children(), values["envoy_version"])
+            mesh = BorrowedMesh(LocalSpec(**spec), folder, sidecars, tuple(values["ports"]), Children(), values["envoy_version"])
             found.append(Published(values["pid"], values["scenario"], mesh))
     return found
 

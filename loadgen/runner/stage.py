@@ -73,6 +73,8 @@ class Stage(abc.ABC, Generic[C, L]):
         """What was put last."""
         self._touched = False
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
+        self._before: dict[str, int] = {}
+        """By client: the overflows that its sidecar had counted before the load began; none of a sidecar that is new."""
         self._offsets: dict[str, int] = {}
 
     def stop(self, reason: str) -> None:
@@ -285,9 +287,10 @@ class Stage(abc.ABC, Generic[C, L]):
         await self._each(self._drain)
         for name, counters in (await self._each(self._mesh.counters)).items():
             seen = (await self._hammers.loads[name].look()).sidecar_overflow
-            if seen != counters.overflow:
+            counted = counters.overflow - self._before.get(name, 0)
+            if seen != counted:
                 self._measured.reasons.append(
-                    f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counters.overflow:,}: somebody else used the sidecar, or it was bypassed"
+                    f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counted:,}: somebody else used the sidecar, or it was bypassed"
                 )
 
     # Beside the story.

@@ -1,0 +1,57 @@
+"""``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from loadgen.desk.desk import Desk, answer
+from loadgen.desk.lines import Lines
+from loadgen.desk.local import LocalSite
+from loadgen.errors import LoadgenError
+
+if TYPE_CHECKING:
+    from loadgen.desk.desk import Site
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They are Locust's business, whose end is ours."""
+
+
+async def serve(descriptor: int, options: dict[str, Any]) -> None:
+    """Answer until the other end is gone; then put everything back."""
+    lines = await Lines.on(socket.socket(fileno=descriptor))
+    try:
+        site: Site = LocalSite.found(options["pid"])
+    except LoadgenError as error:
+        problems = [str(problem) for problem in getattr(error, "problems", ())]
+        lines.send({"event": "refused", "message": "\n".join([*problems, error.message]), "hint": error.hint})
+        return
+    async with anyio.create_task_group() as tasks:
+        desk = Desk(site, lines, tasks)
+        try:
+            while True:
+                message = await lines.receive()
+                if "do" in message:
+                    tasks.start_soon(answer, desk, lines, message)
+                else:
+                    desk.take(message)
+        except EOFError:
+            desk.gone()
+        await desk.close()
+        tasks.cancel_scope.cancel()
+
+
+def main() -> None:
+    """Run until the parent closes its end."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    anyio.run(serve, int(sys.argv[1]), json.loads(sys.argv[2]), backend_options={"use_uvloop": True})
+
+
+if __name__ == "__main__":
+    main()

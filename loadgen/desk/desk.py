@@ -1,0 +1,331 @@
+"""What can Locust ask of its desk? To begin and end a session with a test, to toggle the policy, and to show what has come of it.
+
+The law: whatever ends first (the test, Locust, the mesh), the policy is removed and that is verified, before the desk goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+from prometheus_client import CollectorRegistry
+
+from loadgen.desk import showing
+from loadgen.desk.timeline import Timeline
+from loadgen.desk.users import Users
+from loadgen.engine.load import clock
+from loadgen.errors import InputError, LoadgenError, RefusedError
+from loadgen.inputs import rules_of
+from loadgen.runner.live import Live
+from loadgen.runner.metrics import RunMetrics
+from loadgen.runner.result import Result, make_report
+from loadgen.runner.session import PHASES, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from anyio.abc import TaskGroup
+
+    from loadgen.desk.lines import Lines
+    from loadgen.errors import Problem
+    from loadgen.inputs import Plan
+    from loadgen.policy.rule import Rule
+    from loadgen.policy.state import SidecarState
+    from loadgen.report import Environment
+    from loadgen.runner.needs import Mesh
+    from loadgen.runner.window import Measured
+
+RULE_NAME = "rule"
+"""What the text of the page is called in messages."""
+SECOND_S = 1.0
+IDLE_S = 1.0
+JUDGE_S = 1.0
+WATCHED_S = 10.0
+END_S = 30.0
+
+
+class Site(Protocol):
+    """Where the mesh is. ``plan`` says what the service is and what its clients are."""
+
+    plan: Plan
+    kind: str
+
+    @property
+    def clients(self) -> Sequence[dict[str, Any]]:
+        """The clients with the addresses that their users send to, for Locust."""
+
+    def about(self) -> dict[str, Any]:
+        """What of the mesh is shown, beside its kind."""
+
+    def findings(self, rules: Sequence[Rule]) -> list[Problem]:
+        """What is noteworthy of rules here."""
+
+    def session(self) -> AbstractAsyncContextManager[Mesh[Any, Any]]:
+        """Give the mesh for the time of a session, for whose policy nobody else may care meanwhile."""
+
+    async def states(self) -> dict[str, SidecarState]:
+        """Say what is in force at every client's sidecar."""
+
+    def environment(self) -> Environment:
+        """Say where a run is made, for its report."""
+
+
+class Desk:
+    """Answers what Locust asks; ``tasks`` own the session."""
+
+    def __init__(self, site: Site, lines: Lines, tasks: TaskGroup) -> None:
+        self._site = site
+        self._lines = lines
+        self._tasks = tasks
+        self._users: Users | None = None
+        self._session: Session[Any, Any] | None = None
+        self._over: anyio.Event | None = None
+        """Of the session that goes on."""
+        self._live = Live(PHASES)
+        self._page = RunMetrics(CollectorRegistry(), self._live).page
+        self._timeline = Timeline()
+        self._said = ""
+        """Why the last session ended, if that was not in good order."""
+        self._report: Result | None = None
+        """What was measured until now, or in the last test."""
+        self._rules: tuple[Rule, ...] = ()
+        """What was applied last."""
+        self._watched_at = 0.0
+        self._idle: tuple[float, dict[str, SidecarState]] = (0.0, {})
+
+    # What Locust asks.
+
+    async def hello(self) -> dict[str, Any]:
+        """Say what there is."""
+        return {"clients": list(self._site.clients), **self._about()}
+
+    async def begin(self) -> None:
+        """Begin a session: users are being started.
+
+        Raises LoadgenError if there can be none.
+        """
+        await self._end_if_any()
+        self._users = Users([client["name"] for client in self._site.clients], self._lines)
+        self._live = Live(PHASES)
+        self._page = RunMetrics(CollectorRegistry(), self._live).page
+        self._timeline, self._said, self._report, self._rules = Timeline(), "", None, ()
+        self._over = anyio.Event()
+        await self._tasks.start(self._hold, self._users, self._over)
+
+    async def end(self) -> dict[str, Any]:
+        """End the session: leave the phase that counts, remove the policy, and say how the test ended."""
+        await self._end_if_any()
+        return self._verdict()
+
+    async def apply(self, rule: str) -> dict[str, Any]:
+        """Put the rules of a text in force, and return when the phase with them counts; gives what is noteworthy of them.
+
+        Raises InputError with every mistake of the text, LoadgenError if it cannot be done.
+        """
+        rules, findings = rules_of(rule, RULE_NAME)
+        session = self._running()
+        noted = dict.fromkeys([*findings, *self._site.findings(rules)])
+        self._rules = tuple(rules)
+        await session.toggle(self._rules)
+        return {"findings": [showing.problem(each) for each in noted]}
+
+    async def remove(self) -> None:
+        """Remove the policy, and return when the phase without it counts."""
+        session = self._running()
+        if not session.rules:
+            raise RefusedError("no rule is in force that could be removed")
+        await session.toggle(())
+
+    async def state(self, since: int = 0) -> dict[str, Any]:
+        """Say what is to be shown now; of the plot, what came from a second on."""
+        session, live, self._watched_at = self._session, self._live, clock()
+        windows = session.measured.windows if session is not None else []
+        return {
+            **self._about(),
+            "running": self._over is not None,
+            "toggling": None if session is None or session.confirmed is None else {"confirmed": session.confirmed},
+            "phase": live.phase,
+            "applied": live.applied,
+            "in_flight": live.in_flight,
+            "limits": live.limits,
+            "clients": await self._clients(),
+            "phases": [showing.phase(window, session.began) for window in windows] if session is not None else [],
+            "timeline": self._timeline.since(since),
+            "said": self._said,
+            **self._verdict(),
+        }
+
+    async def metrics(self) -> str:
+        """Give what Prometheus reads."""
+        return (await self._page.read()).decode()
+
+    async def report(self) -> str:
+        """Give the report of the last test that is over, as a page.
+
+        Raises RefusedError if there is none.
+        """
+        from loadgen.render.formats import FORMATS  # noqa: PLC0415  # few ask for it
+
+        if self._report is None or self._over is not None:
+            raise RefusedError("there is no report yet", hint="it is made when the test ends")
+        return FORMATS["html"].render(self._report.report, self._report.series)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take in what Locust's processes report by themselves."""
+        if self._users is None:
+            return
+        if "answer" in message:
+            self._users.take(message)
+        elif "seen" in message and (load := self._users.loads.get(message["seen"])) is not None:
+            load.note(message["sight"], message["tally"])
+        elif "lost" in message:
+            self._users.lose(message["lost"])
+
+    def gone(self) -> None:
+        """Locust is gone: nobody answers for its users any more."""
+        if self._users is not None:
+            self._users.lose("Locust is gone")
+
+    async def close(self) -> None:
+        """Put everything back."""
+        await self._end_if_any()
+
+    # The session.
+
+    async def _hold(self, users: Users, over: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        try:
+            async with self._site.session() as mesh:
+                session: Session[Any, Any] = Session(
+                    mesh, users, self._live, timeout_s=self._site.plan.scenario.load.timeout, told=self._tell
+                )
+                self._session = session
+                task_status.started()
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(self._tick)
+                    beside.start_soon(self._judge_now_and_then, session, started_at)
+                    measured = await session.run()
+                    beside.cancel_scope.cancel()
+                self._said = "; ".join(measured.reasons)
+                self._report = self._result(session, measured, started_at)
+        except LoadgenError as error:
+            if self._session is None:
+                raise
+            self._said = error.message
+        finally:
+            self._over = None
+            over.set()
+            self._tell()
+
+    async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
+        """While somebody watches, judge what was measured until then."""
+        while True:
+            await anyio.sleep(JUDGE_S)
+            if session.confirmed is None and clock() - self._watched_at < WATCHED_S:
+                with contextlib.suppress(LoadgenError):  # what is amiss ends the session, and is said then
+                    self._report = self._result(session, await session.interim(), started_at)
+
+    def _result(self, session: Session[Any, Any], measured: Measured, started_at: str) -> Result:
+        """Make the report: what the scenario says of phases and load is not what was done."""
+        plan = self._site.plan
+        phases = [window.phase for window in measured.windows]
+        scenario = plan.scenario.model_copy(update={"phases": phases, "expectations": {}})
+        done = type(plan)(scenario, self._rules, ())
+        report = make_report(done, measured, session.wanted(self._rules), self._site.environment(), started_at, self._site.kind)  # type: ignore[arg-type]
+        shown = report.scenario.model_copy(update={"load": {"model": "locust"}})
+        return Result(report.model_copy(update={"scenario": shown}), measured.series)
+
+    async def _end_if_any(self) -> None:
+        over = self._over
+        if over is None or self._session is None:
+            return
+        self._session.end()
+        with anyio.move_on_after(END_S, shield=True) as scope:
+            await over.wait()
+        if scope.cancelled_caught:
+            self._session.stop("the end of the test took too long")
+            await over.wait()
+
+    def _running(self) -> Session[Any, Any]:
+        if self._over is None or self._session is None:
+            raise RefusedError("no test is running", hint="start users first: the policy is toggled under load")
+        return self._session
+
+    def _tell(self) -> None:
+        """Let Locust's processes know whether a rule may be in force, and the page that there is news."""
+        session = self._session
+        self._lines.send({"event": "news", "ruled": self._over is not None and session is not None and session.ruled})
+
+    async def _tick(self) -> None:
+        began = clock()
+        second = 0
+        while True:
+            second += 1
+            await anyio.sleep(max(0.0, began + second * SECOND_S - clock()))
+            await self._live.settle()
+            totals: Counter[Any] = Counter()
+            for outcomes in self._live.totals.figures().latency.values():
+                for outcome, distribution in outcomes.items():
+                    totals[outcome] += distribution.count
+            self._timeline.second(totals)
+
+    # What is shown.
+
+    def _about(self) -> dict[str, Any]:
+        target = self._site.plan.scenario.target
+        return {"mesh": {"kind": self._site.kind, "service": target.url, **self._site.about()}}
+
+    def _verdict(self) -> dict[str, Any]:
+        if self._report is not None:
+            report = self._report.report
+            return {
+                "verdict": {"state": report.verdict.state.value, "sentence": report.verdict.sentence},
+                "validity": {"state": report.validity.state, "reasons": list(report.validity.reasons)},
+                "restore": {"state": report.restore.state, "detail": report.restore.detail},
+            }
+        return {"verdict": None, "validity": None, "restore": None}
+
+    async def _clients(self) -> list[dict[str, Any]]:
+        session = self._session
+        if session is None or self._users is None:
+            return showing.clients(await self._idle_states(), None, {}, ())
+        states = session.window.states if session.window is not None else await self._idle_states()
+        present = {name: load.last_tally for name, load in self._users.loads.items()}
+        return showing.clients(states, session.window, present, session.measured.windows)
+
+    async def _idle_states(self) -> dict[str, SidecarState]:
+        """Look what is in force, at most once a second: nobody else has to notice while no phase counts."""
+        at, states = self._idle
+        if clock() - at > IDLE_S:
+            with contextlib.suppress(LoadgenError):
+                states = await self._site.states()
+            self._idle = clock(), states
+        return states
+
+
+async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:
+    """Do what was asked, and say what came of it; a mistake of the user's is an answer, too."""
+    verb: dict[str, Callable[..., Awaitable[Any]]] = {
+        "hello": desk.hello,
+        "begin": desk.begin,
+        "end": desk.end,
+        "apply": desk.apply,
+        "remove": desk.remove,
+    }
+    verb |= {"state": desk.state, "metrics": desk.metrics, "report": desk.report}
+    try:
+        value = await verb[message["do"]](**message.get("args", {}))
+    except asyncio.CancelledError:
+        raise
+    except InputError as error:
+        failure = {"message": error.message, "hint": error.hint, "problems": [showing.problem(each) for each in error.problems]}
+        lines.send({"done": message["number"], "error": failure})
+    except LoadgenError as error:
+        lines.send({"done": message["number"], "error": {"message": error.message, "hint": error.hint, "problems": []}})
+    else:
+        lines.send({"done": message["number"], "value": value})

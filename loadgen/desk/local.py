@@ -1,0 +1,83 @@
+"""Which mesh does the desk serve on this machine? The one that ``loadgen up`` started in another terminal, as long as that lives."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loadgen.cli.story import environment
+from loadgen.errors import RefusedError, UsageError
+from loadgen.inputs import load_plan
+from loadgen.mesh.boot import shortfalls
+from loadgen.mesh.published import POLICY_LOCK, published
+from loadgen.mesh.run_folder import locked
+from loadgen.policy.lint import lint
+from loadgen.runner.convergence import for_each
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from loadgen.errors import Problem
+    from loadgen.mesh.local import LocalMesh
+    from loadgen.policy.rule import Rule
+    from loadgen.policy.state import SidecarState
+    from loadgen.report import Environment
+
+
+class LocalSite:
+    """A local mesh, and the scenario that it was made for."""
+
+    kind = "local"
+
+    def __init__(self, mesh: LocalMesh, scenario: Path) -> None:
+        self.plan = load_plan(scenario)
+        self._mesh = mesh
+        self._scenario = scenario
+
+    @classmethod
+    def found(cls, pid: int | None) -> LocalSite:
+        """Find the mesh of a process, or the only one that runs.
+
+        Raises RefusedError if there is none, UsageError if it is not clear which is meant, or its scenario is not what it was.
+        """
+        running = published()
+        chosen = [each for each in running if pid in {None, each.pid}]
+        if not chosen:
+            raise RefusedError("no local mesh is running", hint="start one in another terminal: loadgen up scenarios/connection-pool.yaml")
+        if len(chosen) > 1:
+            listing = "; ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in chosen)
+            raise UsageError("several local meshes are running", hint=f"choose one: {listing}")
+        return cls(chosen[0].mesh, Path(chosen[0].scenario))
+
+    @property
+    def clients(self) -> Sequence[dict[str, Any]]:
+        return [{"name": client.name, "host": client.address[0], "port": client.address[1]} for client in self._mesh.clients]
+
+    def about(self) -> dict[str, Any]:
+        policy = self.plan.scenario.policy
+        path = self._scenario.parent / policy if policy else None
+        text = path.read_text(encoding="utf-8") if path is not None else ""
+        expected = self.plan.scenario.target.expect
+        return {
+            "scenario": str(self._scenario),
+            "envoy": self._mesh.envoy_version,
+            "policy": str(path) if path is not None else "",
+            "rule": text,
+            "expect": {"status": expected.status, "body": expected.body},
+        }
+
+    def findings(self, rules: Sequence[Rule]) -> list[Problem]:
+        return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client), *shortfalls(rules)]
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[LocalMesh]:
+        """Give the mesh. Meanwhile ``loadgen policy`` waits."""
+        with locked(self._mesh.folder / POLICY_LOCK):
+            yield self._mesh
+
+    async def states(self) -> dict[str, SidecarState]:
+        return await for_each(self._mesh.clients, self._mesh.state)
+
+    def environment(self) -> Environment:
+        return environment(self._mesh.envoy_version, 0.0, 1)

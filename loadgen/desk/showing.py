@@ -1,0 +1,98 @@
+"""What does the page show of a session? Its phases, its clients and its verdict as JSON; nothing is measured here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadgen.ledger import Ledger
+from loadgen.outcome import Outcome
+from loadgen.recorder import Tally, merged
+from loadgen.runner.window import imbalance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadgen.errors import Problem
+    from loadgen.policy.state import SidecarState
+    from loadgen.runner.window import Window
+
+
+def problem(found: Problem) -> dict[str, Any]:
+    """Show a mistake in a rule, or what is noteworthy of it; ``text`` is as a terminal would show it."""
+    return {
+        "line": found.line,
+        "column": found.column,
+        "severity": found.severity.value,
+        "message": found.message,
+        "hint": found.hint,
+        "code": found.code,
+        "text": str(found),
+    }
+
+
+def split(tally: Tally) -> dict[str, int]:
+    """Give how many requests ended how, in the page's three groups."""
+    outcomes = tally.outcomes
+    ok, overflow = outcomes[Outcome.OK], outcomes[Outcome.OVERFLOW]
+    return {"ok": ok, "overflow": overflow, "other": sum(outcomes.values()) - ok - overflow}
+
+
+def phase(window: Window, began: float) -> dict[str, Any]:
+    """Show a phase that is over. Times are seconds since the test began."""
+    total = merged(window.tallies.values())
+    ledgers = {name: ledger for name in window.starts if (ledger := ledger_of(window, name)) is not None}
+    known = len(ledgers) == len(window.starts)
+    return {
+        "name": window.phase.name,
+        "policy": window.phase.policy,
+        "rule": next((state.rule for state in window.states.values()), None),
+        "began_s": round(window.began - began, 3),
+        "ended_s": round(window.ended - began, 3),
+        "converged_ms": slowest_ms(window),
+        **split(total),
+        "ledger": {
+            "client": sum(ledger.client for ledger in ledgers.values()),
+            "proxy": sum(ledger.proxy for ledger in ledgers.values()) if known else None,
+            "difference": imbalance(window),
+        },
+    }
+
+
+def slowest_ms(window: Window) -> float | None:
+    """Give how long the slowest sidecar took to show the toggle before this phase; None without one."""
+    return round(max(window.convergence_s.values()) * 1000, 1) if window.convergence_s else None
+
+
+def ledger_of(window: Window, name: str) -> Ledger | None:
+    """Give a client's ledger of a phase that is over; None if its sidecar could not be read any more."""
+    end = window.ends.get(name)
+    if end is None:
+        return None
+    counted = end.reading.counters.since(window.starts[name].reading.counters)
+    return Ledger(window.tallies[name].sidecar_overflow, counted.overflow)
+
+
+def clients(
+    states: Mapping[str, SidecarState], window: Window | None, present: Mapping[str, Tally], closed: Sequence[Window]
+) -> list[dict[str, Any]]:
+    """Show every client: what is in force at its sidecar, what it has seen in the phase that counts, and the ledger of all phases that are over."""
+    return [
+        {
+            "name": name,
+            "rule": state.rule,
+            "limits": state.limits.in_force(),
+            "converged_ms": round(window.convergence_s[name] * 1000, 1) if window and name in window.convergence_s else None,
+            **split(present.get(name) or Tally()),
+            "ledger": _ledger(closed, name),
+        }
+        for name, state in states.items()
+    ]
+
+
+def _ledger(windows: Sequence[Window], name: str) -> dict[str, int | None]:
+    ledgers = [ledger_of(window, name) for window in windows]
+    known = [ledger for ledger in ledgers if ledger is not None]
+    if len(known) < len(ledgers):
+        return {"client": sum(each.client for each in known), "proxy": None, "difference": None}
+    client, proxy = sum(each.client for each in known), sum(each.proxy for each in known)
+    return {"client": client, "proxy": proxy, "difference": client - proxy}

@@ -1,0 +1,121 @@
+"""How does Locust reach its desk? Over a socket that both have, a line of JSON for each message. If Locust dies, the desk sees it and undoes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import AsyncResult
+
+from loadgen.errors import LoadgenError, MeshError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ASK_S = 20.0
+CLOSE_S = 40.0
+"""How long the desk may take to put everything back when Locust ends."""
+
+
+class AskError(LoadgenError):
+    """The desk says that something cannot be done; ``problems`` are the mistakes in a rule."""
+
+    def __init__(self, message: str, hint: str, problems: list[dict[str, Any]]) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = problems
+
+
+class Link:
+    """The desk's process and what goes to and fro. ``heard`` takes what the desk says by itself."""
+
+    def __init__(self, options: Mapping[str, object], heard: Callable[[dict[str, Any]], None]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "loadgen.desk", str(theirs.fileno()), json.dumps(dict(options))],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a ^C at the terminal is for Locust, whose end the desk sees
+            )
+        self._socket = ours
+        self._heard = heard
+        self._questions: dict[int, AsyncResult] = {}
+        self._numbers = itertools.count(1)
+        self.death = ""
+        """Why the desk is gone; empty while it is there."""
+        self._listener = gevent.spawn(self._listen)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a message; it is dropped if the desk is gone."""
+        if not self.death:
+            try:
+                self._socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+            except OSError:
+                self._bury("the desk is gone")
+
+    def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
+        """Have the desk do something, and wait for what comes of it; other greenlets go on.
+
+        Raises AskError with what the desk says if it cannot be done, MeshError if the desk is gone or silent.
+        """
+        if self.death:
+            raise MeshError(self.death)
+        number, answer = next(self._numbers), AsyncResult()
+        self._questions[number] = answer
+        try:
+            self.send({"do": do, "number": number, "args": arguments})
+            return answer.get(timeout=timeout_s)
+        except gevent.Timeout as error:
+            raise MeshError(f"the desk did not answer within {timeout_s:.0f} s") from error
+        finally:
+            del self._questions[number]
+
+    def close(self) -> None:
+        """Let the desk put everything back and end; end it if it takes too long."""
+        self.death = self.death or "Locust ends"
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        try:
+            with self._socket.makefile("rb") as lines:
+                for line in lines:
+                    self._take(json.loads(line))
+        except OSError:
+            pass
+        self._bury(self.death or "the desk is gone: its process ended; if a rule was in force, it still is")
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "refused":
+            self._bury(f"{message['message']}; {message['hint']}" if message["hint"] else message["message"])
+            return
+        if "done" not in message:
+            self._heard(message)
+            return
+        question = self._questions.get(message["done"])
+        if question is None or question.ready():
+            return
+        if (error := message.get("error")) is not None:
+            question.set_exception(AskError(error["message"], error["hint"], error["problems"]))
+        else:
+            question.set(message["value"])
+
+    def _bury(self, death: str) -> None:
+        self.death = self.death or death
+        for question in list(self._questions.values()):
+            if not question.ready():
+                question.set_exception(RefusedError(self.death))

@@ -1,0 +1,67 @@
+"""Which options does the command line have, and the start page? Each is an environment variable, too, as Locust's own are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loadgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+MESHES = ("auto", "local", "off")
+OVERFLOWS = ("failure", "failure without a rule", "no failure")
+STOP_TIMEOUT_S = 10.0
+"""Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else."""
+
+
+def add(parser: Any) -> None:
+    """Add the options to Locust's parser."""
+    parser.add_argument(
+        "--mesh",
+        choices=MESHES,
+        default="auto",
+        env_var="LOADGEN_MESH",
+        include_in_web_ui=False,
+        help="Where the clients' sidecars are: the mesh of 'loadgen up' (local), or none (off). auto takes the local one if it runs.",
+    )
+    parser.add_argument(
+        "--mesh-pid",
+        type=int,
+        default=None,
+        env_var="LOADGEN_MESH_PID",
+        include_in_web_ui=False,
+        help="Process id of the 'loadgen up' that is meant, if several run.",
+    )
+    parser.add_argument(
+        "--overflow",
+        choices=OVERFLOWS,
+        default=OVERFLOWS[0],
+        env_var="LOADGEN_OVERFLOW",
+        help="What an overflow (503 by a connection-pool limit) is in Locust's statistics and for its exit code. It is an entry of its own in any case.",
+    )
+    parser.add_argument(
+        "--expect-body",
+        default="",
+        env_var="LOADGEN_EXPECT_BODY",
+        include_in_web_ui=False,
+        help="The body that counts as ok; default: that of the mesh's scenario, or any.",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        env_var="LOADGEN_ALLOW_HOST",
+        include_in_web_ui=False,
+        help="A host beside this machine and the mesh's service that may be loaded; may be given several times.",
+    )
+    parser.set_defaults(stop_timeout=STOP_TIMEOUT_S)
+
+
+def check(options: Namespace) -> None:
+    """Check what the start page may have changed: what comes from there was checked by nobody.
+
+    Raises UsageError if an option has no such value.
+    """
+    if options.overflow not in OVERFLOWS:
+        raise UsageError(f"--overflow is one of: {', '.join(OVERFLOWS)}")

@@ -1,0 +1,33 @@
+"""What must a locustfile do to have all this? Import this module: it listens to Locust's events, in whatever role the process runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from locust import events
+from locust.runners import MasterRunner
+
+from loadgen.locust import options
+from loadgen.locust.control import Control
+from loadgen.locust.node import Node
+from loadgen.locust.users import SidecarUser
+
+
+@events.init_command_line_parser.add_listener
+def _add_options(parser: Any, **_: object) -> None:
+    options.add(parser)
+
+
+@events.init.add_listener
+def _init(environment: Any, **_: object) -> None:
+    runner = environment.runner
+    if not isinstance(runner, MasterRunner):
+        SidecarUser.node = Node(environment)
+    if not _is_worker(runner):
+        environment.loadgen = Control(environment)
+
+
+def _is_worker(runner: object) -> bool:
+    from locust.runners import WorkerRunner  # noqa: PLC0415
+
+    return isinstance(runner, WorkerRunner)

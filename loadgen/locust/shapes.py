@@ -1,0 +1,97 @@
+"""How does the tutorial's story run by itself? As a load shape: the users stay, and the rule comes and goes under them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from locust import LoadTestShape
+
+from loadgen.errors import ExitCode, LoadgenError, UsageError
+from loadgen.quantity import positive_duration_s
+
+if TYPE_CHECKING:
+    from loadgen.locust.control import Control
+
+USERS = 50
+log = logging.getLogger("loadgen")
+
+
+def add_options(parser: Any) -> None:
+    """Add the story's options to Locust's parser."""
+    parser.add_argument("--stage", default="10s", env_var="LOADGEN_STAGE", help="How long each stage of the story lasts.")
+    parser.add_argument(
+        "--rule", default="", env_var="LOADGEN_RULE", include_in_web_ui=False, help="The rule's file; default: that of the mesh's scenario."
+    )
+
+
+class StoryShape(LoadTestShape):
+    """Three stages with the same users, as many as ``-u`` says or ``users``; the rule is in force in the second one.
+
+    A stage lasts from when every sidecar has confirmed.
+    """
+
+    abstract = True
+    use_common_options = True
+    users = USERS
+    _told: gevent.Greenlet | None = None
+
+    def reset_time(self) -> None:
+        """Begin the story anew."""
+        super().reset_time()
+        if self._told is not None:  # a master resets it twice
+            self._told.kill()
+        self._told = gevent.spawn(self._tell)
+
+    def tick(self) -> tuple[int, float] | None:
+        """Say how many users there are now; None when the story is told."""
+        if self._told is not None and self._told.ready():
+            return None
+        users = self._environment().parsed_options.num_users or self.users
+        return users, float(users)
+
+    def _tell(self) -> None:
+        environment = self._environment()
+        options, control = environment.parsed_options, environment.loadgen
+        try:
+            stage_s = _stage_s(options.stage)
+            rule = _rule(options.rule, control)
+            gevent.sleep(stage_s)
+            for finding in control.apply(rule):
+                log.warning("%s", finding["text"])
+            log.info("the rule is in force at every sidecar")
+            gevent.sleep(stage_s)
+            control.remove()
+            log.info("the rule is gone from every sidecar")
+            gevent.sleep(stage_s)
+        except LoadgenError as error:
+            for problem in getattr(error, "problems", ()):
+                log.error("%s", problem["text"])
+            log.error("%s", f"{error.message}; {error.hint}" if error.hint else error.message)
+            environment.process_exit_code = error.exit_code or ExitCode.REFUSED
+
+    def _environment(self) -> Any:
+        assert self.runner is not None, "Locust sets it before the first tick"
+        return self.runner.environment
+
+
+def _stage_s(text: str) -> float:
+    try:
+        return positive_duration_s(text)
+    except ValueError as error:
+        raise UsageError(f"--stage: {error}") from error
+
+
+def _rule(path: str, control: Control) -> str:
+    """Read the rule's text."""
+    if not path:
+        rule: str = control.mesh["mesh"]["rule"] if control.mesh else ""
+        if not rule:
+            raise UsageError("there is no rule to apply", hint="name its file with --rule, and have a mesh")
+        return rule
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--rule {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -1,0 +1,105 @@
+"""Who are Locust's users? Clients of the mesh that send through their own sidecar and know an overflow from other failures."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import gevent
+from geventhttpclient._parser import HTTPParseError
+from geventhttpclient.response import HTTPConnectionClosed
+from locust import FastHttpUser
+from locust.exception import CatchResponseError
+
+from loadgen.locust.book import clock
+from loadgen.outcome import Outcome, Response, classify
+
+if TYPE_CHECKING:
+    from locust.contrib.fasthttp import ResponseContextManager
+    from locust.env import Environment
+
+    from loadgen.locust.node import Node
+
+MAX_BODY_BYTES = 64 << 10
+"""More of an answer is not read: nobody else decides how much memory a user takes."""
+_ANY_STATUS = frozenset(range(100, 1000))
+_UPSTREAM = "x-envoy-upstream-service-time"
+_FAILURES = {outcome: CatchResponseError(outcome.value) for outcome in Outcome}
+"""One for each outcome: Locust shows each text as a row of its own."""
+
+
+class SidecarUser(FastHttpUser):
+    """A user whose requests go through the sidecar of the client that it belongs to. ``get`` sends one."""
+
+    abstract = True
+    host = "http://user.base.svc.cluster.local:7000"
+    network_timeout = 5.0
+    connection_timeout = 5.0
+    insecure = False
+    node: ClassVar[Node]
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.client.client.valid_response_codes = _ANY_STATUS  # or it reads the whole body of an error, and raises
+        self._at = self.node.client()
+        self._headers = {"Host": self.node.authority, "x-loadgen-client": self._at.book.name, "Accept-Encoding": "identity"}
+
+    def get(self, path: str = "/", *, name: str | None = None) -> Outcome:
+        """Send a GET and say what became of it; ``name`` is that of its entry in the statistics, where an overflow has one of its own."""
+        at, url = self._at, self._at.origin + path
+        with at.book.request() as ended:
+            began = clock()
+            with self.client.request(
+                "GET", url, name=name or path, headers=self._headers, catch_response=True, stream=True, allow_redirects=False
+            ) as answer:
+                outcome, response = self._judge(answer)
+                latency_s = clock() - began
+                ended(outcome, latency_s, response)
+                self._enter(answer, outcome, response, latency_s)
+        return outcome
+
+    def _judge(self, answer: ResponseContextManager) -> tuple[Outcome, Response | None]:
+        error: BaseException | None = answer.request_meta["exception"]
+        if answer.headers is None or not answer.status_code:
+            return _broken(error), None
+        try:
+            body = _read(answer)
+        except Exception as broken:  # noqa: BLE001  # whatever it is, the answer did not come whole
+            return _broken(broken), None
+        response = Response(answer.status_code, body[:MAX_BODY_BYTES], _UPSTREAM in answer.headers, whole=len(body) <= MAX_BODY_BYTES)
+        return classify(response, self.node.expected), response
+
+    def _enter(self, answer: ResponseContextManager, outcome: Outcome, response: Response | None, latency_s: float) -> None:
+        """Enter the end of a request into Locust's statistics."""
+        meta: dict[str, Any] = answer.request_meta
+        meta["response_time"] = latency_s * 1000
+        meta["response_length"] = len(response.body) if response is not None else 0
+        if outcome is Outcome.OVERFLOW:
+            meta["name"] += " (overflow)"
+        if outcome is Outcome.OK or (outcome is Outcome.OVERFLOW and not self.node.failed()):
+            answer.success()
+        else:
+            answer.failure(_FAILURES[outcome])
+
+
+def _read(answer: ResponseContextManager) -> bytes:
+    """Read an answer's body, or as much of it as is kept, and give the connection back, or close it."""
+    stream = answer._response  # noqa: SLF001  # the library has no other way to read a part
+    body = bytearray()
+    try:
+        while len(body) <= MAX_BODY_BYTES and (chunk := stream.read(MAX_BODY_BYTES + 1 - len(body))):
+            body += chunk
+    finally:
+        stream.release()
+    return bytes(body)
+
+
+def _broken(error: BaseException | None) -> Outcome:
+    """Say why there is no answer."""
+    if isinstance(error, (TimeoutError, gevent.Timeout)):
+        return Outcome.TIMEOUT
+    if isinstance(error, (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError)):
+        return Outcome.RESET
+    if isinstance(error, (ConnectionRefusedError, ssl.SSLError, OSError)):
+        return Outcome.CONNECT
+    return Outcome.PROTOCOL if isinstance(error, HTTPParseError) else Outcome.RESET
