@@ -12,7 +12,7 @@ from locust import events
 from loadgen.locust.shapes import StoryShape, add_options
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: Any, **_: object) -> None:
     add_options(parser)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -80,10 +81,8 @@ class Link:
     def close(self) -> None:
         """Let the desk put everything back and end; end it if it takes too long."""
         self.death = self.death or "Locust ends"
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
         try:
             self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -91,12 +90,9 @@ class Link:
             self._process.wait()
 
     def _listen(self) -> None:
-        try:
-            with self._socket.makefile("rb") as lines:
-                for line in lines:
-                    self._take(json.loads(line))
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
+            for line in lines:
+                self._take(json.loads(line))
         self._bury(self.death or "the desk is gone: its process ended; if a rule was in force, it still is")
 
     def _take(self, message: dict[str, Any]) -> None:

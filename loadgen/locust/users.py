@@ -40,7 +40,7 @@ class SidecarUser(FastHttpUser):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self.client.client.valid_response_codes = _ANY_STATUS  # or it reads the whole body of an error, and raises
+        self.client.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
         self._at = self.node.client()
         self._headers = {"Host": self.node.authority, "x-loadgen-client": self._at.book.name, "Accept-Encoding": "identity"}
 
@@ -85,6 +85,7 @@ class SidecarUser(FastHttpUser):
 def _read(answer: ResponseContextManager) -> bytes:
     """Read an answer's body, or as much of it as is kept, and give the connection back, or close it."""
     stream = answer._response  # noqa: SLF001  # the library has no other way to read a part
+    assert stream is not None, "an answer with a status has one"
     body = bytearray()
     try:
         while len(body) <= MAX_BODY_BYTES and (chunk := stream.read(MAX_BODY_BYTES + 1 - len(body))):
