@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from loadgen.totals import Distribution
 
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+PATH = "/metrics"
+"""Where they are, and what that page is."""
 GROUP_SAMPLES = 50
 """A group holds so many at most."""
 

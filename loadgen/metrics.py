@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.samples import Sample
 
-
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-PATH = "/metrics"
 PIECE_SAMPLES = 50
 """So many are written in one go; some 10 µs each."""
 LOOK = 2

@@ -11,7 +11,7 @@ import anyio
 import click
 from prometheus_client import CollectorRegistry
 
-from loadgen.metrics import CONTENT_TYPE, PATH
+from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.serving.exchange import Reply, not_allowed, refusal

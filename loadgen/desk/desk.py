@@ -44,6 +44,7 @@ RULE_NAME = "rule"
 """What the text of the page is called in messages."""
 SECOND_S = 1.0
 IDLE_S = 1.0
+FOLLOW_S = 0.01
 JUDGE_S = 1.0
 WATCHED_S = 10.0
 END_S = 30.0
@@ -71,6 +72,9 @@ class Site(Protocol):
     async def states(self) -> dict[str, SidecarState]:
         """Say what is in force at every client's sidecar."""
 
+    def gone(self) -> str:
+        """Say why the mesh is no more; nothing while it is there."""
+
     def environment(self) -> Environment:
         """Say where a run is made, for its report."""
 
@@ -95,6 +99,12 @@ class Desk:
         """What was measured until now, or in the last test."""
         self._rules: tuple[Rule, ...] = ()
         """What was applied last."""
+        self._wanted: tuple[Rule, ...] = ()
+        """What the sidecars are to show now, or while a toggle goes on: afterwards."""
+        self._tests = 0
+        self._toggles = 0
+        target = site.plan.scenario.target
+        self._mesh = {"kind": site.kind, "service": target.url, **site.about()}
         self._watched_at = 0.0
         self._idle: tuple[float, dict[str, SidecarState]] = (0.0, {})
 
@@ -102,7 +112,7 @@ class Desk:
 
     async def hello(self) -> dict[str, Any]:
         """Say what there is."""
-        return {"clients": list(self._site.clients), **self._about()}
+        return {"clients": list(self._site.clients), "mesh": self._mesh}
 
     async def begin(self) -> None:
         """Begin a session: users are being started.
@@ -113,7 +123,8 @@ class Desk:
         self._users = Users([client["name"] for client in self._site.clients], self._lines)
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
-        self._timeline, self._said, self._report, self._rules = Timeline(), "", None, ()
+        self._timeline, self._said, self._report, self._rules, self._wanted = Timeline(), "", None, (), ()
+        self._session, self._tests, self._toggles = None, self._tests + 1, 0
         self._over = anyio.Event()
         await self._tasks.start(self._hold, self._users, self._over)
 
@@ -122,40 +133,51 @@ class Desk:
         await self._end_if_any()
         return self._verdict()
 
-    async def apply(self, rule: str) -> dict[str, Any]:
+    async def check(self, rule: str) -> dict[str, Any]:
+        """Say what is noteworthy of the rules of a text; nothing is changed.
+
+        Raises InputError with every mistake of the text.
+        """
+        return {"findings": self._read(rule)[1]}
+
+    async def apply(self, rule: str, expected: str | None = None) -> dict[str, Any]:
         """Put the rules of a text in force, and return when the phase with them counts; gives what is noteworthy of them.
 
-        Raises InputError with every mistake of the text, LoadgenError if it cannot be done.
+        ``expected`` is the turn at which this was decided, if that matters. Raises InputError with every mistake of the text, LoadgenError
+        if it cannot be done.
         """
-        rules, findings = rules_of(rule, RULE_NAME)
-        session = self._running()
-        noted = dict.fromkeys([*findings, *self._site.findings(rules)])
-        self._rules = tuple(rules)
-        await session.toggle(self._rules)
-        return {"findings": [showing.problem(each) for each in noted]}
+        rules, findings = self._read(rule)
+        session = self._running(expected)
+        self._rules = rules
+        await self._toggle(session, rules)
+        return {"findings": findings}
 
-    async def remove(self) -> None:
-        """Remove the policy, and return when the phase without it counts."""
-        session = self._running()
+    async def remove(self, expected: str | None = None) -> None:
+        """Remove the policy, and return when the phase without it counts; ``expected`` as for ``apply``."""
+        session = self._running(expected)
         if not session.rules:
             raise RefusedError("no rule is in force that could be removed")
-        await session.toggle(())
+        await self._toggle(session, ())
 
     async def state(self, since: int = 0) -> dict[str, Any]:
         """Say what is to be shown now; of the plot, what came from a second on."""
         session, live, self._watched_at = self._session, self._live, clock()
-        windows = session.measured.windows if session is not None else []
+        windows = list(session.measured.windows) if session is not None else []
+        began = session.began if session is not None else 0.0
+        toggled = [*windows, session.window] if session is not None and session.window is not None else windows
         return {
-            **self._about(),
+            "mesh": {key: value for key, value in self._mesh.items() if key != "rule"},  # which may be long
+            "gone": self._site.gone(),
+            "turn": self._turn,
             "running": self._over is not None,
-            "toggling": None if session is None or session.confirmed is None else {"confirmed": session.confirmed},
+            "toggling": self._toggling(),
             "phase": live.phase,
             "applied": live.applied,
             "in_flight": live.in_flight,
             "limits": live.limits,
             "clients": await self._clients(),
-            "phases": [showing.phase(window, session.began) for window in windows] if session is not None else [],
-            "timeline": self._timeline.since(since),
+            "phases": [showing.phase(window, began) for window in windows],
+            "timeline": {**self._timeline.since(since), "toggles": showing.toggles(toggled, began)},
             "said": self._said,
             **self._verdict(),
         }
@@ -207,7 +229,7 @@ class Desk:
                 self._session = session
                 task_status.started()
                 async with anyio.create_task_group() as beside:
-                    beside.start_soon(self._tick)
+                    beside.start_soon(self._tick, session)
                     beside.start_soon(self._judge_now_and_then, session, started_at)
                     measured = await session.run()
                     beside.cancel_scope.cancel()
@@ -251,19 +273,49 @@ class Desk:
             self._session.stop("the end of the test took too long")
             await over.wait()
 
-    def _running(self) -> Session[Any, Any]:
+    @property
+    def _turn(self) -> str:
+        """What changes whenever a test begins or the policy is toggled."""
+        return f"{self._tests}.{self._toggles}"
+
+    def _running(self, expected: str | None) -> Session[Any, Any]:
         if self._over is None or self._session is None:
             raise RefusedError("no test is running", hint="start users first: the policy is toggled under load")
+        if expected not in {None, self._turn}:
+            raise RefusedError("the policy was toggled meanwhile, or another test began", hint="look at what is in force now, then decide again")
         return self._session
+
+    def _read(self, rule: str) -> tuple[tuple[Rule, ...], list[dict[str, Any]]]:
+        """Read the rules of a text, and what is noteworthy of them."""
+        rules, findings = rules_of(rule, RULE_NAME)
+        noted = dict.fromkeys([*findings, *self._site.findings(rules)])
+        return tuple(rules), [showing.problem(each) for each in noted]
+
+    async def _toggle(self, session: Session[Any, Any], rules: tuple[Rule, ...]) -> None:
+        if session.confirmed is None:  # otherwise it is refused: another one goes on
+            self._wanted, self._toggles = rules, self._toggles + 1
+        try:
+            await session.toggle(rules)
+        finally:
+            if session.confirmed is None:
+                self._wanted = tuple(session.rules)
+
+    def _toggling(self) -> dict[str, Any] | None:
+        """Say how many sidecars have confirmed what is being put or removed."""
+        session = self._session
+        if session is None or session.confirmed is None or self._users is None:
+            return None
+        return {"confirmed": session.confirmed, "of": len(self._users.loads), "policy": "applied" if self._wanted else "removed"}
 
     def _tell(self) -> None:
         """Let Locust's processes know whether a rule may be in force, and the page that there is news."""
         session = self._session
         self._lines.send({"event": "news", "ruled": self._over is not None and session is not None and session.ruled})
 
-    async def _tick(self) -> None:
-        began = clock()
-        second = 0
+    async def _tick(self, session: Session[Any, Any]) -> None:
+        while not session.began:  # noqa: ASYNC110  # once; the plot's seconds are those of the phases
+            await anyio.sleep(FOLLOW_S)
+        began, second = session.began, 0
         while True:
             second += 1
             await anyio.sleep(max(0.0, began + second * SECOND_S - clock()))
@@ -275,10 +327,6 @@ class Desk:
             self._timeline.second(totals)
 
     # What is shown.
-
-    def _about(self) -> dict[str, Any]:
-        target = self._site.plan.scenario.target
-        return {"mesh": {"kind": self._site.kind, "service": target.url, **self._site.about()}}
 
     def _verdict(self) -> dict[str, Any]:
         if self._report is not None:
@@ -293,10 +341,11 @@ class Desk:
     async def _clients(self) -> list[dict[str, Any]]:
         session = self._session
         if session is None or self._users is None:
-            return showing.clients(await self._idle_states(), None, {}, ())
+            return showing.clients(await self._idle_states(), None, {}, (), None)
         states = session.window.states if session.window is not None else await self._idle_states()
         present = {name: load.last_tally for name, load in self._users.loads.items()}
-        return showing.clients(states, session.window, present, session.measured.windows)
+        wanted = session.wanted(self._wanted) if self._over is not None else None
+        return showing.clients(states, session.window, present, session.measured.windows, wanted)
 
     async def _idle_states(self) -> dict[str, SidecarState]:
         """Look what is in force, at most once a second: nobody else has to notice while no phase counts."""
@@ -314,6 +363,7 @@ async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:
         "hello": desk.hello,
         "begin": desk.begin,
         "end": desk.end,
+        "check": desk.check,
         "apply": desk.apply,
         "remove": desk.remove,
     }

@@ -79,5 +79,8 @@ class LocalSite:
     async def states(self) -> dict[str, SidecarState]:
         return await for_each(self._mesh.clients, self._mesh.state)
 
+    def gone(self) -> str:
+        return "; ".join(f"{death.message}; {death.hint}" for death in self._mesh.deaths())
+
     def environment(self) -> Environment:
         return environment(self._mesh.envoy_version, 0.0, 1)

@@ -72,15 +72,36 @@ def ledger_of(window: Window, name: str) -> Ledger | None:
     return Ledger(window.tallies[name].sidecar_overflow, counted.overflow)
 
 
+def toggles(windows: Sequence[Window], began: float) -> list[dict[str, Any]]:
+    """Show when the policy was toggled, and when the slowest sidecar showed it, in seconds since the test began."""
+    return [
+        {
+            "policy": window.phase.policy,
+            "at_s": round(window.toggled - began, 3),
+            "converged_s": round(window.toggled - began + max(window.convergence_s.values()), 3),
+        }
+        for window in windows
+        if window.toggled is not None and window.convergence_s
+    ]
+
+
 def clients(
-    states: Mapping[str, SidecarState], window: Window | None, present: Mapping[str, Tally], closed: Sequence[Window]
+    states: Mapping[str, SidecarState],
+    window: Window | None,
+    present: Mapping[str, Tally],
+    closed: Sequence[Window],
+    wanted: SidecarState | None,
 ) -> list[dict[str, Any]]:
-    """Show every client: what is in force at its sidecar, what it has seen in the phase that counts, and the ledger of all phases that are over."""
+    """Show every client: what is in force at its sidecar, what it has seen in the phase that counts, and the ledger of all phases that are over.
+
+    ``confirmed`` says whether its sidecar shows what is ``wanted``; None if nothing is.
+    """
     return [
         {
             "name": name,
             "rule": state.rule,
             "limits": state.limits.in_force(),
+            "confirmed": None if wanted is None else state == wanted,
             "converged_ms": round(window.convergence_s[name] * 1000, 1) if window and name in window.convergence_s else None,
             **split(present.get(name) or Tally()),
             "ledger": _ledger(closed, name),

@@ -1,4 +1,4 @@
-"""What does the page plot? How many requests ended how in each second since the test began, all clients together, and the toggles."""
+"""What does the page plot? How many requests ended how in each second since the test began, all clients together."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ MAX_SECONDS = 24 * 3600
 
 @dataclass(slots=True)
 class Timeline:
-    """The seconds that are over, each with how many requests ended how; and the toggles, in seconds since the beginning."""
+    """The seconds that are over, each with how many requests ended how."""
 
     counts: dict[str, list[int]] = field(default_factory=lambda: {group: [] for group in GROUPS})
-    toggles: list[dict[str, Any]] = field(default_factory=list)
     _before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(GROUPS, 0))
 
     def second(self, totals: Mapping[Outcome, int]) -> None:
@@ -39,4 +38,4 @@ class Timeline:
     def since(self, second: int) -> dict[str, Any]:
         """Give what came from a second on: what was given before does not change."""
         start = max(0, second)
-        return {"from": start, **{group: counts[start:] for group, counts in self.counts.items()}, "toggles": self.toggles}
+        return {"from": start, **{group: counts[start:] for group, counts in self.counts.items()}}

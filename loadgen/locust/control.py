@@ -41,6 +41,8 @@ class Control:
         self._running = False
         self.refused = ""
         """Why the last test was not begun."""
+        self.unmeshed = "it was switched off with --mesh off"
+        """Why there is no mesh, if there is none."""
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
         self.link: Link | None = None
@@ -63,20 +65,21 @@ class Control:
             raise RefusedError("there is no mesh", hint="start one (loadgen up scenarios/connection-pool.yaml), and Locust after it")
         return self.link.ask(do, timeout_s=timeout_s, **arguments)
 
-    def apply(self, rule: str) -> list[dict[str, Any]]:
+    def apply(self, rule: str, expected: str | None = None) -> list[dict[str, Any]]:
         """Put the rules of a text in force, and return when every sidecar has confirmed; gives what is noteworthy of them.
 
-        Raises LoadgenError if that cannot be; AskError has the mistakes in the text.
+        ``expected`` is the state's ``turn`` at which this was decided, if that matters. Raises LoadgenError if that cannot be; AskError has
+        the mistakes in the text.
         """
-        findings: list[dict[str, Any]] = self.ask("apply", timeout_s=TOGGLE_S, rule=rule)["findings"]
+        findings: list[dict[str, Any]] = self.ask("apply", timeout_s=TOGGLE_S, rule=rule, expected=expected)["findings"]
         return findings
 
-    def remove(self) -> None:
-        """Remove the policy, and return when every sidecar has confirmed.
+    def remove(self, expected: str | None = None) -> None:
+        """Remove the policy, and return when every sidecar has confirmed; ``expected`` as for ``apply``.
 
         Raises LoadgenError if that cannot be.
         """
-        self.ask("remove", timeout_s=TOGGLE_S)
+        self.ask("remove", timeout_s=TOGGLE_S, expected=expected)
 
     def _connect(self, kind: str, pid: int | None) -> None:
         link = Link({"kind": kind, "pid": pid}, self._heard)
@@ -87,6 +90,7 @@ class Control:
             if kind != "auto":
                 log.error("%s", error.message)
                 raise SystemExit(ExitCode.REFUSED) from error
+            self.unmeshed = error.message
             log.warning("no mesh: %s", error.message)
             return
         self.link = link

@@ -55,6 +55,22 @@ def add(parser: Any) -> None:
         include_in_web_ui=False,
         help="A host beside this machine and the mesh's service that may be loaded; may be given several times.",
     )
+    parser.add_argument(
+        "--web-allow-host",
+        action="append",
+        default=[],
+        env_var="LOADGEN_WEB_ALLOW_HOST",
+        include_in_web_ui=False,
+        help="A name beside localhost and --web-host by which the web UI may be called, such as its proxy's; may be given several times.",
+    )
+    parser.add_argument(
+        "--mesh-control-anywhere",
+        action="store_true",
+        default=False,
+        env_var="LOADGEN_MESH_CONTROL_ANYWHERE",
+        include_in_web_ui=False,
+        help="Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
+    )
     parser.set_defaults(stop_timeout=STOP_TIMEOUT_S)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from locust import events
 from locust.runners import MasterRunner
 
-from loadgen.locust import options
+from loadgen.locust import options, page
 from loadgen.locust.control import Control
 from loadgen.locust.node import Node
 from loadgen.locust.users import SidecarUser
@@ -19,12 +19,14 @@ def _add_options(parser: Any, **_: object) -> None:
 
 
 @events.init.add_listener
-def _init(environment: Any, **_: object) -> None:
+def _init(environment: Any, web_ui: Any, **_: object) -> None:
     runner = environment.runner
     if not isinstance(runner, MasterRunner):
         SidecarUser.node = Node(environment)
     if not _is_worker(runner):
         environment.loadgen = Control(environment)
+        if web_ui is not None:
+            page.install(environment, web_ui, environment.loadgen)
 
 
 def _is_worker(runner: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from loadgen.metrics import CONTENT_TYPE, PATH
+from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.outcome import Outcome
 from loadgen.pod.own_sidecar import LIVE
 from loadgen.pod_interface import RUN_HEADER

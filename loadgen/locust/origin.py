@@ -1,0 +1,114 @@
+"""Who may ask the web UI for something? Only pages of its own, under a name that is its own.
+
+The law: Locust lets every origin read everything and start anything, and does not look at the name that it is called by. So this stands in front
+of all of it, outermost. What allows another origin something is taken out of every answer, so that no preflight succeeds; what changes something
+is refused if a page of another origin asks for it; and a name that is not known here is refused, for it may be one that somebody else points here.
+It imports nothing of Locust's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_ANY = frozenset({"", "*", "0.0.0.0", "::", "[::]"})  # noqa: S104  # asked about, not bound
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_ACTING = ("/swarm", "/stop", "/stats/reset", "/user")
+"""What changes something in Locust, however it is asked: it is POST only today, and was not always."""
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
+_PORTS = {"http": ":80", "https": ":443"}
+_OWN = frozenset({"", "same-origin", "none"})
+"""What a browser says of a request by the UI's own page, or by a person; older ones and other programs say nothing."""
+
+
+class Guard:
+    """A WSGI application in front of another; ``hosts`` are the names, without ports, by which it may be called."""
+
+    def __init__(self, app: Callable[..., Any], hosts: Iterable[str]) -> None:
+        self._app = app
+        self._hosts = frozenset(hosts)
+
+    def __repr__(self) -> str:
+        return f"<Guard of {', '.join(sorted(self._hosts))}>"
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request, or have it answered."""
+        why = refusal(environ, self._hosts)
+        if why:
+            return _refuse(start_response, why)
+
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            kept = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
+            return start_response(status, kept, exc_info)
+
+        answer: Iterable[bytes] = self._app(environ, begin)
+        return answer
+
+
+def refusal(environ: Mapping[str, Any], hosts: frozenset[str]) -> str:
+    """Say why a request is refused; nothing if it is not."""
+    host = _HOST.fullmatch(environ.get("HTTP_HOST", "").lower())
+    if host is None or host["name"].rstrip(".") not in hosts:
+        return "This web UI is not called by this name. Call it by localhost or 127.0.0.1, or name the host with --web-allow-host."
+    if not _changes(environ):
+        return ""
+    if environ.get("HTTP_SEC_FETCH_SITE", "").lower() not in _OWN or not _same(environ.get("HTTP_ORIGIN"), host):
+        return "This was asked by a page of another origin. Only the web UI's own pages may change something."
+    return ""
+
+
+def hosts_of(bound: str, allowed: Iterable[str], display: str = "") -> frozenset[str]:
+    """Give the names of a web UI that is bound to a host: this machine's own, that host, and others that are allowed."""
+    own = ("0.0.0.0", "[::]") if bound in _ANY else (bound,)  # noqa: S104  # what Locust prints if it is bound to all
+    names = (_bare(each.strip().lower()) for each in (*LOOPBACK, *own, *allowed, display))
+    return frozenset(name for name in names if name)
+
+
+def is_loopback(bound: str) -> bool:
+    """Tell whether only this machine reaches what is bound to a host."""
+    return bound.lower() in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", bound) is not None
+
+
+def _changes(environ: Mapping[str, Any]) -> bool:
+    return environ.get("REQUEST_METHOD", "").upper() not in _READING or environ.get("PATH_INFO", "").rstrip("/").endswith(_ACTING)
+
+
+def _same(origin: str | None, host: re.Match[str]) -> bool:
+    """Tell whether an Origin, if there is one, has the Host's name and port; the scheme is a proxy's business."""
+    if origin is None:
+        return True
+    try:
+        found = urlsplit(origin.lower())
+    except ValueError:
+        return False
+    asked = _HOST.fullmatch(found.netloc)
+    default = _PORTS.get(found.scheme)
+    if asked is None or default is None:  # "null" among others
+        return False
+    return (asked["name"], asked["port"] or default) == (host["name"], host["port"] or default)
+
+
+def _bare(name: str) -> str:
+    """Take the scheme and the port off a name, and put an IPv6 address into brackets, as in the header."""
+    name = name.rpartition("//")[2].partition("/")[0]
+    if name.count(":") > 1 and not name.startswith("["):
+        return f"[{name}]"
+    return re.sub(r":[0-9]*$", "", name).rstrip(".")
+
+
+def _refuse(start_response: Callable[..., Any], why: str) -> list[bytes]:
+    body = f"{why}\n".encode()
+    headers = [
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    start_response("403 Forbidden", headers)
+    return [body]

@@ -1,0 +1,220 @@
+"""What does Locust's web UI have beside Locust's own? The mesh-policy page with what its script asks, and the figures for Prometheus.
+
+The law: nothing changes by GET, and what changes something is asked for in JSON, with the token of the page that this start served, by whom has
+seen the present state. Options are read once, at the start: Locust's start page can rewrite them later.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, request
+
+from loadgen.document import MAX_CHARACTERS
+from loadgen.errors import LoadgenError, RefusedError
+from loadgen.families import CONTENT_TYPE, PATH
+from loadgen.locust import view
+from loadgen.locust.link import AskError
+from loadgen.locust.origin import Guard, hosts_of, is_loopback
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from locust.env import Environment
+    from locust.web import WebUI
+
+    from loadgen.locust.control import Control
+
+MAX_BODY_BYTES = 6 * MAX_CHARACTERS + (64 << 10)
+r"""JSON may write a character as ``\u1234``."""
+MAX_SECOND = 1 << 31
+ROOT = f"/{view.NAME}"
+FAR = (
+    "the web UI can be reached from other machines, and everybody may use it: start Locust with --web-host 127.0.0.1 or with --web-login, "
+    "or allow it with --mesh-control-anywhere"
+)
+log = logging.getLogger("loadgen")
+
+
+def install(environment: Environment, web_ui: WebUI, control: Control) -> None:
+    """Put the page into the web UI, and the guard in front of all of it."""
+    options, app = environment.parsed_options, web_ui.app
+    assert options is not None, "locust -f has parsed its options"
+    assert app is not None, "it is made with the web UI"
+    app.register_blueprint(Page(environment, web_ui, control, why_not(options)).blueprint(options.web_base_path or None))
+    app.after_request(_link)
+    app.wsgi_app = Guard(app.wsgi_app, hosts_of(web_ui.host, options.web_allow_host, options.web_host_display_name or ""))  # type: ignore[method-assign]
+    files = [*web_ui.template_args.get("extended_csv_files", ()), {"href": f".{ROOT}", "title": "Mesh policy"}]
+    web_ui.template_args["extended_csv_files"] = files  # its list of downloads is the only place where Locust's UI shows a link
+
+
+def why_not(options: Namespace) -> str:
+    """Say why nobody may toggle the policy on the page; nothing if it may be done. It is logged, too."""
+    if is_loopback(options.web_host) or options.web_login or options.mesh_control_anywhere:
+        return ""
+    log.warning("the policy cannot be toggled on the page: %s", FAR)
+    return FAR
+
+
+def _link(response: Response) -> Response:
+    if request.endpoint == "locust.index" and response.mimetype == "text/html" and response.status_code == 200 and not response.direct_passthrough:  # noqa: PLR2004
+        response.set_data(view.linked(response.get_data(as_text=True)))
+    return response
+
+
+class Page:
+    """Answers the page. ``forbidden`` says why nobody may toggle, if so."""
+
+    def __init__(self, environment: Environment, web_ui: WebUI, control: Control, forbidden: str) -> None:
+        self._environment = environment
+        self._web_ui = web_ui
+        self._control = control
+        self._forbidden = forbidden
+        self._token = secrets.token_urlsafe(32)
+
+    def blueprint(self, base_path: str | None) -> Blueprint:
+        """Give the routes, all of them behind Locust's login if it has one."""
+        blueprint = Blueprint("loadgen", __name__, url_prefix=base_path)
+        for path, answer, method in (
+            (ROOT, self._page, "GET"),
+            (f"{ROOT}/static/<name>", self._file, "GET"),
+            (f"{ROOT}/state", self._state, "GET"),
+            (f"{ROOT}/report", self._report, "GET"),
+            (PATH, self._metrics, "GET"),
+            (f"{ROOT}/check", self._check, "POST"),
+            (f"{ROOT}/apply", self._apply, "POST"),
+            (f"{ROOT}/remove", self._remove, "POST"),
+        ):
+            guarded = self._web_ui.auth_required_if_enabled(answer)
+            blueprint.add_url_rule(path, answer.__name__.strip("_"), guarded, methods=[method], provide_automatic_options=False)
+        blueprint.after_request(_sealed)
+        return blueprint
+
+    # What is read.
+
+    def _page(self) -> Response:
+        rule = self._control.mesh.get("mesh", {}).get("rule", "")
+        return Response(view.page(rule, self._token), mimetype="text/html")
+
+    def _file(self, name: str) -> Response:
+        found = view.file(name)
+        if found is None:
+            return _plain("there is no such file", 404)
+        return Response(found[0], content_type=found[1], headers={"Cache-Control": "no-cache"})
+
+    def _state(self) -> Response:
+        since = request.args.get("since", "0")
+        second = int(since) if since.isascii() and since.isdigit() and int(since[:12]) < MAX_SECOND else 0
+        runner, link = self._environment.runner, self._control.link
+        about = {
+            "locust": {"state": runner.state if runner else "", "users": runner.user_count if runner else 0},
+            "refused": self._control.refused,
+            "forbidden": self._forbidden,
+        }
+        if link is None:
+            return _json({**about, "missing": "mesh", "why": self._control.unmeshed})
+        try:
+            return _json({**about, "missing": "", **self._control.ask("state", since=second)})
+        except LoadgenError as error:
+            return _json({**about, "missing": "desk", "why": _said(error)})
+
+    def _report(self) -> Response:
+        try:
+            text = self._control.ask("report")
+        except LoadgenError as error:
+            return _plain(_said(error), 404)
+        return Response(text, mimetype="text/html", headers={"Content-Security-Policy": "frame-ancestors 'none'"})
+
+    def _metrics(self) -> Response:
+        try:
+            return Response(self._control.ask("metrics"), content_type=CONTENT_TYPE)
+        except LoadgenError as error:
+            return _plain(_said(error), 503)
+
+    # What changes something, or could.
+
+    def _check(self) -> Response:
+        return self._obey(lambda said: self._control.ask("check", rule=_text(said, "rule")))
+
+    def _apply(self) -> Response:
+        return self._toggle(lambda said: {"findings": self._control.apply(_text(said, "rule"), _text(said, "expected"))})
+
+    def _remove(self) -> Response:
+        return self._toggle(lambda said: self._control.remove(_text(said, "expected")))
+
+    def _toggle(self, job: Callable[[dict[str, Any]], Any]) -> Response:
+        if self._forbidden:
+            return _failed(403, self._forbidden)
+        return self._obey(job)
+
+    def _obey(self, job: Callable[[dict[str, Any]], Any]) -> Response:
+        try:
+            said = self._asked()
+            if isinstance(said, Response):
+                return said
+            return _json(job(said) or {})
+        except _MalformedError as error:
+            return _failed(error.status, error.message)
+        except AskError as error:
+            return _failed(422 if error.problems else 409, _said(error), error.problems)
+        except LoadgenError as error:
+            return _failed(503, _said(error))
+
+    def _asked(self) -> dict[str, Any] | Response:
+        """Read what is asked, if it comes from the page that this start served."""
+        token = request.headers.get(view.TOKEN_HEADER, "")
+        if not hmac.compare_digest(token.encode(), self._token.encode()):
+            return _failed(403, "this page is of an earlier start of Locust; load it again")
+        if request.mimetype != "application/json":
+            return _failed(415, "what is asked must be application/json")
+        if request.content_length is None:
+            return _failed(411, "what is asked must say how long it is")
+        if request.content_length > MAX_BODY_BYTES:
+            return _failed(413, f"the rule has more than {MAX_CHARACTERS:,} characters")
+        said = request.get_json(silent=True)
+        return said if isinstance(said, dict) else _failed(400, "what is asked must be a JSON object")
+
+
+class _MalformedError(LoadgenError):
+    """What is asked is not what can be asked."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _text(said: dict[str, Any], name: str) -> str:
+    value = said.get(name)
+    if not isinstance(value, str):
+        raise _MalformedError(400, f"the field {name} is missing, or is no text")
+    if len(value) > MAX_CHARACTERS:
+        raise _MalformedError(413, f"the rule has more than {MAX_CHARACTERS:,} characters")
+    return value
+
+
+def _said(error: LoadgenError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _failed(status: int, message: str, problems: list[dict[str, Any]] | None = None) -> Response:
+    return _json({"message": message, "problems": problems or []}, status)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(json.dumps(value, separators=(",", ":")), status, mimetype="application/json")
+
+
+def _plain(text: str, status: int) -> Response:
+    return Response(f"{text}\n", status, content_type="text/plain; charset=utf-8")
+
+
+def _sealed(response: Response) -> Response:
+    """Tell the browser what it may do with an answer, unless that was said."""
+    for name, value in view.HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
