@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
+    from loadgen.recorder import Tally
     from loadgen.report import Environment
     from loadgen.runner.needs import Mesh
     from loadgen.runner.window import Measured
@@ -172,6 +173,7 @@ class Desk:
             "running": self._over is not None,
             "toggling": self._toggling(),
             "phase": live.phase,
+            "phase_began_s": None if session is None or session.window is None else round(session.window.began - began, 3),
             "applied": live.applied,
             "in_flight": live.in_flight,
             "limits": live.limits,
@@ -282,7 +284,9 @@ class Desk:
         if self._over is None or self._session is None:
             raise RefusedError("no test is running", hint="start users first: the policy is toggled under load")
         if expected not in {None, self._turn}:
-            raise RefusedError("the policy was toggled meanwhile, or another test began", hint="look at what is in force now, then decide again")
+            raise RefusedError(
+                "the policy was toggled meanwhile, or another test began", hint="look at what is in force now, then decide again"
+            )
         return self._session
 
     def _read(self, rule: str) -> tuple[tuple[Rule, ...], list[dict[str, Any]]]:
@@ -343,9 +347,14 @@ class Desk:
         if session is None or self._users is None:
             return showing.clients(await self._idle_states(), None, {}, (), None)
         states = session.window.states if session.window is not None else await self._idle_states()
-        present = {name: load.last_tally for name, load in self._users.loads.items()}
+        windows = session.measured.windows
+        present: dict[str, list[Tally]]
+        if self._over is not None:
+            present = {name: [load.last_tally] for name, load in self._users.loads.items()}
+        else:  # no phase counts any more: all of them
+            present = {name: [window.tallies[name] for window in windows if name in window.tallies] for name in self._users.loads}
         wanted = session.wanted(self._wanted) if self._over is not None else None
-        return showing.clients(states, session.window, present, session.measured.windows, wanted)
+        return showing.clients(states, session.window, present, windows, wanted)
 
     async def _idle_states(self) -> dict[str, SidecarState]:
         """Look what is in force, at most once a second: nobody else has to notice while no phase counts."""

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from loadgen.ledger import Ledger
 from loadgen.outcome import Outcome
-from loadgen.recorder import Tally, merged
 from loadgen.runner.window import imbalance
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from loadgen.errors import Problem
     from loadgen.policy.state import SidecarState
+    from loadgen.recorder import Tally
     from loadgen.runner.window import Window
 
 
@@ -30,16 +30,17 @@ def problem(found: Problem) -> dict[str, Any]:
     }
 
 
-def split(tally: Tally) -> dict[str, int]:
+def split(tallies: Iterable[Tally]) -> dict[str, int]:
     """Give how many requests ended how, in the page's three groups."""
-    outcomes = tally.outcomes
-    ok, overflow = outcomes[Outcome.OK], outcomes[Outcome.OVERFLOW]
-    return {"ok": ok, "overflow": overflow, "other": sum(outcomes.values()) - ok - overflow}
+    ok = overflow = requests = 0
+    for tally in tallies:
+        outcomes = tally.outcomes
+        ok, overflow, requests = ok + outcomes[Outcome.OK], overflow + outcomes[Outcome.OVERFLOW], requests + sum(outcomes.values())
+    return {"ok": ok, "overflow": overflow, "other": requests - ok - overflow}
 
 
 def phase(window: Window, began: float) -> dict[str, Any]:
     """Show a phase that is over. Times are seconds since the test began."""
-    total = merged(window.tallies.values())
     ledgers = {name: ledger for name in window.starts if (ledger := ledger_of(window, name)) is not None}
     known = len(ledgers) == len(window.starts)
     return {
@@ -49,7 +50,7 @@ def phase(window: Window, began: float) -> dict[str, Any]:
         "began_s": round(window.began - began, 3),
         "ended_s": round(window.ended - began, 3),
         "converged_ms": slowest_ms(window),
-        **split(total),
+        **split(window.tallies.values()),
         "ledger": {
             "client": sum(ledger.client for ledger in ledgers.values()),
             "proxy": sum(ledger.proxy for ledger in ledgers.values()) if known else None,
@@ -88,11 +89,11 @@ def toggles(windows: Sequence[Window], began: float) -> list[dict[str, Any]]:
 def clients(
     states: Mapping[str, SidecarState],
     window: Window | None,
-    present: Mapping[str, Tally],
+    present: Mapping[str, Sequence[Tally]],
     closed: Sequence[Window],
     wanted: SidecarState | None,
 ) -> list[dict[str, Any]]:
-    """Show every client: what is in force at its sidecar, what it has seen in the phase that counts, and the ledger of all phases that are over.
+    """Show every client: what is in force at its sidecar, what it has seen by the tallies that are ``present``, and the ledger of all phases that are over.
 
     ``confirmed`` says whether its sidecar shows what is ``wanted``; None if nothing is.
     """
@@ -103,7 +104,7 @@ def clients(
             "limits": state.limits.in_force(),
             "confirmed": None if wanted is None else state == wanted,
             "converged_ms": round(window.convergence_s[name] * 1000, 1) if window and name in window.convergence_s else None,
-            **split(present.get(name) or Tally()),
+            **split(present.get(name, ())),
             "ledger": _ledger(closed, name),
         }
         for name, state in states.items()

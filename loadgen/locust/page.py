@@ -10,12 +10,13 @@ import hmac
 import json
 import logging
 import secrets
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 
 from loadgen.document import MAX_CHARACTERS
-from loadgen.errors import LoadgenError, RefusedError
+from loadgen.errors import LoadgenError
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.locust import view
 from loadgen.locust.link import AskError
@@ -62,7 +63,8 @@ def why_not(options: Namespace) -> str:
 
 
 def _link(response: Response) -> Response:
-    if request.endpoint == "locust.index" and response.mimetype == "text/html" and response.status_code == 200 and not response.direct_passthrough:  # noqa: PLR2004
+    is_page = response.status_code == HTTPStatus.OK and response.mimetype == "text/html" and not response.direct_passthrough
+    if request.endpoint == "locust.index" and is_page:
         response.set_data(view.linked(response.get_data(as_text=True)))
     return response
 
@@ -139,13 +141,23 @@ class Page:
     # What changes something, or could.
 
     def _check(self) -> Response:
-        return self._obey(lambda said: self._control.ask("check", rule=_text(said, "rule")))
+        return self._obey(lambda said: {"findings": self._findings(_text(said, "rule"))})
 
     def _apply(self) -> Response:
         return self._toggle(lambda said: {"findings": self._control.apply(_text(said, "rule"), _text(said, "expected"))})
 
     def _remove(self) -> Response:
         return self._toggle(lambda said: self._control.remove(_text(said, "expected")))
+
+    def _findings(self, rule: str) -> list[dict[str, Any]]:
+        """Give what is to be said of a rule; that it has mistakes is an answer here."""
+        try:
+            found: list[dict[str, Any]] = self._control.ask("check", rule=rule)["findings"]
+        except AskError as error:
+            if error.problems:
+                return error.problems
+            raise
+        return found
 
     def _toggle(self, job: Callable[[dict[str, Any]], Any]) -> Response:
         if self._forbidden:

@@ -42,7 +42,11 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Open a file, and wait until it is loaded."""
-        self._ask("POST", "url", {"url": path.as_uri()})
+        self.visit(path.as_uri())
+
+    def visit(self, address: str) -> None:
+        """Open an address, and wait until it is loaded."""
+        self._ask("POST", "url", {"url": address})
 
     def run(self, script: str, *arguments: object) -> Any:
         """Run the body of a function in the page, and give what it returns."""

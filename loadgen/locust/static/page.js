@@ -102,12 +102,11 @@
 
   const marks = {
     hooks: {
-      drawClear: ({ ctx, bbox, ...u }, plot = marks.plot) => {
-        if (!plot) return;
-        const { left, width } = bbox;
+      drawClear: (u) => {
+        const { ctx, bbox } = u;
         ctx.fillStyle = colour("band");
         for (const [from, to] of ruled()) {
-          const [begin, end] = [from, Math.min(to, plot.scales.x.max)].map((second) => Math.min(left + width, Math.max(left, plot.valToPos(second, "x", true))));
+          const [begin, end] = [from, Math.min(to, u.scales.x.max)].map((second) => Math.min(bbox.left + bbox.width, Math.max(bbox.left, u.valToPos(second, "x", true))));
           if (end > begin) ctx.fillRect(begin, bbox.top, end - begin, bbox.height);
         }
       },
@@ -120,8 +119,8 @@
     },
   };
 
-  function upright({ ctx, bbox, ...rest }, second, name, dash, u = marks.plot) {
-    if (!u) return;
+  function upright(u, second, name, dash) {
+    const { ctx, bbox } = u;
     const x = Math.round(u.valToPos(second, "x", true));
     if (x < bbox.left || x > bbox.left + bbox.width) return;
     ctx.save();
@@ -144,7 +143,7 @@
       padding: [12, 16, 0, 0],
       plugins: [marks],
       cursor: { y: false, drag: { x: false, y: false } },
-      scales: { x: { time: false, range: (_, low, high) => [low, Math.max(high, low + 1)] }, y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.05)] } },
+      scales: { x: { time: false, range: (_, low, high) => [low, Math.max(high, low + 10)] }, y: { range: (_, low, high) => [0, Math.max(1, (high ?? 0) * 1.05)] } },
       axes: [
         { ...axis, values: (_, ticks) => ticks.map((tick) => `${+tick.toFixed(1)} s`), space: 60, size: 32 },
         { ...axis, values: (_, ticks) => ticks.map(rate), size: 62, space: 32 },
@@ -165,7 +164,6 @@
     columns(),
     place,
   );
-  marks.plot = plot;
   plot.root.querySelector("canvas").setAttribute("aria-hidden", "true");
   new ResizeObserver(() => {
     if (place.clientWidth > 0 && Math.abs(place.clientWidth - plot.width) > 1) plot.setSize({ width: place.clientWidth, height: plot.height });
@@ -177,7 +175,7 @@
   function table(node, heads) {
     const row = node.createTHead().insertRow();
     for (const [text, isWord] of heads) {
-      const head = row.appendChild(made("th", text, isWord ? "word" : ""));
+      const head = row.appendChild(made("th", text, isWord === true ? "word" : isWord));
       head.scope = "col";
     }
     const body = node.createTBody();
@@ -189,7 +187,7 @@
           const [text, alarm] = Array.isArray(cell) ? cell : [cell, false];
           let there = line.cells[column];
           if (!there) {
-            there = line.appendChild(made(column ? "td" : "th", "", heads[column][1] ? "word" : ""));
+            there = line.appendChild(made(column ? "td" : "th", "", heads[column][1] === true ? "word" : heads[column][1]));
             if (!column) there.scope = "row";
           }
           say(there, text);
@@ -202,7 +200,7 @@
   const showClients = table(at("clients"), [
     ["Client", true],
     ["Rule in force", true],
-    ["Limits", true],
+    ["Limits", "word wide"],
     ["Confirmed", true],
     ["ok"],
     ["overflow"],
@@ -249,12 +247,12 @@
       ...split(phase),
       ...ledger(phase.ledger),
     ]);
-    if (state.running && state.clients.length && !state.toggling && !state.phases.some(({ name }) => name === state.phase)) {
+    if (state.running && state.clients.length && state.phase_began_s !== null && !state.phases.some(({ name }) => name === state.phase)) {
       const now = Object.fromEntries(GROUPS.map((group) => [group, state.clients.reduce((sum, client) => sum + client[group], 0)]));
       const slowest = Math.max(...state.clients.map((client) => client.converged_ms ?? -1));
-      const before = rows.length ? state.phases[rows.length - 1].ended_s : 0;
       const { rule } = state.clients[0];
-      rows.push([state.phase, state.applied ? "applied" : "absent", rule ?? "none", clock(before), "counts now", took(slowest < 0 ? null : slowest) || "–", ...split(now), "–", "–", "–"]);
+      const policy = state.applied ? "applied" : rows.length ? "removed" : "absent";
+      rows.push([state.phase, policy, rule ?? "none", clock(state.phase_began_s), "counts now", took(slowest < 0 ? null : slowest) || "–", ...split(now), "–", "–", "–"]);
     }
     return rows;
   }
@@ -555,10 +553,8 @@
     try {
       const { findings } = await ask("check", { rule });
       if (editor.value === rule) showProblems(findings, rule);
-    } catch (error) {
-      if (editor.value !== rule) return;
-      if (error.problems?.length) showProblems(error.problems, rule);
-      else say(at("checked"), ""); // there is no desk, or no Locust: that is said elsewhere
+    } catch {
+      if (editor.value === rule) say(at("checked"), ""); // there is no desk, or no Locust: that is said elsewhere
     }
   }
 
