@@ -1,8 +1,10 @@
 """Is the new run worse than the base? Per phase and outcome: share, rate, p50 and p99, each with an interval, so that noise is no regression.
 
 The law: what is called worse is so with its whole interval, and by more than what is tolerated. The intervals are so wide that a run compared
-with its like has one such figure, whichever, in at most 5 of 100 comparisons. A share is compared in points, everything else relative to the
-base. Where a run has no series there is no interval, and the figures are compared as they stand.
+with its like has one such figure, whichever, in some 5 of 100 comparisons, also where slow seconds come together, as long as a phase is many times
+longer than they do; if it is not, the intervals are wider, but not quite wide enough. A share is compared in points, everything else relative to the
+base. Where no figure has an interval (a run without a series, phases of few seconds), all are compared as they stand; where only some have none,
+those are unclear.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ ALPHA = 0.05
 """How often a comparison may call something worse that is not."""
 LEAST_SHARE = 0.001
 """A share that changes by less than a tenth of a point is not worth a word."""
+MAX_STRETCHES = 600
+"""A phase of more seconds is looked at in so many stretches of several, which tell as much and are compared within seconds."""
 MIN_REQUESTS = {"p50": 20, "p99": 100}
 """A percentile of fewer requests says nothing."""
 _QUANTILES = {"p50": 0.5, "p99": 0.99}
@@ -209,7 +213,10 @@ def _of_outcome(phase: PhasePart, outcome: Outcome, seconds: _Seconds, draws: Dr
 
 
 class _Seconds:
-    """One phase by the second: how much of each second belongs to it, how many requests ended in it, and by outcome how long they took."""
+    """One phase by the second: how much of each second belongs to it, how many requests ended in it, and by outcome how long they took.
+
+    If it is too long for that, by as many seconds at a time as leave no more than ``MAX_STRETCHES``.
+    """
 
     def __init__(self, phase: PhasePart, series: Series | None) -> None:
         moments = [moment for moment in series.moments if moment.phase == phase.name] if series is not None else []
@@ -221,10 +228,11 @@ class _Seconds:
         began = phase.began_s if phase.began_s is not None else float(min(moment.second for moment in moments))
         ended = phase.ended_s if phase.ended_s is not None else began + phase.duration_s
         first, last = int(began), max(int(began), math.ceil(ended) - 1)
-        self.weights = [max(0.0, min(second + 1, ended) - max(second, began)) for second in range(first, last + 1)]
+        step = math.ceil((last + 1 - first) / MAX_STRETCHES)
+        self.weights = [max(0.0, min(second + step, ended) - max(second, began)) for second in range(first, last + 1, step)]
         self.requests = [0] * len(self.weights)
         for moment in moments:
-            place = min(max(moment.second, first), last) - first  # what is noticed a little late belongs to the last second
+            place = (min(max(moment.second, first), last) - first) // step  # what is noticed a little late belongs to the last second
             own = self.buckets.setdefault(moment.outcome, [{} for _ in self.weights])[place]
             for bucket, count in moment.latency.buckets.items():
                 own[bucket] = own.get(bucket, 0) + count
