@@ -246,12 +246,12 @@ def _figure(key: Key, base: Estimate | None, new: Estimate | None, tolerance: fl
     if base is None or new is None:
         return Figure(phase, outcome, name, before, after, None, None, State.NOT_JUDGED)
     if name in _QUANTILES:
-        change, interval = _interval(new.minus(base), alpha)
+        change, interval = _interval(new.minus(base), alpha, -_UNBOUNDED_LOG, _UNBOUNDED_LOG)
         change, interval = math.expm1(change), interval and (math.expm1(interval[0]), math.expm1(interval[1]))
     elif name == "share":
-        change, interval = _interval(new.minus(base), alpha)
+        change, interval = _interval(new.minus(base), alpha, -base.value, 1 - base.value)
     elif base.value:
-        change, interval = _interval(_ratio(new, base), alpha)
+        change, interval = _interval(_ratio(new, base), alpha, -1.0, math.expm1(_UNBOUNDED_LOG))
     else:
         return Figure(phase, outcome, name, before, after, None, None, State.NOT_JUDGED)
     tolerated = max(LEAST_SHARE, tolerance * base.value) if name == "share" else tolerance
@@ -264,9 +264,14 @@ def _ratio(new: Estimate, base: Estimate) -> Estimate:
     return Estimate(new.value / base.value - 1, inexact.parts)
 
 
-def _interval(change: Estimate, alpha: float) -> tuple[float, tuple[float, float] | None]:
+_UNBOUNDED_LOG = 700.0
+"""The logarithm of a ratio that is as good as unbounded: a larger one is no float any more. With few runs Student's t has no other bound."""
+
+
+def _interval(change: Estimate, alpha: float, least: float, most: float) -> tuple[float, tuple[float, float] | None]:
+    """Give a change and its interval, which ends at the least and the most that the change can be."""
     half = change.half_width(alpha)
-    return change.value, None if half is None else (change.value - half, change.value + half)
+    return change.value, None if half is None else (max(least, change.value - half), min(most, change.value + half))
 
 
 def _state(direction: int, change: float, interval: tuple[float, float] | None, tolerated: float) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,6 +74,13 @@ def test_without_a_series_the_points_are_compared_and_it_is_said_that_there_is_n
     ended = loadgen.run("compare", base, new)
     assert ended.code == 0
     assert "No interval: there is no series.json.gz beside the reports" in ended.stdout
+
+
+def test_an_interval_without_bounds_is_shown_as_such(loadgen: Loadgen, tmp_path: Path) -> None:
+    paths = [save(tmp_path / str(number), run(number, slower=60 if number == 1 else 1, seconds=5)) for number in range(4)]
+    ended = loadgen.run("compare", "--base", paths[0], "--base", paths[1], paths[2], paths[3])
+    assert (ended.code, ended.stderr) == (0, "")
+    assert re.search(r" p50 .* -100.0% to unbounded +unclear", ended.stdout)
 
 
 def test_runs_that_are_not_alike_are_refused_with_2_unless_they_are_compared_anyway(loadgen: Loadgen, tmp_path: Path) -> None:

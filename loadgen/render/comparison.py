@@ -85,7 +85,13 @@ def _value(figure: Figure, value: float | None) -> str:
     return f"{value:,.1f}/s" if figure.name == "rate" else seconds_text(value)
 
 
+_UNBOUNDED = 1e6
+"""A figure that may have become a million times larger may have become anything."""
+
+
 def _change(figure: Figure, change: float) -> str:
+    if change > _UNBOUNDED:
+        return "unbounded"
     return f"{change * 100:+.2f} points" if figure.name == "share" else f"{change * 100:+.1f}%"
 
 

@@ -163,6 +163,21 @@ def test_without_a_series_the_figures_are_compared_as_they_stand_and_have_no_int
     assert not compare([one], [other], tolerance=0.5).regressions
 
 
+def test_two_runs_of_a_side_that_differ_wildly_have_intervals_that_end_where_a_figure_must() -> None:
+    def side(seed: int, slower: float) -> Saved:
+        return together(*(run(10 * seed + place, seconds=5, overflow=0.5, slower=slower, name=str(place)) for place in range(10)))
+
+    compared = compare([side(1, 1), side(2, 1000)], [side(3, 1), side(4, 1)], tolerance=0.05)
+    assert not compared.regressions
+    low, high = figure(compared, "p50").interval or (0, 0)
+    assert low == -1
+    assert 1e300 < high < math.inf
+    for each in compared.figures:
+        if each.name in {"share", "rate"} and each.interval:
+            assert -1 <= each.interval[0] <= each.interval[1]
+            assert each.name == "rate" or each.interval[1] <= 1
+
+
 def test_a_percentile_of_few_requests_is_not_judged() -> None:
     compared = compare([run(1, seconds=5, per_s=8)], [run(2, seconds=5, per_s=8, slower=10)], tolerance=0.05)
     assert figure(compared, "p99").state is State.NOT_JUDGED
