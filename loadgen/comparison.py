@@ -10,7 +10,7 @@ those are unclear.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,7 @@ from loadgen.bootstrap import MIN_SECONDS, Draws, Estimate, pooled
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from loadgen.report import PhasePart, Report
     from loadgen.series import Series
@@ -38,7 +38,7 @@ _DURATION_SHARE, _DURATION_S = 0.1, 0.5
 
 
 class State(StrEnum):
-    """What became of a figure. ``unclear``: the interval holds both a change that is tolerated and one that is not."""
+    """What became of a figure. ``unclear``: the interval holds both a change that is tolerated and one that is not, or only others have one."""
 
     SAME = "same"
     BETTER = "better"
@@ -153,22 +153,41 @@ def compare(base: Sequence[Run], new: Sequence[Run], *, tolerance: float, seed: 
     had = {
         (phase.name, outcome) for run in (*base, *new) for phase in run.report.phases for outcome in Outcome if phase.outcomes.get(outcome)
     }
-    keys = [key for key in sides[0] if key in sides[1] and key[:2] in had]
-    alpha = ALPHA / max(1, sum(_direction(outcome, name) != 0 for _, outcome, name in keys))
-    return Comparison(base, new, [_figure(key, sides[0][key], sides[1][key], tolerance, alpha) for key in keys], tolerance, seed, doubts)
+    limited = {phase.name for run in (*base, *new) for phase in run.report.phases if phase.policy == "applied"}
+    directions = {key: _direction(key, limited) for key in sides[0] if key in sides[1] and key[:2] in had}
+    alpha = ALPHA / max(1, sum(direction != 0 for direction in directions.values()))
+    figures = [_figure(key, sides[0][key], sides[1][key], tolerance, alpha, direction) for key, direction in directions.items()]
+    return Comparison(base, new, _only_beyond_noise(figures), tolerance, seed, doubts)
 
 
 Key = tuple[str, Outcome, str]
 """Phase, outcome and name of a figure."""
 
 
-def _direction(outcome: Outcome, name: str) -> int:
-    """Say what is worse: 1 more, -1 less, 0 neither. How often a limit rejects is its business; only that fewer get through is worse."""
+def _direction(key: Key, limited: Container[str]) -> int:
+    """Say what is worse: 1 more, -1 less, 0 neither. ``limited`` are the phases with the policy applied.
+
+    How often a limit rejects is its business; only that fewer get through is worse. The trap: who is rejected is back at once if he does not think,
+    so with faster rejections there are more of them, and the share of ``ok`` is smaller, though as many get through. It is the rate that tells.
+    """
+    phase, outcome, name = key
     if name in _QUANTILES:
         return 1
+    if name == "share" and phase in limited and outcome in {Outcome.OK, Outcome.OVERFLOW}:
+        return 0
     if outcome is Outcome.OK:
         return -1
     return 1 if name == "share" else 0
+
+
+def _only_beyond_noise(figures: Sequence[Figure]) -> list[Figure]:
+    """Let no figure without an interval be judged as it stands where others have one: nobody would see that it may be noise."""
+    if not any(figure.interval for figure in figures):
+        return list(figures)
+    return [
+        replace(figure, state=State.UNCLEAR) if figure.interval is None and figure.state is not State.NOT_JUDGED else figure
+        for figure in figures
+    ]
 
 
 def _measured(runs: Sequence[Run], seed: str) -> dict[Key, Estimate | None]:
@@ -239,9 +258,8 @@ class _Seconds:
             self.requests[place] += moment.latency.count
 
 
-def _figure(key: Key, base: Estimate | None, new: Estimate | None, tolerance: float, alpha: float) -> Figure:
+def _figure(key: Key, base: Estimate | None, new: Estimate | None, tolerance: float, alpha: float, direction: int) -> Figure:
     phase, outcome, name = key
-    direction = _direction(outcome, name)
     before, after = (None if each is None else math.exp(each.value) if name in _QUANTILES else each.value for each in (base, new))
     if base is None or new is None:
         return Figure(phase, outcome, name, before, after, None, None, State.NOT_JUDGED)

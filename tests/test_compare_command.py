@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.results import REPORT_FILE, SERIES_FILE
-from tests.core.test_comparison import TEMPLATE, run
+from tests.core.test_comparison import TEMPLATE, run, together
 from tests.story.command import Loadgen
 
 if TYPE_CHECKING:
@@ -74,6 +74,17 @@ def test_without_a_series_the_points_are_compared_and_it_is_said_that_there_is_n
     ended = loadgen.run("compare", base, new)
     assert ended.code == 0
     assert "No interval: there is no series.json.gz beside the reports" in ended.stdout
+
+
+def test_a_phase_that_is_too_short_for_an_interval_is_said_to_be(loadgen: Loadgen, tmp_path: Path) -> None:
+    base, new = (
+        save(tmp_path / folder, together(run(seed), run(seed + 2, seconds=3, name="short", slower=slower)))
+        for folder, seed, slower in (("a", 1, 1.0), ("b", 2, 1.5))
+    )
+    ended = loadgen.run("compare", "--tolerance", "60%", base, new)
+    assert ended.code == 0
+    assert "No interval: 3 of 8 figures are of phases shorter than 4 s" in ended.stdout
+    assert "Unclear: " not in ended.stdout
 
 
 def test_an_interval_without_bounds_is_shown_as_such(loadgen: Loadgen, tmp_path: Path) -> None:

@@ -39,9 +39,16 @@ def _print_conclusion(console: Console, comparison: Comparison) -> None:
             soft_wrap=True,
         )
     unclear = [figure for figure in comparison.figures if figure.state is State.UNCLEAR]
-    if unclear:
+    blind = [figure for figure in unclear if figure.interval is None]
+    if blind:
         console.print(
-            f"Unclear: {len(unclear)} of {len(comparison.figures)} figures vary too much from second to second to tell a change of {tolerated}; longer phases, or several runs of a side, tell more.",
+            f"No interval: {len(blind)} of {len(comparison.figures)} figures are of phases shorter than 4 s, or of runs without a series.json.gz; what is noise there is not known.",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if len(unclear) > len(blind):
+        console.print(
+            f"Unclear: {len(unclear) - len(blind)} of {len(comparison.figures)} figures vary too much from second to second to tell a change of {tolerated}; longer phases, or several runs of a side, tell more.",
             soft_wrap=True,
         )
     if comparison.regressions:

@@ -144,15 +144,24 @@ def test_several_runs_that_agree_tell_more_than_one() -> None:
 
 
 def test_rejections_that_become_more_and_answers_that_become_fewer_are_worse() -> None:
-    assert ("overflow", "share") in worse([run(1, overflow=0.1)], [run(2, overflow=0.3)])
-    assert ("ok", "share") in worse([run(1, overflow=0.1)], [run(2, overflow=0.3)])
+    found = worse([run(1, overflow=0.1, policy="absent")], [run(2, overflow=0.3, policy="absent")])
+    assert found >= {("overflow", "share"), ("ok", "share"), ("ok", "rate")}
+    assert ("overflow", "rate") not in found
     assert ("ok", "rate") in worse([run(1)], [run(2, fewer=0.5)])
-    assert ("overflow", "rate") not in worse([run(1, overflow=0.1)], [run(2, overflow=0.3)])
+
+
+def test_how_often_a_limit_rejects_is_shown_and_not_judged_for_faster_rejections_are_more() -> None:
+    compared = compare([run(1, overflow=0.90)], [run(2, overflow=0.92, fewer=1.25)], tolerance=0.05)  # as many get through
+    shares = [figure(compared, "share", outcome) for outcome in (Outcome.OK, Outcome.OVERFLOW)]
+    assert [each.state for each in shares] == [State.NOT_JUDGED, State.NOT_JUDGED]
+    assert all(each.change and each.interval for each in shares)
+    assert not compared.regressions
+    assert ("ok", "rate") in worse([run(1, overflow=0.1)], [run(2, overflow=0.5)])
 
 
 def test_a_failure_that_the_base_never_had_is_worse_and_a_single_one_among_thousands_is_not() -> None:
-    assert ("overflow", "share") in worse([run(1)], [run(2, overflow=0.02)])
-    assert worse([run(1)], [run(2, overflow=0.0004)]) == set()
+    assert ("overflow", "share") in worse([run(1, policy="absent")], [run(2, overflow=0.02, policy="absent")])
+    assert worse([run(1, policy="absent")], [run(2, overflow=0.0004, policy="absent")]) == set()
 
 
 def test_without_a_series_the_figures_are_compared_as_they_stand_and_have_no_interval() -> None:
@@ -161,6 +170,15 @@ def test_without_a_series_the_figures_are_compared_as_they_stand_and_have_no_int
     assert compared.without_interval
     assert {each.name for each in compared.regressions} == {"p50", "p99"}
     assert not compare([one], [other], tolerance=0.5).regressions
+
+
+def test_a_short_phase_is_unclear_beside_one_that_knows_its_noise() -> None:
+    base, new = (together(run(seed), run(seed + 2, seconds=3, name="short", slower=slower)) for seed, slower in ((1, 1.0), (2, 1.5)))
+    compared = compare([base], [new], tolerance=0.05)
+    short = {each.name: each for each in compared.figures if each.phase == "short"}
+    assert {each.interval for each in short.values()} == {None}
+    assert [short[name].state for name in ("rate", "p50", "p99")] == [State.UNCLEAR] * 3
+    assert not compared.regressions
 
 
 def test_two_runs_of_a_side_that_differ_wildly_have_intervals_that_end_where_a_figure_must() -> None:
