@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loadgen.bootstrap import MIN_SECONDS, Draws, Estimate, pooled
+from loadgen.errors import printable
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Comparison:
 
 
 def obstacles(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[str], list[str]]:
-    """Say which runs are INVALID, and in what the others are not like the first."""
+    """Say which runs are INVALID, and in what the others are not like the first; what the files say is escaped."""
     runs = [*(("base", number, run) for number, run in enumerate(base, 1)), *(("new", number, run) for number, run in enumerate(new, 1))]
     several = {"base": len(base) > 1, "new": len(new) > 1}
     invalid, unlike = [], []
@@ -106,8 +107,8 @@ def obstacles(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[str], list[
         who = f"the {side} run{f' {number}' if several[side] else ''}"
         if run.report.validity.state == "INVALID":
             reasons = "; ".join(run.report.validity.reasons) or "no reason is given"
-            invalid.append(f"{who} is INVALID: {reasons}")
-        unlike += [f"{who} {sentence}" for sentence in _differences(first, run.report)]
+            invalid.append(printable(f"{who} is INVALID: {reasons}"))
+        unlike += [printable(f"{who} {sentence}") for sentence in _differences(first, run.report)]
     return invalid, unlike
 
 

@@ -94,6 +94,16 @@ def test_an_interval_without_bounds_is_shown_as_such(loadgen: Loadgen, tmp_path:
     assert re.search(r" p50 .* -100.0% to unbounded +unclear", ended.stdout)
 
 
+def test_a_saved_name_cannot_drive_a_terminal(loadgen: Loadgen, tmp_path: Path) -> None:
+    name = "\x1b[2Jlimited"
+    invalid = TEMPLATE.validity.model_copy(update={"state": "INVALID", "reasons": ["\x1b[2J"]})
+    base, new = save(tmp_path / "a", run(1, name=name)), save(tmp_path / "b", run(2, name=name, slower=2), validity=invalid)
+    refused, ended = loadgen.run("compare", base, new), loadgen.run("compare", base, new, "--anyway")
+    assert (refused.code, ended.code) == (4, 99)
+    assert r"WORSE: p50 of ok in phase \x1b[2Jlimited" in ended.stdout
+    assert "\x1b" not in ended.stdout + ended.stderr + refused.stderr
+
+
 def test_runs_that_are_not_alike_are_refused_with_2_unless_they_are_compared_anyway(loadgen: Loadgen, tmp_path: Path) -> None:
     scenario = TEMPLATE.scenario.model_copy(update={"clients": 77})
     base, new = save(tmp_path / "a", run(1)), save(tmp_path / "b", run(2), scenario=scenario)

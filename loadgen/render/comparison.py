@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.comparison import State
+from loadgen.errors import printable
 from loadgen.quantity import seconds_text
 from loadgen.render.columns import Column
 from loadgen.render.console import print_table, stdout
@@ -81,7 +82,7 @@ def _sentence(figure: Figure) -> str:
     assert figure.change is not None, "what is worse has changed"
     within = f", between {_change(figure, figure.interval[0])} and {_change(figure, figure.interval[1])}" if figure.interval else ""
     what = f"{figure.name} of {figure.outcome} in phase {figure.phase}"
-    return f"{what}: {_value(figure, figure.base)}, now {_value(figure, figure.new)} ({_change(figure, figure.change)}{within})"
+    return printable(f"{what}: {_value(figure, figure.base)}, now {_value(figure, figure.new)} ({_change(figure, figure.change)}{within})")
 
 
 def _value(figure: Figure, value: float | None) -> str:

@@ -273,6 +273,19 @@ def test_invalid_runs_are_named_with_their_reasons() -> None:
     assert obstacles([Saved(good, None)], [Saved(good, None), Saved(spoilt, None)]) == (["the new run 2 is INVALID: too late"], [])
 
 
+def test_what_is_said_of_runs_cannot_drive_a_terminal() -> None:
+    evil = TEMPLATE.model_copy(
+        update={
+            "scenario": TEMPLATE.scenario.model_copy(update={"name": "\x1b[2Jname"}),
+            "validity": TEMPLATE.validity.model_copy(update={"state": "INVALID", "reasons": ["\x1b[2Jreason"]}),
+            "phases": [phase.model_copy(update={"name": "\x1b[2Jphase"}) for phase in TEMPLATE.phases],
+        }
+    )
+    invalid, unlike = obstacles([Saved(TEMPLATE, None)], [Saved(evil, None)])
+    assert (len(invalid), len(unlike)) == (1, 2)
+    assert all(r"\x1b[2J" in sentence and sentence.isprintable() for sentence in (*invalid, *unlike))
+
+
 def test_the_json_holds_every_figure_and_its_version() -> None:
     one, other = run(1), run(2, slower=2)
     document = to_json(compare([one], [other], tolerance=0.05), {"base": ["a"], "new": ["b"]})
