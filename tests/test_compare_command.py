@@ -10,7 +10,7 @@ import pytest
 
 from loadgen.results import REPORT_FILE, SERIES_FILE
 from tests.core.test_comparison import TEMPLATE, run, together
-from tests.story.command import Loadgen
+from tests.story.command import Loadgen, finish
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,6 +102,29 @@ def test_a_saved_name_cannot_drive_a_terminal(loadgen: Loadgen, tmp_path: Path) 
     assert (refused.code, ended.code) == (4, 99)
     assert r"WORSE: p50 of ok in phase \x1b[2Jlimited" in ended.stdout
     assert "\x1b" not in ended.stdout + ended.stderr + refused.stderr
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_who_has_seen_enough_changes_no_exit_code_and_a_full_disk_is_told(
+    loadgen: Loadgen, tmp_path: Path, form: list[str]
+) -> None:
+    base, new = save(tmp_path / "a", run(1)), save(tmp_path / "b", run(2, slower=2))
+    for other, code in ((base, 0), (new, 99)):
+        process = loadgen.start("compare", base, other, *form)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None  # there is nothing to wait for
+        ended = finish(process)
+        assert (ended.code, ended.stderr) == (code, "")
+    full = loadgen.run("compare", base, new, *form, program=ON_A_FULL_DISK)
+    assert full.code == 1
+    assert full.stderr.splitlines() == [
+        "loadgen: the comparison cannot be printed: No space left on device",
+        "   hint: free some space there",
+    ]
+
+
+ON_A_FULL_DISK = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
 
 
 def test_runs_that_are_not_alike_are_refused_with_2_unless_they_are_compared_anyway(loadgen: Loadgen, tmp_path: Path) -> None:

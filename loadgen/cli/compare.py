@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode, InvalidError, UsageError
 
 if TYPE_CHECKING:
@@ -57,14 +58,17 @@ def compare(reports: tuple[Path, ...], bases: tuple[Path, ...], tolerance: float
     base, new = [read_result(path) for path in bases], [read_result(path) for path in reports]
     doubts = _check(base, new, anyway=anyway)
     compared = core.compare(base, new, tolerance=tolerance, seed=seed, doubts=doubts)
-    if as_json:
-        click.echo(
-            json.dumps(core.to_json(compared, {"base": [str(run.path) for run in base], "new": [str(run.path) for run in new]}), indent=1)
-        )
-    else:
-        from loadgen.render.comparison import print_comparison  # noqa: PLC0415
+    with printing("the comparison"):
+        if as_json:
+            click.echo(
+                json.dumps(
+                    core.to_json(compared, {"base": [str(run.path) for run in base], "new": [str(run.path) for run in new]}), indent=1
+                )
+            )
+        else:
+            from loadgen.render.comparison import print_comparison  # noqa: PLC0415
 
-        print_comparison(compared)
+            print_comparison(compared)
     return ExitCode.EXPECTATIONS_FAILED if compared.regressions else ExitCode.OK
 
 
