@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +38,11 @@ class LoadgenError(Exception):
         self.message = message
         self.hint = hint
 
+    def ending_with(self, code: ExitCode) -> Self:
+        """Let what a command has found out decide its exit code; if that is 0, this error's own."""
+        self.exit_code = code or self.exit_code
+        return self
+
 
 class UsageError(LoadgenError):
     """The command line asks for something that does not exist or does not fit together."""
@@ -47,6 +52,12 @@ class UsageError(LoadgenError):
 
 class RefusedError(LoadgenError):
     """Something that a run needs is missing; nothing was started or changed."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class UnwrittenError(LoadgenError):
+    """What was measured or rendered cannot be written: the disk is full, or closed to us."""
 
     exit_code = ExitCode.REFUSED
 
@@ -125,6 +136,8 @@ class InputError(LoadgenError):
         super().__init__(f"{count} mistake{'s' if count != 1 else ''} found; nothing was started or changed")
 
 
+REPEATED_CHARACTERS = 60
+"""How much of a value from outside a message repeats."""
 EXCERPT_CHARACTERS = 120
 """A longer line is cut around the offending text."""
 SENTENCE_CHARACTERS = 1000
@@ -136,6 +149,16 @@ MAX_PROBLEMS = 100
 def printable(text: str) -> str:
     r"""Escape control characters, so that untrusted text cannot drive a terminal: a tab becomes ``\t``."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def printable_lines(text: str) -> list[str]:
+    """Give the lines of a text from outside, each of them printable."""
+    return [printable(line) for line in text.split("\n")]
+
+
+def repeated(value: object) -> str:
+    """Repeat a value from outside in a message: its beginning, and without what could drive a terminal."""
+    return printable(str(value)[:REPEATED_CHARACTERS])
 
 
 def _sentence(text: str) -> str:

@@ -26,6 +26,11 @@ FOLD_AT = 4096
 INFINITE_BUCKET = 0x7F80
 """The buckets of finite durations have smaller numbers."""
 
+MOST = 1 << 53
+"""No count that comes from outside is read as more: beyond it a float is not exact, and nobody counts so far."""
+LONGEST_S = 2e6
+"""No time that comes from outside is read as longer: 20 phases of 24 h take 1.73 million seconds."""
+
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _NANOSECONDS = 1_000_000_000
 

@@ -7,20 +7,26 @@ here, and a newer one has more than is known here: both are read.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from loadgen.errors import UsageError, printable
+from loadgen.errors import UsageError, printable, repeated
 from loadgen.policy.limits import Limits
+from loadgen.recorder import LONGEST_S, MOST
 from loadgen.verdict import State
 
 SCHEMA: Final = "loadgen.report/v1"
-_SHOWN_CHARACTERS = 60
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Difference = Annotated[int, Field(ge=-MOST, le=MOST)]
+"""How much more one witness counted than another, or than before: less, if it began anew."""
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, defer_build=True, allow_inf_nan=False)
+    """Base of all parts: what stands there is what the schema names, and nothing else is made into it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, defer_build=True, allow_inf_nan=False)
 
 
 class Validity(Part):
@@ -40,19 +46,19 @@ class VerdictPart(Part):
 class Quantiles(Part):
     """A latency distribution in seconds, counted from the moment a request was due."""
 
-    p50: float
-    p90: float
-    p99: float
-    p999: float
-    max: float
+    p50: Seconds
+    p90: Seconds
+    p99: Seconds
+    p999: Seconds
+    max: Seconds
 
 
 class Lag(Part):
     """How late the hammer got round to sending, in seconds."""
 
-    p50: float
-    p99: float
-    max: float
+    p50: Seconds
+    p99: Seconds
+    max: Seconds
 
 
 class LedgerPart(Part):
@@ -62,37 +68,37 @@ class LedgerPart(Part):
     What the proxy counted is null if the proxy could not be read when the phase ended.
     """
 
-    client: int
-    proxy: int | None
-    difference: int | None
-    pending_overflow: int | None = 0
-    active_overflow: int | None = 0
-    server_side: int = 0
+    client: Difference
+    proxy: Difference | None
+    difference: Difference | None
+    pending_overflow: Difference | None = 0
+    active_overflow: Difference | None = 0
+    server_side: Count = 0
 
 
 class ServicePart(Part):
     """What the service itself counted: requests that arrived in the phase, and the most in flight at a time; null if it could not be asked."""
 
-    requests: int | None
-    peak_in_flight: int | None
+    requests: Difference | None
+    peak_in_flight: Count | None
 
 
 class Spread(Part):
     """The fastest, middle and slowest client, in seconds."""
 
-    min: float
-    p50: float
-    max: float
+    min: Seconds
+    p50: Seconds
+    max: Seconds
 
 
 class Effective(Part):
     """The limits in force as a sidecar's admin interface shows them; 4294967295 means no limit, as does 0 for the last."""
 
-    max_connections: int
-    max_pending_requests: int
-    max_requests: int
-    max_retries: int
-    max_requests_per_connection: int
+    max_connections: Count
+    max_pending_requests: Count
+    max_requests: Count
+    max_retries: Count
+    max_requests_per_connection: Count
 
     def in_force(self) -> dict[str, int]:
         """Give the limits that are set, by the names of the DestinationRule's fields."""
@@ -103,13 +109,13 @@ class ClientPart(Part):
     """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended."""
 
     name: str
-    requests: int
-    outcomes: dict[str, int]
+    requests: Count
+    outcomes: dict[str, Count]
     latency_s: dict[str, Quantiles]
     ledger: LedgerPart
     service: ServicePart
-    convergence_s: float | None
-    drain_s: float
+    convergence_s: Seconds | None
+    drain_s: Seconds
     effective: Effective
 
 
@@ -123,10 +129,10 @@ class PhasePart(Part):
 
     name: str
     policy: Literal["absent", "applied", "removed"]
-    duration_s: float
-    requests: int
+    duration_s: Seconds
+    requests: Count
     rate_per_s: float
-    outcomes: dict[str, int]
+    outcomes: dict[str, Count]
     latency_s: dict[str, Quantiles]
     schedule_lag_s: Lag
     loop_lag_s: Lag
@@ -134,11 +140,11 @@ class PhasePart(Part):
     service: ServicePart
     convergence_s: Spread | None
     drain_s: Spread
-    began_s: float | None = None
-    ended_s: float | None = None
-    toggled_s: float | None = None
-    converged_s: float | None = None
-    held_s: float
+    began_s: Seconds | None = None
+    ended_s: Seconds | None = None
+    toggled_s: Seconds | None = None
+    converged_s: Seconds | None = None
+    held_s: Seconds
     hammer_cpu_share: float
     clients: list[ClientPart]
 
@@ -173,12 +179,12 @@ class ScenarioPart(Part):
     name: str
     target: str
     load: dict[str, object]
-    clients: int
-    workers: int
+    clients: Count
+    workers: Count
     service_time: str
     rule: str | None
-    limits: dict[str, int]
-    seed: int
+    limits: dict[str, Count]
+    seed: Count
 
 
 class Environment(Part):
@@ -187,11 +193,11 @@ class Environment(Part):
     loadgen: str
     python: str
     platform: str
-    cpus: int
+    cpus: Count
     envoy: str
-    processes: int = 1
+    processes: Count = 1
     hammer_cpu_share: float
-    ready_s: float
+    ready_s: Seconds
 
 
 class Report(Part):
@@ -201,7 +207,7 @@ class Report(Part):
     scenario: ScenarioPart
     mesh: Literal["local", "cluster"]
     started_at: str
-    duration_s: float
+    duration_s: Seconds
     environment: Environment
     validity: Validity
     verdict: VerdictPart
@@ -238,18 +244,14 @@ def _check_version(data: bytes | str) -> None:
     if version == SCHEMA:
         return
     if not isinstance(version, str) or not version.startswith("loadgen.report/"):
-        what = f"its schema is {_shown(version)}, not {SCHEMA}" if version is not None else "it does not say its schema"
+        what = f"its schema is {repeated(version)}, not {SCHEMA}" if version is not None else "it does not say its schema"
         raise UsageError(f"this is no report of a run: {what}", hint="name the report.json of a run")
     environment = document.get("environment")
     writer = environment.get("loadgen") if isinstance(environment, dict) else None
-    by = f", written by loadgen {_shown(writer)}" if writer is not None else ""
+    by = f", written by loadgen {repeated(writer)}" if writer is not None else ""
     raise UsageError(
-        f"the report is of version {_shown(version)}{by}; this loadgen knows {SCHEMA} only", hint="use the loadgen that wrote it"
+        f"the report is of version {repeated(version)}{by}; this loadgen knows {SCHEMA} only", hint="use the loadgen that wrote it"
     )
-
-
-def _shown(value: object) -> str:
-    return printable(str(value)[:_SHOWN_CHARACTERS])
 
 
 def json_schema() -> dict[str, Any]:

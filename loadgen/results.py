@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from loadgen.errors import LoadgenError, RefusedError, UsageError, printable
+from loadgen.errors import RefusedError, UnwrittenError, UsageError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from loadgen.report import Report
@@ -29,6 +29,7 @@ REPORT_FILE = "report.json"
 SERIES_FILE = "series.json.gz"
 MAX_BYTES = 64 << 20
 """The largest report that is read; one of 200 clients and 20 phases takes some 8 MB."""
+_HINT = "name the report.json of a run, or its folder"
 
 
 class ResultFolder:
@@ -86,9 +87,11 @@ class ResultFolder:
     def write_report(self, text: str) -> Path:
         """Write ``report.json`` in one step and give its path; if the folder has become unwritable, write to the temporary folder instead.
 
-        Raises LoadgenError if that fails too.
+        The time series of an earlier run goes first: whatever happens next, it is not taken for this one's.
+        Raises UnwrittenError if the report can be written nowhere.
         """
         try:
+            (self.path / SERIES_FILE).unlink(missing_ok=True)
             self._write(self.report, text.encode())
         except OSError as error:
             return _rescue(text, error)
@@ -97,22 +100,22 @@ class ResultFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write one more file in one step, beside the report.
 
-        Raises LoadgenError if it cannot be written; the report does not need it.
+        Raises UnwrittenError if it cannot be written; the report does not need it.
         """
         try:
             self._write(self.path / name, data)
         except OSError as error:
-            raise LoadgenError(f"{self.path / name} could not be written: {error.strerror}", hint="free some space there") from error
+            raise UnwrittenError(f"{self.path / name} could not be written: {error.strerror}", hint="free some space there") from error
 
     def write_series(self, data: bytes) -> None:
         """Write ``series.json.gz`` in one step, beside the report.
 
-        Raises LoadgenError if it cannot be written; the report does not need it.
+        Raises UnwrittenError if it cannot be written; the report does not need it.
         """
         try:
             self._write(self.path / SERIES_FILE, data)
         except OSError as error:
-            raise LoadgenError(f"the time series could not be written: {error.strerror}", hint="free some space and run again") from error
+            raise UnwrittenError(f"the time series could not be written: {error.strerror}", hint="free some space and run again") from error
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -138,46 +141,76 @@ def _rescue(text: str, cause: OSError) -> Path:
         with tempfile.NamedTemporaryFile("w", prefix="loadgen-report-", suffix=".json", delete=False, encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise LoadgenError(f"the report could not be written: {cause.strerror}", hint="free some space and run again") from error
+        raise UnwrittenError(f"the report could not be written: {cause.strerror}", hint="free some space and run again") from error
     return Path(file.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A run's result as its folder holds it. ``series`` is None if there is none beside the report, ``path`` is the report's."""
+    """A run's result as its folder holds it; ``path`` is the report's.
+
+    ``series`` is None if there is none beside the report, or if it is larger than what is read: ``left_out`` then says so.
+    """
 
     path: Path
     report: Report
     series: Series | None
+    left_out: str = ""
 
 
 def read_result(path: Path) -> Saved:
     """Read a report, named by its file or its folder, and the time series beside it if there is one.
 
+    The law: what is read together is of one run, for a run's series has exactly the requests of its report.
     Raises UsageError that says why if a file cannot be read or is not what it should be.
     """
-    from loadgen.report import Report  # noqa: PLC0415  # a run that is about to start need not wait for it
-    from loadgen.series import Series  # noqa: PLC0415
+    from loadgen import series as beside  # noqa: PLC0415  # a run that is about to start need not wait for it
+    from loadgen.report import Report  # noqa: PLC0415
 
-    file = path / REPORT_FILE if path.is_dir() else path
-    beside = file.with_name(SERIES_FILE)
-    report = _parsed(file, Report.of_json)
-    return Saved(file, report, _parsed(beside, Series.of_bytes) if beside.exists() else None)
-
-
-def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
-    shown = printable(str(path))
+    with _reading(path):
+        file = path / REPORT_FILE if path.is_dir() else path
+    report = _parsed(file, Report.of_json, MAX_BYTES)
+    series_file = file.with_name(SERIES_FILE)
+    with _reading(series_file):
+        if not series_file.exists():
+            return Saved(file, report, None)
     try:
+        series = _parsed(series_file, beside.Series.of_bytes, beside.MAX_BYTES, beside.TooLargeError)
+    except beside.TooLargeError as error:
+        return Saved(file, report, None, error.message)
+    other = [phase.name for phase in report.phases if series.requests_of(phase.name) != _occurred(phase.outcomes)]
+    if other:
+        raise UsageError(
+            f"{printable(str(series_file))} is of another run than {printable(file.name)}: it has other requests of phase {printable(other[0])}",
+            hint=f"keep each run in a folder of its own; without {SERIES_FILE} a report is read alone",
+        )
+    return Saved(file, report, series)
+
+
+def _occurred(outcomes: Mapping[str, int]) -> dict[str, int]:
+    return {outcome: count for outcome, count in outcomes.items() if count}
+
+
+def _parsed(path: Path, parse: Callable[[bytes], T], max_bytes: int, too_large: type[UsageError] = UsageError) -> T:
+    shown = printable(str(path))
+    with _reading(path):
         if path.exists() and not path.is_file():
-            raise UsageError(f"{shown} is no regular file", hint="name the report.json of a run, or its folder")
+            raise UsageError(f"{shown} is no regular file", hint=_HINT)
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"{shown} cannot be read: {reason}", hint="name the report.json of a run, or its folder") from error
-    if len(data) > MAX_BYTES:
-        raise UsageError(f"{shown} is larger than {MAX_BYTES:,} bytes", hint="name the report.json of a run, or its folder")
+            data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise too_large(f"{shown} is larger than {max_bytes:,} bytes", hint=_HINT)
     try:
         return parse(data)
     except UsageError as error:
-        raise UsageError(f"{shown}: {error.message}", hint=error.hint) from error
+        raise type(error)(f"{shown}: {error.message}", hint=error.hint) from error
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be looked at or read which one it is, and why."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{printable(str(path))} cannot be read: {reason}", hint=_HINT) from error

@@ -2,7 +2,8 @@
 
 The law: a request is in exactly one row, that of the second in which its end was noticed, so the rows of a phase add up to what the report
 says of it, exactly. What is noticed is what a client's present tally has more than at the last look; a tally has a number, so that what is
-told late counts where it belongs. Requests between two phases have no phase.
+told late counts where it belongs. A second is open until one has heard of all clients after it, for some tell of it before others do. Requests
+between two phases have no phase.
 """
 
 from __future__ import annotations
@@ -10,28 +11,37 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import math
 import zlib
 from array import array
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from loadgen.errors import UsageError
+from loadgen.errors import UsageError, repeated
 from loadgen.outcome import Outcome
-from loadgen.recorder import BUCKETS, Histogram
+from loadgen.recorder import BUCKETS, LONGEST_S, MOST, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadgen.recorder import Tally
     from loadgen.totals import Totals
 
+T = TypeVar("T")
+
 SCHEMA = "loadgen.series/v1"
 BETWEEN = ""
 """The phase of what ended between two phases."""
+MAX_BYTES = 256 << 20
+"""The largest series that is read, unpacked; one of ten clients reaches it after more than a day, one of 200 clients after some six hours."""
+_GZIP = 16 + zlib.MAX_WBITS
 _OUTCOMES = list(Outcome)
 _COLUMNS = {"second": "I", "phase": "H", "client": "H", "outcome": "B", "count": "Q", "p50_s": "f", "p99_s": "f"}
 _DIGITS = 6
+
+
+class TooLargeError(UsageError):
+    """A series is larger than what is read; a report can do without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +57,75 @@ class Row:
     p99_s: float
 
 
-@dataclass(frozen=True, slots=True)
+class Packed:
+    """A distribution of latencies in a fiftieth of the memory that its buckets take: a run of a day has some 100,000 of them."""
+
+    __slots__ = ("_max_s", "_numbers", "_sum_s", "count")
+
+    def __init__(self, sum_s: float, max_s: float, numbers: list[int], count: int) -> None:
+        self.count = count
+        self._sum_s = sum_s
+        self._max_s = max_s
+        self._numbers = zlib.compress(json.dumps(numbers, separators=(",", ":")).encode(), 1)
+        """For each bucket its distance from the one before and its count, in turn."""
+
+    @classmethod
+    def of(cls, latency: Histogram) -> Self:
+        """Pack a distribution."""
+        numbers, last = list[int](), 0
+        for bucket in sorted(latency.buckets):
+            numbers += (bucket - last, latency.buckets[bucket])
+            last = bucket
+        return cls(latency.sum_s, latency.max_s, numbers, latency.count)
+
+    @classmethod
+    def of_file(cls, sum_s: object, max_s: object, numbers: list[object]) -> Self:
+        """Take what ``to_file`` wrote.
+
+        Raises ValueError or TypeError if it is no distribution.
+        """
+        steps = [_whole(step, BUCKETS) for step in numbers[::2]]
+        counts = [_whole(count, MOST) for count in numbers[1::2]]
+        if len(steps) != len(counts) or sum(steps) >= BUCKETS or not all(steps[1:]):
+            raise ValueError("no buckets in ascending order")
+        pairs = zip(steps, counts, strict=True)
+        return cls(_seconds(sum_s, MOST), _seconds(max_s), list(itertools.chain.from_iterable(pairs)), sum(counts))
+
+    def to_file(self) -> str:
+        """Write sum, longest and buckets as the series' file holds them."""
+        return f"{round(self._sum_s, _DIGITS)},{round(self._max_s, _DIGITS)},{zlib.decompress(self._numbers).decode()}"
+
+    def unpacked(self) -> Histogram:
+        """Give the distribution."""
+        numbers = json.loads(zlib.decompress(self._numbers))
+        counts = dict(zip(itertools.accumulate(numbers[::2]), numbers[1::2], strict=True))
+        return Histogram.of_buckets(counts, sum_s=self._sum_s, at_most_s=self._max_s)
+
+
 class Moment:
     """What all clients together saw in one second of one phase with one outcome: the whole distribution of the latencies."""
 
-    second: int
-    phase: str
-    outcome: Outcome
-    latency: Histogram
+    __slots__ = ("_latency", "outcome", "phase", "second")
+
+    def __init__(self, second: int, phase: str, outcome: Outcome, latency: Histogram | Packed) -> None:
+        self.second = second
+        self.phase = phase
+        self.outcome = outcome
+        self._latency = latency if isinstance(latency, Packed) else Packed.of(latency)
+
+    @property
+    def latency(self) -> Histogram:
+        """The distribution, unpacked for whoever asks."""
+        return self._latency.unpacked()
+
+    @property
+    def count(self) -> int:
+        """How many requests."""
+        return self._latency.count
+
+    def to_file(self, phases: list[str]) -> str:
+        """Write the moment as the series' file holds it, a list in JSON."""
+        return f"[{self.second},{phases.index(self.phase)},{_OUTCOMES.index(self.outcome)},{self._latency.to_file()}]"
 
 
 class Series:
@@ -84,35 +155,44 @@ class Series:
             "clients": clients,
             "outcomes": _OUTCOMES,
             "rows": columns,
-            "moments": [
-                [each.second, phases.index(each.phase), _OUTCOMES.index(each.outcome), *_packed(each.latency)] for each in self.moments
-            ],
             "in_flight": sorted(self.in_flight.items()),
         }
-        return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), mtime=0)
+        head = json.dumps(document, separators=(",", ":")).removesuffix("}")
+        moments = ",".join(moment.to_file(phases) for moment in self.moments)  # as text: a day's numbers take gigabytes
+        return gzip.compress(f'{head},"moments":[{moments}]}}'.encode(), mtime=0)
+
+    def requests_of(self, phase: str) -> dict[str, int]:
+        """Give how many requests of a phase ended how; an outcome that did not occur is left out."""
+        counts: Counter[str] = Counter()
+        for moment in self.moments:
+            if moment.phase == phase:
+                counts[moment.outcome.value] += moment.count
+        return dict(+counts)
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Self:
         """Read what ``to_bytes`` wrote.
 
-        Raises UsageError if it is not that.
+        Raises UsageError if it is not that, and TooLargeError if it unpacks to more than ``MAX_BYTES``.
         """
         try:
-            document = json.loads(gzip.decompress(data))
+            document = json.loads(_inflated(data))
             if document["schema"] != SCHEMA:
-                raise UsageError(f"the series is of version {document['schema']}, known is {SCHEMA}", hint="use the loadgen that wrote it")
-            phases, clients = document["phases"], document["clients"]
+                version = repeated(document["schema"])
+                raise UsageError(f"the series is of version {version}, known is {SCHEMA}", hint="use the loadgen that wrote it")
+            phases = [str(each) for each in document["phases"]]
+            clients = [str(each) for each in document["clients"]]
             outcomes = [Outcome(each) for each in document["outcomes"]]
             columns = zip(*(document["rows"][name] for name in _COLUMNS), strict=True)
             rows = [
-                Row(int(second), str(phases[p]), str(clients[c]), outcomes[o], int(n), _finite(p50), _finite(p99))
+                Row(_second(second), _at(phases, p), _at(clients, c), _at(outcomes, o), _whole(n, MOST), _seconds(p50), _seconds(p99))
                 for second, p, c, o, n, p50, p99 in columns
             ]
             moments = [
-                Moment(int(second), str(phases[phase]), outcomes[outcome], _unpacked(*latency))
+                Moment(_second(second), _at(phases, phase), _at(outcomes, outcome), Packed.of_file(*latency))
                 for second, phase, outcome, *latency in document["moments"]
             ]
-            return cls(rows, moments, {int(second): int(count) for second, count in document["in_flight"]})
+            return cls(rows, moments, {_second(second): _whole(count, MOST) for second, count in document["in_flight"]})
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise UsageError("this is no series of loadgen's, or it is damaged", hint="it lies beside its report.json") from error
 
@@ -131,11 +211,12 @@ class SeriesRecorder:
         self._done: dict[int, int] = {}
         """By client: the number of the last tally that is complete."""
         self._phases: dict[tuple[int, int], str] = {}
-        self._second = 0
-        self._fresh: dict[tuple[int, int, Outcome], Histogram] = {}
-        """What was noticed in the present second, by client, tally and outcome."""
+        self._open = 0
+        """The first second that is not ended."""
+        self._fresh: dict[int, dict[tuple[int, int, Outcome], Histogram]] = {}
+        """What was noticed, by second that is open, client, tally and outcome."""
         self._columns: dict[str, array[Any]] = {name: array(code) for name, code in _COLUMNS.items()}
-        self._moments: dict[tuple[int, int, Outcome], Histogram] = {}
+        self._moments: dict[tuple[int, int, Outcome], Packed] = {}
         self._in_flight: dict[int, int] = {}
 
     def opens(self, client: str, number: int, phase: str) -> None:
@@ -145,19 +226,20 @@ class SeriesRecorder:
             self._totals.opens(client, number, phase)
 
     def notice(self, second: int, client: str, tally: Tally) -> None:
-        """Take in what the present tally of a client says in a second, or at its end. One that is complete already is stale news."""
+        """Take in what the present tally of a client says in a second, or at its end. One that is complete already is stale news.
+
+        What is told of a second that is ended counts in the first one that is open.
+        """
         name = self._name(client)
         if tally.number <= self._done.get(name, -1):
             return
-        if second > self._second:
-            self._end_second()
-            self._second = second
+        fresh = self._fresh.setdefault(max(second, self._open), {})
         seen = self._seen.setdefault((name, tally.number), {})
         for outcome, histogram in tally.latency.items():
             before = seen.get(outcome)
             if histogram.count > (before.count if before is not None else 0):
                 more = _difference(histogram, before)
-                self._fresh.setdefault((name, tally.number, outcome), Histogram()).add(more)
+                fresh.setdefault((name, tally.number, outcome), Histogram()).add(more)
                 seen.setdefault(outcome, Histogram()).add(more)
 
     def complete(self, second: int, client: str, tally: Tally) -> None:
@@ -171,12 +253,13 @@ class SeriesRecorder:
             del self._seen[key]
 
     def in_flight(self, second: int, count: int) -> None:
-        """Take in how many requests are in flight in a second."""
+        """Take in how many requests are in flight at the end of a second, when all clients were heard of: what came before it is ended."""
         self._in_flight[second] = count
+        self._end(before=second)
 
     def series(self) -> Series:
         """Give what was noticed until now."""
-        self._end_second()
+        self._end(before=max(self._fresh, default=-1) + 1)
         names = list(self._names)
         rows = [
             Row(second, self._phases.get((name, number), BETWEEN), names[name], _OUTCOMES[outcome], count, p50_s, p99_s)
@@ -192,36 +275,48 @@ class SeriesRecorder:
     def _name(self, client: str) -> int:
         return self._names.setdefault(client, len(self._names))
 
-    def _end_second(self) -> None:
-        for (name, number, outcome), latency in self._fresh.items():
-            values = (self._second, number, name, _OUTCOMES.index(outcome), latency.count, latency.quantile(0.5), latency.quantile(0.99))
-            for column, value in zip(self._columns.values(), values, strict=True):
-                column.append(value)
-            self._moments.setdefault((self._second, number, outcome), Histogram()).add(latency)
-        self._fresh.clear()
+    def _end(self, *, before: int) -> None:
+        """End the seconds before this one: they get nothing more."""
+        self._open = max(self._open, before)
+        for second in sorted(each for each in self._fresh if each < before):
+            together: dict[tuple[int, Outcome], Histogram] = {}
+            for (name, number, outcome), latency in self._fresh.pop(second).items():
+                values = (second, number, name, _OUTCOMES.index(outcome), latency.count, latency.quantile(0.5), latency.quantile(0.99))
+                for column, value in zip(self._columns.values(), values, strict=True):
+                    column.append(value)
+                together.setdefault((number, outcome), Histogram()).add(latency)
+            self._moments |= {(second, *key): Packed.of(latency) for key, latency in together.items()}
 
 
-def _packed(latency: Histogram) -> list[Any]:
-    """Give a distribution in few bytes: sum, longest, and for each bucket its distance from the one before and its count, in turn."""
-    numbers, last = list[int](), 0
-    for bucket in sorted(latency.buckets):
-        numbers += (bucket - last, latency.buckets[bucket])
-        last = bucket
-    return [round(latency.sum_s, _DIGITS), round(latency.max_s, _DIGITS), numbers]
+def _inflated(data: bytes) -> bytes:
+    """Unpack a file's gzip, and no more of it than is read: a few bytes can stand for gigabytes."""
+    unpacker = zlib.decompressobj(_GZIP)
+    text = unpacker.decompress(data, MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise TooLargeError(f"the series unpacks to more than {MAX_BYTES:,} bytes", hint="it lies beside its report.json")
+    if not unpacker.eof or unpacker.unused_data:
+        raise EOFError
+    return text
 
 
-def _unpacked(sum_s: float, max_s: float, numbers: list[int]) -> Histogram:
-    buckets = list(itertools.accumulate(map(int, numbers[::2])))
-    if not all(0 <= bucket < BUCKETS for bucket in buckets):
-        raise ValueError(buckets)
-    counts = dict(zip(buckets, map(int, numbers[1::2]), strict=True))
-    return Histogram.of_buckets(counts, sum_s=_finite(sum_s), at_most_s=_finite(max_s))
+def _whole(value: object, most: int) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(value)
+    return value
 
 
-def _finite(seconds: float) -> float:
-    if not math.isfinite(seconds):
-        raise ValueError(seconds)
-    return float(seconds)
+def _second(value: object) -> int:
+    return _whole(value, int(LONGEST_S))
+
+
+def _at(names: Sequence[T], place: object) -> T:
+    return names[_whole(place, len(names) - 1)]
+
+
+def _seconds(value: object, most: float = LONGEST_S) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:  # nor is NaN
+        raise ValueError(value)
+    return float(value)
 
 
 def _difference(histogram: Histogram, before: Histogram | None) -> Histogram:

@@ -5,6 +5,8 @@ Importing it costs click and nothing else: every command imports what it needs w
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_PLAINLY = "loadgen-plainly"
+_MICRO = "\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}"
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="loadgen")
 def cli() -> None:
@@ -37,8 +43,8 @@ def cli() -> None:
     proves with three independent witnesses what it did.
 
     \b
-    Exit codes: 0 ok, 1 bug, 2 bad usage or input, 3 refused before anything was started, 4 run INVALID,
-    5 restore failed, 99 an expectation failed or a regression, 130/143 interrupted.
+    Exit codes: 0 ok, 1 bug, 2 bad usage or input, 3 refused before anything was started, or results
+    cannot be written, 4 run INVALID, 5 restore failed, 99 an expectation failed or a regression, 130/143 interrupted.
     """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
 
 
@@ -58,6 +64,7 @@ cli.add_command(guard)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the published code."""
     _open_standard_streams()
+    _print_whatever_stdout_can_hold()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started us with "&", which ignores it
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what was made is cleaned up, even early on
     sys.exit(exit_code_of(arguments))
@@ -70,6 +77,23 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _print_whatever_stdout_can_hold() -> None:
+    """Let a stdout that is no UTF-8 (``PYTHONIOENCODING=ascii``, an old locale) show what it has no character for as ``u`` or ``?``.
+
+    The result of a run and its exit code are worth more than a micro sign.
+    """
+    codecs.register_error(_PLAINLY, _plainly)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=_PLAINLY)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join("u" if char in _MICRO else "?" for char in lost), error.end
 
 
 def exit_code_of(arguments: Sequence[str] | None = None) -> int:

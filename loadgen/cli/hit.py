@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import DURATION, HIT_RATE
-from loadgen.errors import ExitCode, LoadgenError
+from loadgen.errors import ExitCode, UnwrittenError
 
 if TYPE_CHECKING:
     from loadgen.runner.hit import HitPlan
@@ -61,11 +61,15 @@ def hit(url: str, as_json: bool, quiet: bool, **options: Any) -> int:
     from loadgen.cli.hit_plan import plan_hit  # noqa: PLC0415  # --help must not pay for what a load needs
 
     summary, interrupted = _run(plan_hit(url, **options), quiet=quiet)
-    _print(summary, as_json=as_json)
-    if interrupted or summary.reasons:
-        return interrupted or ExitCode.INVALID
     expected = options["expect_status"] is not None or options["expect_body"] is not None
-    return ExitCode.EXPECTATIONS_FAILED if expected and not summary.all_ok else ExitCode.OK
+    code = ExitCode.EXPECTATIONS_FAILED if expected and not summary.all_ok else ExitCode.OK
+    code = ExitCode(interrupted) if interrupted else ExitCode.INVALID if summary.reasons else code
+    try:
+        _print(summary, as_json=as_json)
+    except UnwrittenError as error:
+        error.ending_with(code)
+        raise
+    return code
 
 
 def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
@@ -99,7 +103,7 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
 def _print(summary: Summary, *, as_json: bool) -> None:
     """Print the result, to stdout.
 
-    Raises LoadgenError if it cannot be printed. That somebody who reads it has seen enough (``| head``) is no error.
+    Raises UnwrittenError if it cannot be printed. That somebody who reads it has seen enough (``| head``) is no error.
     """
     if as_json:
         import json  # noqa: PLC0415
@@ -114,4 +118,4 @@ def _print(summary: Summary, *, as_json: bool) -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
         if not isinstance(error, BrokenPipeError):
-            raise LoadgenError(f"the result cannot be printed: {error.strerror}", hint="free some space there and run again") from error
+            raise UnwrittenError(f"the result cannot be printed: {error.strerror}", hint="free some space there and run again") from error

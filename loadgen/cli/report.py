@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from loadgen.cli.options import FORMATS
-from loadgen.errors import ExitCode, LoadgenError, UsageError
+from loadgen.cli.stdout import printing
+from loadgen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,38 +37,35 @@ def report(file: Path, formats: tuple[Format, ...], out: Path | None) -> int:
     from loadgen.results import ResultFolder, read_result  # noqa: PLC0415
 
     saved = read_result(file)
+    if saved.left_out:
+        click.echo(f"without the time series: {saved.left_out}", err=True)
     if out is None:
         if len(formats) != 1:
             raise UsageError("several formats do not fit on stdout", hint="name a folder for their files with --out")
         _print(formats[0], saved)
         return ExitCode.OK
-    for each in formats:
-        if (out / each.file).exists() and (out / each.file).samefile(saved.path):
-            raise UsageError(f"{out / each.file} is the report itself, and would be replaced", hint="choose another folder with --out")
     with ResultFolder(out) as folder:
+        for each in formats:
+            if (out / each.file).exists() and (out / each.file).samefile(saved.path):
+                raise UsageError(f"{out / each.file} is the report itself, and would be replaced", hint="choose another folder with --out")
         write_formats(folder, formats, saved.report, saved.series)
     return ExitCode.OK
 
 
 def _print(chosen: Format, saved: Saved) -> None:
-    try:
+    with printing("the report"):
         if chosen.name == "console":
             from loadgen.render.console import print_report  # noqa: PLC0415
 
             print_report(saved.report, verbose=True, where=str(saved.path))
         else:
             sys.stdout.buffer.write(chosen.render(saved.report, saved.series).encode())
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        if not isinstance(error, BrokenPipeError):  # "| head" has seen enough
-            raise LoadgenError(f"the report cannot be printed: {error.strerror}", hint="free some space there") from error
 
 
 def write_formats(folder: ResultFolder, formats: Sequence[Format], report: Report, series: Series | None, *, quiet: bool = False) -> None:
     """Write the report in these formats into a folder, and say on stderr where each is (unless ``quiet``).
 
-    Raises LoadgenError if one cannot be written.
+    Raises UnwrittenError if one cannot be written.
     """
     for each in formats:
         folder.write(each.file, each.render(report, series).encode())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadgen.report import Report
     from loadgen.results import ResultFolder
     from loadgen.runner.result import Result
+    from loadgen.series import Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,10 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
     if stream is None:
         _print(report, where, quiet=shown.quiet, verbose=shown.verbose)
     failure = failure or _write_formats(result, folder, shown.formats, quiet=shown.quiet)
-    code = exit_code(report, interrupted) if failure is None else failure.exit_code
+    code = exit_code(report, interrupted)
+    failure = failure and failure.ending_with(code)
     if stream is not None:
-        stream.end(code, report, where)
+        stream.end(failure.exit_code if failure else code, report, where)
     if failure is not None:
         raise failure
     return code
@@ -170,11 +172,18 @@ def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | Non
 def _write_formats(result: Result, folder: ResultFolder, formats: tuple[Format, ...], *, quiet: bool) -> LoadgenError | None:
     """Write the report in further formats; give what went wrong."""
     from loadgen.cli.report import write_formats  # noqa: PLC0415
+    from loadgen.series import TooLargeError  # noqa: PLC0415
 
     further = [each for each in formats if each.file != folder.report.name]
+    if not further:
+        return None
+    series: Series | None = None
     try:
-        if further:  # from what was saved, so that they are the same later
-            write_formats(folder, further, result.report, type(result.series).of_bytes(result.series.to_bytes()), quiet=quiet)
+        series = type(result.series).of_bytes(result.series.to_bytes())  # as it was saved, so that the files are the same later
+    except TooLargeError as error:
+        click.echo(f"without the time series: {error.message}", err=True)
+    try:
+        write_formats(folder, further, result.report, series, quiet=quiet)
     except LoadgenError as error:
         return error
     return None
@@ -195,12 +204,12 @@ def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
 
 
-def exit_code(report: Report, interrupted: int) -> int:
+def exit_code(report: Report, interrupted: int) -> ExitCode:
     """Give the exit code of a run: a failed restore before an interruption, before INVALID, before a failed expectation."""
     if report.restore.state == "failed":
         return ExitCode.RESTORE_FAILED
     if interrupted:
-        return interrupted
+        return ExitCode(interrupted)
     if report.validity.state == "INVALID":
         return ExitCode.INVALID
     if not all(expectation.held for expectation in report.expectations):

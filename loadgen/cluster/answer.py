@@ -1,7 +1,8 @@
 """What did a pod say? From its JSON, which may hold anything, to the values of a run; no I/O.
 
 The law: what is no count, no duration and no name is found out here, where it is read, and not when the run's figures are added up. Every
-function raises LookupError, TypeError, ValueError or AttributeError of what is no such answer.
+function raises LookupError, TypeError, ValueError or AttributeError of what is no such answer. The bounds are such that those of all pods of a
+run together stay within what its report can hold.
 """
 
 from __future__ import annotations
@@ -15,29 +16,30 @@ from loadgen.ledger import Counters
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.policy.limits import Limits
 from loadgen.policy.state import SidecarState
-from loadgen.recorder import INFINITE_BUCKET, Tally
+from loadgen.recorder import INFINITE_BUCKET, LONGEST_S, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST = 2**63
-LONGEST_S = 1e9
+MOST = 2**40
+MOST_NS = 2**63
+MOST_CPU_S = 1e9
 
 
-def count(value: Any) -> int:
+def count(value: Any, most: int = MOST) -> int:
     """Read a count."""
     if type(value) is not int:
         raise TypeError(f"{type(value).__name__} in the place of a count")
-    if not 0 <= value < MOST:
+    if not 0 <= value < most:
         raise ValueError("a count out of range")
     return value
 
 
-def seconds(value: Any) -> float:
+def seconds(value: Any, most: float = LONGEST_S) -> float:
     """Read a duration."""
     if type(value) not in {int, float}:
         raise TypeError(f"{type(value).__name__} in the place of a duration")
-    if not -LONGEST_S < value < LONGEST_S:  # nor is NaN
+    if not 0 <= value <= most:  # nor is NaN
         raise ValueError("a duration out of range")
     return float(value)
 
@@ -75,7 +77,7 @@ def sight(values: Mapping[str, Any], pid: int) -> Sight:
         sent=count(values["sent"]),
         in_flight=count(values["in_flight"]),
         pid=pid,
-        cpu_s=seconds(values["cpu_s"]),
+        cpu_s=seconds(values["cpu_s"], MOST_CPU_S),
     )
 
 
@@ -96,7 +98,8 @@ def _check(histogram: Mapping[str, Any]) -> None:
         count(each)
         if not 0 <= int(bucket) < INFINITE_BUCKET:
             raise ValueError("a bucket out of range")
-    count(histogram["sum_ns"])
+    count(sum(histogram["buckets"].values()))
+    count(histogram["sum_ns"], MOST_NS)
     seconds(histogram["max_s"])
 
 

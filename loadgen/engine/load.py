@@ -129,6 +129,8 @@ class ClientLoad:
         self._held = False
         self._held_at = 0.0
         self._stopped = False
+        self._leaving = 0
+        """So many users of a closed load go when their request ends."""
         self._next_answer: Callable[[Answer], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._fold_due = 0.0
@@ -202,6 +204,23 @@ class ClientLoad:
         self._start += clock() - self._held_at
         self._set_immediate()
         self._arm()
+
+    def join(self, users: int) -> None:
+        """Have so many more users of a closed load, due now."""
+        staying = min(self._leaving, users)
+        self._leaving -= staying
+        elapsed = clock() - self._start
+        for _ in range(users - staying):
+            heapq.heappush(self._due, elapsed)
+        self._set_immediate()
+        self._arm()
+
+    def leave(self, users: int) -> None:
+        """Have so many users less: those who think now go at once, the others when their request ends."""
+        thinking = min(len(self._due), users)
+        del self._due[len(self._due) - thinking :]  # the last ones of a heap: what is left of it is one
+        self._leaving += users - thinking
+        self._set_immediate()
 
     def ask(self, tell: Callable[[Answer], None]) -> None:
         """Have the next answer told, once: a sample for the log costs nothing while nobody asks."""
@@ -282,6 +301,10 @@ class ClientLoad:
         self.in_flight -= 1
         if self._stopped or now >= self._stop_at:
             return
+        if self._leaving:
+            self._leaving -= 1
+            self._set_immediate()
+            return
         elapsed = now - self._start
         for following in self._pacing.after_done(elapsed, self.in_flight + len(self._due), self._rng):
             if following <= elapsed and not pause_s and not self._held:
@@ -295,7 +318,7 @@ class ClientLoad:
     # Pacing.
 
     def _set_immediate(self) -> None:
-        self.immediate = self.often_immediate and not self._held and not self._stopped
+        self.immediate = self.often_immediate and not self._held and not self._stopped and not self._leaving
 
     def _arm(self) -> None:
         if self._held or self._stopped or not self._due or self._start + self._due[0] > self._stop_at:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from locust.env import Environment
 
+    from loadgen.target import Target
+
 HELLO_S = 20.0
 TOGGLE_S = 90.0
 """Sidecars may take a minute to follow in a cluster; then the last requests from before end."""
@@ -124,12 +126,8 @@ class Control:
             raise RefusedError(message, hint="start fewer workers, or a mesh with more clients: loadgen up --clients N")
         self._workers = {client["name"]: nodes[number % len(nodes)] for number, client in enumerate(clients)}
         for node in nodes:
-            own = [
-                {"name": client["name"], "origin": f"http://{client['host']}:{client['port']}"}
-                for client in clients
-                if self._workers[client["name"]] == node
-            ]
-            self._assign(node, own, service.authority, self.mesh["mesh"]["expect"])
+            own = [client for client in clients if self._workers[client["name"]] == node]
+            self._assign(node, own, service, self.mesh["mesh"]["expect"])
         self.ask("begin")
         self._running = True
         if isinstance(environment.runner, MasterRunner):
@@ -147,14 +145,14 @@ class Control:
             raise RefusedError(f"the host {target.host} has no address: {error}", hint="give another with --host") from error
         check_allowed(target, addresses, options.allow_host, in_cluster=False)
         for node in self._nodes():
-            client = {"name": node, "origin": f"{target.scheme}://{target.authority}"}
-            self._assign(node, [client], target.authority, {"status": 200, "body": ""})
+            self._assign(node, [{"name": node, "host": target.host, "port": target.port}], target, {"status": 200, "body": ""})
 
-    def _assign(self, node: str, clients: Sequence[dict[str, str]], authority: str, expect: dict[str, Any]) -> None:
+    def _assign(self, node: str, clients: Sequence[dict[str, Any]], target: Target, expect: dict[str, Any]) -> None:
+        """Tell a Locust process which clients it has, and what their users send and expect."""
         options = self._environment.parsed_options
-        body = options.expect_body if options is not None else ""
-        said = {"clients": list(clients), "authority": authority, "status": expect["status"], "body": body or expect["body"]}
-        self._send(ASSIGN, said, node)
+        body = (options.expect_body if options is not None else "") or expect["body"]
+        about = {"scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
+        self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
         if self.link is None or not self._running:

@@ -11,6 +11,7 @@ from loadgen.locust import options, page
 from loadgen.locust.control import Control
 from loadgen.locust.node import Node
 from loadgen.locust.users import SidecarUser
+from loadgen.locust.wire import WireUser
 
 
 @events.init_command_line_parser.add_listener
@@ -22,7 +23,7 @@ def _add_options(parser: Any, **_: object) -> None:
 def _init(environment: Any, web_ui: Any, **_: object) -> None:
     runner = environment.runner
     if not isinstance(runner, MasterRunner):
-        SidecarUser.node = Node(environment)
+        SidecarUser.node = WireUser.node = Node(environment)
     if not _is_worker(runner):
         environment.loadgen = Control(environment)
         if web_ui is not None:

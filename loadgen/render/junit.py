@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from loadgen.errors import printable
+from loadgen.errors import printable, printable_lines
 
 if TYPE_CHECKING:
     from loadgen.report import ExpectationPart, Report
@@ -27,8 +27,9 @@ def render(report: Report, _series: Series | None) -> str:
     for key, value in _properties(report).items():
         ET.SubElement(properties, "property", {"name": key, "value": printable(value)})
     suite.extend(cases)
-    said = [report.verdict.sentence, *report.validity.reasons, *report.findings]
-    ET.SubElement(suite, "system-out").text = "\n".join(map(printable, said))
+    said = [*map(printable, (report.verdict.sentence, *report.validity.reasons))]
+    said += [line for finding in report.findings for line in printable_lines(finding)]
+    ET.SubElement(suite, "system-out").text = "\n".join(said)
     ET.indent(root, " ")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
 

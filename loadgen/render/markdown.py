@@ -35,9 +35,14 @@ def render(report: Report, _series: Series | None) -> str:
 
 
 def summary(report: Report, max_bytes: int) -> str:
-    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the clients of each phase."""
+    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the clients of each phase.
+
+    Where there is no room to say that something is left out, nothing is written.
+    """
     text, left_out = "", False
     reserve = len(_LEFT_OUT.encode())
+    if reserve > max_bytes:
+        return ""
     for part in _parts(report):
         if len((text + part).encode()) + reserve > max_bytes:
             left_out = True
@@ -64,7 +69,7 @@ def _parts(report: Report) -> list[str]:
             + _table(LEDGER_COLUMNS, report.phases)
         )
     if report.findings:
-        parts.append("\n### Warnings\n\n" + "".join(f"- {escaped(finding)}\n" for finding in report.findings))
+        parts.append("\n### Warnings\n\n" + "".join(map(_warning, report.findings)))
     for phase in report.phases:
         table = _table(CLIENT_COLUMNS, clients_of(phase))
         parts.append(f"\n<details><summary>Clients in phase {_in_html(phase.name)}</summary>\n\n{table}\n</details>\n")
@@ -74,6 +79,13 @@ def _parts(report: Report) -> list[str]:
         f" {about.cpus} CPUs, {report.mesh} mesh, {escaped(report.started_at)}</sub>\n"
     )
     return parts
+
+
+def _warning(finding: str) -> str:
+    """Write a warning as an item of a list; what follows its first line, an excerpt with carets, stays as it is."""
+    first, *rest = finding.split("\n")
+    excerpt = "\n".join(f"  {_in_html(line)}" for line in rest)
+    return f"- {escaped(first)}\n" + (f"\n  <pre>\n{excerpt}\n  </pre>\n" if rest else "")
 
 
 def _conclusion(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -77,6 +78,36 @@ def test_a_report_that_lacks_what_every_report_has_fits_neither_the_schema_nor_t
         Report.of_json(json.dumps(report))
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("phases", 0, "requests"), "5"),
+        (("phases", 0, "requests"), True),
+        (("phases", 0, "requests"), 5.5),
+        (("phases", 0, "outcomes", "ok"), True),
+        (("phases", 0, "outcomes", "ok"), -1),
+        (("phases", 0, "outcomes", "ok"), 10**400),
+        (("phases", 1, "ended_s"), 1e12),
+        (("duration_s",), "7"),
+        (("expectations", 0, "held"), "yes"),
+        (("validity", "state"), "valid"),
+    ],
+)
+def test_what_the_schema_refuses_is_not_made_to_fit(path: tuple[str | int, ...], value: object) -> None:
+    report = part = document()
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(report, json_schema())
+    with pytest.raises(UsageError, match="the report is damaged"):
+        Report.of_json(json.dumps(report))
+
+
+def test_whole_seconds_are_seconds() -> None:
+    assert Report.of_json(json.dumps({**document(), "duration_s": 7})).duration_s == 7
+
+
 def test_a_report_is_the_same_after_it_was_written_and_read() -> None:
     text = REPORT.read_text(encoding="utf-8")
     assert Report.of_json(text).to_json() == text
@@ -129,9 +160,34 @@ def test_a_damaged_series_beside_a_report_is_named(tmp_path: Path) -> None:
         read_result(tmp_path)
 
 
+def test_a_series_of_another_run_beside_a_report_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    report = document()
+    report["phases"][1]["outcomes"]["ok"] += 1
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "series.json.gz").write_bytes(REPORT.with_name("series.json.gz").read_bytes())
+    with pytest.raises(UsageError, match=r"series\.json\.gz is of another run than report\.json: .* of phase limited$") as caught:
+        read_result(tmp_path)
+    assert "a folder of its own" in caught.value.hint
+
+
+def test_a_file_behind_a_folder_that_nobody_may_enter_is_named_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(UsageError, match=r"secret cannot be read: Permission denied$"):
+        read_result(tmp_path / "secret")
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("nowhere", "No such file"), ("folder", "No such file"), ("null\0byte", "cannot be read"), ("pipe", "no regular file")],
+    [
+        ("x" * 300, "File name too long"),
+        ("nowhere", "No such file"),
+        ("folder", "No such file"),
+        ("null\0byte", "cannot be read"),
+        ("pipe", "no regular file"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, name: str, why: str) -> None:
     (tmp_path / "folder").mkdir()

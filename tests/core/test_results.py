@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.errors import LoadgenError, RefusedError
+from loadgen.errors import ExitCode, RefusedError, UnwrittenError
 from loadgen.results import RESERVE_BYTES, ResultFolder
 
 
@@ -55,6 +55,23 @@ def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
         folder.write_report("the first one, which is longer")
         folder.write_report("second")
     assert (files(tmp_path), folder.report.read_text()) == (["report.json"], "second")
+
+
+def test_the_series_of_an_earlier_run_is_gone_before_there_is_a_new_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ResultFolder(tmp_path) as folder:
+        folder.write_report("old")
+        folder.write_series(b"old")
+    with ResultFolder(tmp_path) as folder:
+        folder.write_report("new")
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(UnwrittenError, match="the time series could not be written"):
+            folder.write_series(b"new")
+    assert (files(tmp_path), folder.report.read_text()) == (["report.json"], "new")
+
+
+@pytest.mark.parametrize(("found", "ends"), [(ExitCode.OK, 3), (ExitCode.EXPECTATIONS_FAILED, 99), (ExitCode.INVALID, 4)])
+def test_a_full_disk_is_no_bug_and_hides_nothing_that_the_run_has_shown(found: ExitCode, ends: int) -> None:
+    assert UnwrittenError("the disk is full").ending_with(found).exit_code == ends
 
 
 def test_an_older_report_stays_until_a_new_one_is_whole(tmp_path: Path) -> None:
@@ -142,7 +159,7 @@ def test_a_report_that_can_be_saved_nowhere_is_told(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", fail)
     with (
         ResultFolder(tmp_path / "a") as folder,
-        pytest.raises(LoadgenError, match=r"^the report could not be written: No space left on device$"),
+        pytest.raises(UnwrittenError, match=r"^the report could not be written: No space left on device$"),
     ):
         folder.write_report("{}")
     assert files(tmp_path) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tracemalloc
+import zlib
 from collections import Counter
 from typing import Any
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from loadgen.errors import UsageError
 from loadgen.outcome import Outcome
 from loadgen.recorder import Histogram, Tally, merged
-from loadgen.series import BETWEEN, Series, SeriesRecorder
+from loadgen.series import BETWEEN, Series, SeriesRecorder, TooLargeError
 
 CLIENTS = ("client-1", "client-2")
 PHASES = (BETWEEN, "baseline", BETWEEN, "limited", BETWEEN)
@@ -94,6 +96,55 @@ def test_latencies_of_a_row_are_those_of_its_second() -> None:
     assert [row.p99_s for row in rows] == pytest.approx([0.001, 0.1, 0.001], rel=0.01)
 
 
+@given(st.integers(0, 10_000))
+def test_what_is_told_late_of_a_second_counts_there_though_others_told_of_the_next(seed: int) -> None:
+    """An edge of one client is found in the next second before the recorder has asked the others about the last one."""
+    rng = random.Random(seed)
+    recorder, sent = SeriesRecorder(), Counter[tuple[str, int]]()
+    tallies = {name: Tally() for name in CLIENTS}
+    for second in range(rng.randrange(1, 6)):
+        for name in CLIENTS:
+            early, count = rng.random() < 0.3, rng.randrange(1, 20)
+            sent[name, second + early] += count
+            for _ in range(count):
+                tallies[name].record(Outcome.OK, 0.01)
+            if early:
+                recorder.complete(second + 1, name, tallies[name])
+                tallies[name] = Tally(tallies[name].number + 1)
+        for name in CLIENTS:
+            recorder.notice(second, name, tallies[name])
+        recorder.in_flight(second, 0)
+    counts: Counter[tuple[str, int]] = Counter()
+    for row in recorder.series().rows:
+        counts[row.client, row.second] += row.count
+    assert counts == sent
+
+
+def test_a_second_that_is_ended_gets_no_second_row() -> None:
+    recorder, tally = SeriesRecorder(), Tally()
+    for told in (0, 1, 0):
+        tally.record(Outcome.OK, 0.01)
+        recorder.notice(told, "client-1", tally)
+        recorder.in_flight(told, 0)
+    assert [(row.second, row.count) for row in recorder.series().rows] == [(0, 1), (1, 2)]
+
+
+def test_an_hour_of_a_run_takes_little_memory() -> None:
+    rng, recorder, tally = random.Random(1), SeriesRecorder(), Tally()
+    before = 0
+    tracemalloc.start()
+    for second in range(60):
+        for _ in range(1_000):
+            tally.record(Outcome.OK, rng.lognormvariate(-4, 0.6))
+        recorder.notice(second, "client-1", tally)
+        recorder.in_flight(second, 0)
+        if second == 9:
+            before, _ = tracemalloc.get_traced_memory()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (after - before) / 50 * 3600 < 10e6
+
+
 def test_what_is_told_late_of_a_tally_that_has_ended_counts_no_second_time() -> None:
     recorder, first, second = SeriesRecorder(), Tally(0), Tally(1)
     recorder.opens("client-1", 0, "baseline")
@@ -138,6 +189,24 @@ DAMAGED: list[bytes] = [
     gzip.compress(b'{"schema": "loadgen.series/v1", "phases": [], "clients": [], "outcomes": ["no"], "rows": {}}'),
     told(1)[0].to_bytes()[:-20],
 ]
+
+
+def test_a_few_bytes_that_unpack_to_gigabytes_are_refused_without_unpacking_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loadgen.series.MAX_BYTES", 1 << 20)
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(200)) + packer.flush()
+    tracemalloc.start()
+    with pytest.raises(TooLargeError, match="unpacks to more than 1,048,576 bytes"):
+        Series.of_bytes(bomb)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10 << 20
+
+
+def test_a_foreign_version_is_repeated_shortly_and_harmlessly() -> None:
+    with pytest.raises(UsageError, match=r"^the series is of version \\x1b\[31mx+, known is ") as caught:
+        Series.of_bytes(gzip.compress(json.dumps({"schema": "\x1b[31m" + "x" * 1_000_000}).encode()))
+    assert len(caught.value.message) < 200
 
 
 @pytest.mark.parametrize("data", DAMAGED)

@@ -26,7 +26,7 @@ def changed(change: Callable[[Any], None]) -> Report:
     """Give the report of that run with something changed."""
     document = json.loads((DATA / "report.json").read_text(encoding="utf-8"))
     change(document)
-    return Report.model_validate(document)
+    return Report.model_validate(document, strict=False)  # JSON has no verdicts, and cannot hold half a surrogate pair
 
 
 def hostile() -> Report:

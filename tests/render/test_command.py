@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loadgen.render.formats import FORMATS
+from loadgen.series import MAX_BYTES
 from tests.render.results import DATA, real
 from tests.story.command import SCENARIOS, Loadgen
 
@@ -29,6 +31,18 @@ def test_the_console_is_what_one_gets_without_asking(loadgen: Loadgen) -> None:
     assert (ended.code, ended.stderr) == (0, "")
     assert real().report.verdict.sentence in ended.stdout
     assert "Clients in phase limited" in ended.stdout
+
+
+def test_the_console_says_what_it_can_where_the_terminal_lacks_a_character(loadgen: Loadgen) -> None:
+    report = json.loads((DATA / "report.json").read_text(encoding="utf-8"))
+    report["phases"][0]["latency_s"]["ok"]["p50"] = 0.0004
+    report["verdict"]["sentence"] = "Enforced: 5 \N{GREATER-THAN OR EQUAL TO} 1"
+    (loadgen.folder / "report.json").write_text(json.dumps(report))
+    loadgen.environment.update(PYTHONIOENCODING="ascii", LC_ALL="C")
+    ended = loadgen.run("report", loadgen.folder)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert " 400 us " in ended.stdout
+    assert "Enforced: 5 ? 1" in ended.stdout
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "console"])
@@ -94,6 +108,42 @@ def test_a_file_that_is_not_there_is_named(loadgen: Loadgen, name: str) -> None:
     ended = loadgen.run("report", loadgen.folder / name)
     assert (ended.code, ended.stdout) == (2, "")
     assert "cannot be read: No such file or directory" in ended.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("report", 2), ("--out", 3)])
+def test_a_path_that_no_file_can_have_is_named(loadgen: Loadgen, name: str, code: int) -> None:
+    path = loadgen.folder / ("x" * 300)
+    ended = loadgen.run("report", *([DATA, "--format", "json", "--out", path] if name == "--out" else [path]))
+    assert (ended.code, ended.stdout) == (code, "")
+    assert "File name too long" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_no_bug(loadgen: Loadgen) -> None:
+    full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
+    for name in ("console", "html"):
+        ended = loadgen.run("report", DATA, "--format", name, program=full)
+        assert (ended.code, "Traceback" in ended.stderr) == (3, False)
+        assert "the report cannot be printed: No space left on device" in ended.stderr
+
+
+def test_a_series_that_is_too_large_is_left_out_and_that_is_said(loadgen: Loadgen) -> None:
+    shutil.copy(DATA / "report.json", loadgen.folder)
+    (loadgen.folder / "series.json.gz").write_bytes(gzip.compress(bytes(MAX_BYTES + 1), 1))
+    ended = loadgen.run("report", loadgen.folder, "--format", "html")
+    assert ended.code == 0
+    assert "without the time series: " in ended.stderr
+    assert "the series unpacks to more than 268,435,456 bytes" in ended.stderr
+    assert "There was no time series beside the report" in ended.stdout
+
+
+@pytest.mark.envoy
+def test_a_run_whose_verdict_is_printed_on_an_old_terminal_keeps_its_exit_code_and_its_files(loadgen: Loadgen) -> None:
+    loadgen.environment.update(PYTHONIOENCODING="ascii", LC_ALL="C")
+    shown = loadgen.run_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "1s", "--clients", "1", "--format", "html")
+    assert shown.code in {0, 4}, shown.stdout + shown.stderr
+    assert "Report: " in shown.stdout
+    assert (loadgen.results / "report.html").exists()
 
 
 def test_an_unknown_format_is_bad_usage(loadgen: Loadgen) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,11 @@ from tests.render.results import DATA, real
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+HUGE = st.sampled_from([10**400, -(10**400), 2**63, 2**53 + 1, 2**53, 10**12, 1e300, -1])
+"""Numbers that JSON can hold and no run has; ``st.integers`` hardly ever makes one."""
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just([]), st.just({}), st.just([1]), st.just({"a": 1})
+    *(st.none(), st.booleans(), st.integers(), HUGE, st.floats(), st.text(max_size=20)),
+    *map(st.just, ([], {}, [1], {"a": 1})),
 )
 
 
@@ -40,6 +44,30 @@ def damaged(document: Any, seed: int, value: object) -> str:
     else:
         holder[key] = value
     return json.dumps(document)
+
+
+@pytest.mark.parametrize("value", [10**400, 10**12, -1])
+def test_a_number_that_no_run_has_is_refused_wherever_a_count_or_a_time_stands(value: int) -> None:
+    for name in ("began_s", "ended_s", "duration_s", "requests"):
+        document = json.loads((DATA / "report.json").read_text(encoding="utf-8"))
+        document["phases"][1][name] = value if name != "requests" else value * 10**6
+        with pytest.raises(UsageError, match=rf"the report is damaged: phases\.1\.{name}: "):
+            Report.of_json(json.dumps(document))
+    for path in (
+        ("rows", "second", 3),
+        ("rows", "count", 3),
+        ("rows", "phase", 3),
+        ("moments", 3, 0),
+        ("moments", 3, 1),
+        ("in_flight", 1, 0),
+    ):
+        series = json.loads(gzip.decompress((DATA / "series.json.gz").read_bytes()))
+        part = series
+        for step in path[:-1]:
+            part = part[step]
+        part[path[-1]] = value * 10**6
+        with pytest.raises(UsageError, match="no series of loadgen's, or it is damaged"):
+            Series.of_bytes(gzip.compress(json.dumps(series).encode(), 1))
 
 
 @given(st.integers(0, 1 << 32), VALUES)

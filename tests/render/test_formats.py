@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import shutil
 import subprocess
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from loadgen.errors import UsageError
-from loadgen.render import console, document, junit, markdown, openmetrics, spreadsheet
+from loadgen.errors import Problem, UsageError
+from loadgen.render import console, document, junit, markdown, openmetrics, page, spreadsheet
 from loadgen.render.formats import FORMATS, formats_of
 from loadgen.render.markdown import escaped
 from loadgen.render.openmetrics import Figures
@@ -138,6 +139,30 @@ def test_a_summary_that_is_too_long_leaves_out_whole_parts_and_says_so() -> None
     assert "too long to be shown" in text
     assert "Clients in phase recovered" in text
     assert "client-19999" not in text
+
+
+def test_a_summary_without_room_for_anything_is_empty() -> None:
+    for room in (-5, 0, 20):
+        assert markdown.summary(REAL.report, room) == ""
+    for room in range(60, 3000, 97):
+        assert len(markdown.summary(REAL.report, room).encode()) <= room
+
+
+WARNING = Problem("a.yaml", 7, 3, "the host is misspelt", "did you mean user?", excerpt="  host: usr <b>", width=4)
+
+
+def test_a_warning_keeps_its_lines_its_excerpt_and_its_carets_in_every_format() -> None:
+    report = REAL.report.model_copy(update={"findings": [str(WARNING)]})
+    lines = str(WARNING).split("\n")
+    assert len(lines) == 4
+    for name in ("html", "markdown", "junit"):
+        assert "\\n" not in FORMATS[name].render(report, None).partition("Warnings")[2], name
+    said = ET.fromstring(junit.render(report, None))[0].findtext("system-out") or ""
+    assert said.endswith("\n".join(lines))
+    shown = markdown.render(report, None)
+    assert f"- {escaped(lines[0])}\n\n  <pre>\n" + "\n".join(f"  {html.escape(line)}" for line in lines[1:]) + "\n  </pre>\n" in shown
+    spans = "".join(f"<span>{html.escape(line)}</span>" for line in lines[1:])
+    assert f"<li>{html.escape(lines[0])}<pre>{spans}</pre></li>" in page.render(report, None)
 
 
 def test_openmetrics_parses_and_has_the_counts_of_the_report() -> None:

@@ -178,8 +178,14 @@ def _about(report: Report) -> Element:
     }
     section = _section("What was run, and where", _pairs(what), _pairs(where))
     if report.findings:
-        section.extend([E("h3", "Warnings"), E("ul", *(E("li", finding) for finding in report.findings))])
+        section.extend([E("h3", "Warnings"), E("ul", *map(_warning, report.findings))])
     return section
+
+
+def _warning(finding: str) -> Element:
+    """Make an item of a list; what follows its first line, an excerpt with carets, stays as it is."""
+    first, *rest = finding.split("\n")
+    return E("li", first, *([E("pre", *(E("span", line) for line in rest))] if rest else []))
 
 
 def _listed(values: Mapping[str, object]) -> str:

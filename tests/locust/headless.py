@@ -1,0 +1,107 @@
+"""Runs Locust headless against a mesh of ``loadgen up``, and reads what both counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loadgen.mesh.published import published
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loadgen.mesh.local import LocalMesh
+
+REPOSITORY = Path(__file__).parents[2]
+SCENARIO = REPOSITORY / "scenarios" / "connection-pool.yaml"
+USERS = REPOSITORY / "locustfiles" / "user_service.py"
+WIRE_USERS = REPOSITORY / "locustfiles" / "user_service_wire.py"
+STORY = REPOSITORY / "locustfiles" / "tutorial_story.py"
+READY_S = 30.0
+END_S = 60.0
+
+
+@dataclass(frozen=True)
+class Up:
+    """A mesh of ``loadgen up``."""
+
+    pid: int
+    mesh: LocalMesh
+
+    def overflows(self) -> int:
+        """Say how many overflows the sidecars have counted, all together."""
+
+        async def ask() -> int:
+            return sum([(await client.admin.counters()).overflow for client in self.mesh.clients])
+
+        return asyncio.run(ask())
+
+    def rules(self) -> set[str | None]:
+        """Say which rules are in force at the sidecars."""
+
+        async def ask() -> set[str | None]:
+            return {(await self.mesh.state(client)).rule for client in self.mesh.clients}
+
+        return asyncio.run(ask())
+
+
+@contextlib.contextmanager
+def up(scenario: Path = SCENARIO) -> Iterator[Up]:
+    """Start a mesh, and end it."""
+    process = subprocess.Popen([sys.executable, "-m", "loadgen", "up", str(scenario)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    try:
+        assert process.stdout is not None, "it is a pipe"
+        for line in process.stdout:
+            if line.startswith("No policy is there"):
+                break
+        mesh = next(each.mesh for each in published() if each.pid == process.pid)
+        yield Up(process.pid, mesh)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=READY_S)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a headless Locust left behind: its exit code, its log, and the requests and failures of each entry in its statistics."""
+
+    code: int
+    log: str
+    requests: dict[str, int]
+    failures: dict[str, int]
+
+    @property
+    def overflows(self) -> int:
+        return sum(count for name, count in self.requests.items() if name.endswith("(overflow)"))
+
+    def sentences(self) -> list[str]:
+        """Give what loadgen says in the log."""
+        return re.findall(r"/loadgen: (.*)", self.log)
+
+
+def command(*arguments: str, files: tuple[Path, ...] = (USERS, STORY)) -> list[str]:
+    return [sys.executable, "-m", "locust", "-f", ",".join(map(str, files)), *arguments]
+
+
+def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, STORY)) -> Ended:
+    """Run Locust to its end."""
+    line = command("--headless", "--only-summary", "--csv", str(folder / "stats"), *arguments, files=files)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=END_S, cwd=REPOSITORY, env=environment(), check=False)
+    rows = {}
+    with contextlib.suppress(FileNotFoundError), (folder / "stats_stats.csv").open(encoding="utf-8") as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file) if row["Name"] != "Aggregated"}
+    requests = {name: int(row["Request Count"]) for name, row in rows.items()}
+    return Ended(ended.returncode, ended.stdout + ended.stderr, requests, {name: int(row["Failure Count"]) for name, row in rows.items()})
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "LOADGEN_"))}
