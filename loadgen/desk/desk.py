@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -277,8 +278,8 @@ class Desk:
 
     @property
     def _turn(self) -> str:
-        """What changes whenever a test begins or the policy is toggled."""
-        return f"{self._tests}.{self._toggles}"
+        """What changes whenever a test begins or the policy is toggled; before the dot is what names the test, of whatever desk."""
+        return f"{os.getpid()}-{self._tests}.{self._toggles}"
 
     def _running(self, expected: str | None) -> Session[Any, Any]:
         if self._over is None or self._session is None:

@@ -22,6 +22,10 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ACTING = ("/swarm", "/stop", "/stats/reset", "/user")
 """What changes something in Locust, however it is asked: it is POST only today, and was not always."""
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
+FAR = (
+    "the web UI can be reached from other machines, and everybody may use it; start Locust with --web-host 127.0.0.1 or with --web-login, "
+    "or allow it with --mesh-control-anywhere"
+)
 _PORTS = {"http": ":80", "https": ":443"}
 _OWN = frozenset({"", "same-origin", "none"})
 """What a browser says of a request by the UI's own page, or by a person; older ones and other programs say nothing."""
@@ -70,9 +74,10 @@ def hosts_of(bound: str, allowed: Iterable[str], display: str = "") -> frozenset
     return frozenset(name for name in names if name)
 
 
-def is_loopback(bound: str) -> bool:
-    """Tell whether only this machine reaches what is bound to a host."""
-    return bound.lower() in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", bound) is not None
+def why_not(bound: str, *, login: bool, anywhere: bool) -> str:
+    """Say why nobody may toggle the policy in a web UI that is bound to a host; nothing if it may be done."""
+    loopback = bound.lower() in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", bound) is not None
+    return "" if loopback or login or anywhere else FAR
 
 
 def _changes(environ: Mapping[str, Any]) -> bool:

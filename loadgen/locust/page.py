@@ -20,10 +20,9 @@ from loadgen.errors import LoadgenError
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.locust import view
 from loadgen.locust.link import AskError
-from loadgen.locust.origin import Guard, hosts_of, is_loopback
+from loadgen.locust.origin import Guard, hosts_of, why_not
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Callable
 
     from locust.env import Environment
@@ -35,10 +34,6 @@ MAX_BODY_BYTES = 6 * MAX_CHARACTERS + (64 << 10)
 r"""JSON may write a character as ``\u1234``."""
 MAX_SECOND = 1 << 31
 ROOT = f"/{view.NAME}"
-FAR = (
-    "the web UI can be reached from other machines, and everybody may use it: start Locust with --web-host 127.0.0.1 or with --web-login, "
-    "or allow it with --mesh-control-anywhere"
-)
 log = logging.getLogger("loadgen")
 
 
@@ -47,19 +42,14 @@ def install(environment: Environment, web_ui: WebUI, control: Control) -> None:
     options, app = environment.parsed_options, web_ui.app
     assert options is not None, "locust -f has parsed its options"
     assert app is not None, "it is made with the web UI"
-    app.register_blueprint(Page(environment, web_ui, control, why_not(options)).blueprint(options.web_base_path or None))
+    forbidden = why_not(web_ui.host, login=options.web_login, anywhere=options.mesh_control_anywhere)
+    if forbidden:
+        log.warning("the policy cannot be toggled on the page: %s", forbidden)
+    app.register_blueprint(Page(environment, web_ui, control, forbidden).blueprint(options.web_base_path or None))
     app.after_request(_link)
     app.wsgi_app = Guard(app.wsgi_app, hosts_of(web_ui.host, options.web_allow_host, options.web_host_display_name or ""))  # type: ignore[method-assign]
     files = [*web_ui.template_args.get("extended_csv_files", ()), {"href": f".{ROOT}", "title": "Mesh policy"}]
     web_ui.template_args["extended_csv_files"] = files  # its list of downloads is the only place where Locust's UI shows a link
-
-
-def why_not(options: Namespace) -> str:
-    """Say why nobody may toggle the policy on the page; nothing if it may be done. It is logged, too."""
-    if is_loopback(options.web_host) or options.web_login or options.mesh_control_anywhere:
-        return ""
-    log.warning("the policy cannot be toggled on the page: %s", FAR)
-    return FAR
 
 
 def _link(response: Response) -> Response:

@@ -56,7 +56,7 @@
 
   function take(timeline) {
     plotted.toggles = timeline.toggles;
-    if (timeline.from !== plotted.seen) return;
+    if (timeline.from !== plotted.seen) return; // of another test: the next answer begins at its first second
     for (let index = 0; index < timeline.ok.length; index += 1) {
       let bar = Math.floor(plotted.seen / plotted.step);
       if (bar >= MAX_POINTS) {
