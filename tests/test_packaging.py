@@ -46,6 +46,7 @@ def test_the_wheel_holds_the_package_its_types_and_the_licence_and_no_tests(whee
     assert any(name.endswith("licenses/LICENSE") for name in names)
     page = {f"loadgen/render/page/{name}" for name in ("page.css", "page.js", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE")}
     assert page <= set(names)
+    assert {f"loadgen/locust/static/{name}" for name in ("page.html", "page.css", "page.js", "theme.js")} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scenarios"))]
 
 

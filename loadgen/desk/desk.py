@@ -13,13 +13,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.to_thread
 from prometheus_client import CollectorRegistry
 
 from loadgen.desk import showing
 from loadgen.desk.timeline import Timeline
 from loadgen.desk.users import Users
 from loadgen.engine.load import clock
-from loadgen.errors import InputError, LoadgenError, RefusedError
+from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from loadgen.desk.lines import Lines
-    from loadgen.errors import Problem
     from loadgen.inputs import Plan
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
@@ -140,7 +140,7 @@ class Desk:
 
         Raises InputError with every mistake of the text.
         """
-        return {"findings": self._read(rule)[1]}
+        return {"findings": (await self._read(rule))[1]}
 
     async def apply(self, rule: str, expected: str | None = None) -> dict[str, Any]:
         """Put the rules of a text in force, and return when the phase with them counts; gives what is noteworthy of them.
@@ -148,7 +148,7 @@ class Desk:
         ``expected`` is the turn at which this was decided, if that matters. Raises InputError with every mistake of the text, LoadgenError
         if it cannot be done.
         """
-        rules, findings = self._read(rule)
+        rules, findings = await self._read(rule)
         session = self._running(expected)
         self._rules = rules
         await self._toggle(session, rules)
@@ -161,9 +161,11 @@ class Desk:
             raise RefusedError("no rule is in force that could be removed")
         await self._toggle(session, ())
 
-    async def state(self, since: int = 0) -> dict[str, Any]:
-        """Say what is to be shown now; of the plot, what came from a second on."""
-        session, live, self._watched_at = self._session, self._live, clock()
+    async def state(self, since: int = 0, *, watched: bool = True) -> dict[str, Any]:
+        """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on."""
+        session, live = self._session, self._live
+        if watched:
+            self._watched_at = clock()
         windows = list(session.measured.windows) if session is not None else []
         began = session.began if session is not None else 0.0
         toggled = [*windows, session.window] if session is not None and session.window is not None else windows
@@ -290,9 +292,16 @@ class Desk:
             )
         return self._session
 
-    def _read(self, rule: str) -> tuple[tuple[Rule, ...], list[dict[str, Any]]]:
-        """Read the rules of a text, and what is noteworthy of them."""
-        rules, findings = rules_of(rule, RULE_NAME)
+    async def _read(self, rule: str) -> tuple[tuple[Rule, ...], list[dict[str, Any]]]:
+        """Read the rules of a text, and what is noteworthy of them. A long text takes seconds, in which others go on."""
+        try:
+            rules, findings = await anyio.to_thread.run_sync(rules_of, rule, RULE_NAME)
+        except InputError as error:
+            further = len(error.problems) - MAX_PROBLEMS
+            if further <= 0:
+                raise
+            rest = Problem(RULE_NAME, 0, 0, f"there are {further:,} further mistakes", code="further")
+            raise InputError([*error.problems[:MAX_PROBLEMS], rest]) from error
         noted = dict.fromkeys([*findings, *self._site.findings(rules)])
         return tuple(rules), [showing.problem(each) for each in noted]
 

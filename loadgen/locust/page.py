@@ -6,6 +6,7 @@ seen the present state. Options are read once, at the start: Locust's start page
 
 from __future__ import annotations
 
+import functools
 import hmac
 import json
 import logging
@@ -18,7 +19,7 @@ from flask import Blueprint, Response, request
 from loadgen.document import MAX_CHARACTERS
 from loadgen.errors import LoadgenError
 from loadgen.families import CONTENT_TYPE, PATH
-from loadgen.locust import view
+from loadgen.locust import tab, view
 from loadgen.locust.link import AskError
 from loadgen.locust.origin import Guard, hosts_of, why_not
 
@@ -47,9 +48,11 @@ def install(environment: Environment, web_ui: WebUI, control: Control) -> None:
         log.warning("the policy cannot be toggled on the page: %s", forbidden)
     app.register_blueprint(Page(environment, web_ui, control, forbidden).blueprint(options.web_base_path or None))
     app.after_request(_link)
+    app.after_request(functools.partial(_extend, control))
     app.wsgi_app = Guard(app.wsgi_app, hosts_of(web_ui.host, options.web_allow_host, options.web_host_display_name or ""))  # type: ignore[method-assign]
-    files = [*web_ui.template_args.get("extended_csv_files", ()), {"href": f".{ROOT}", "title": "Mesh policy"}]
+    files = [*(web_ui.template_args.get("extended_csv_files") or ()), {"href": f".{ROOT}", "title": tab.TITLE}]
     web_ui.template_args["extended_csv_files"] = files  # its list of downloads is the only place where Locust's UI shows a link
+    tab.add(web_ui.template_args)
 
 
 def _link(response: Response) -> Response:
@@ -57,6 +60,13 @@ def _link(response: Response) -> Response:
     if request.endpoint == "locust.index" and is_page:
         response.set_data(view.linked(response.get_data(as_text=True)))
     return response
+
+
+def _extend(control: Control, response: Response) -> Response:
+    if request.endpoint != "locust.request_stats" or response.status_code != HTTPStatus.OK or not response.is_json:
+        return response
+    stats: dict[str, Any] = response.get_json()
+    return _json(tab.extended(stats, control))  # another response: Locust keeps its own, and gives it again
 
 
 class Page:

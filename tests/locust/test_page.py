@@ -73,8 +73,8 @@ def test_a_person_goes_through_the_tutorial(mesh: Up, ui: WebUi, browser: Browse
     assert browser.run("return document.getElementById('rule').value") == RULE
 
     click(browser, "#start a")
-    fill(browser, 'input[name="user_count"]', str(USERS_COUNT))
-    fill(browser, 'input[name="spawn_rate"]', str(USERS_COUNT))
+    fill(browser, 'input[name="userCount"]', str(USERS_COUNT))
+    fill(browser, 'input[name="spawnRate"]', str(USERS_COUNT))
     click(browser, 'button[type="submit"]')
     until(lambda: ui.state()["running"], "the test runs")
     browser.visit(ui.page)
@@ -160,6 +160,24 @@ def test_a_mistake_is_shown_beside_the_text_and_leads_to_its_place(ui: WebUi, br
     waits(browser, "checked", "No mistake")
     until(lambda: enabled(browser, "apply"), "the rule can be applied")
     assert browser.run("return document.title") != "1"
+
+
+def test_a_text_of_nothing_but_mistakes_is_answered_with_some_of_them(ui: WebUi) -> None:
+    found = ui.post("check", {"rule": "a: 1\n" * 100_000}).json()["findings"]
+    assert len(found) == 101
+    assert found[-1]["message"] == "there are 99,900 further mistakes"
+
+
+def test_the_tab_in_locusts_page_shows_each_client(ui: WebUi, browser: Browser, tmp_path: Path) -> None:
+    ui.start_users()
+    until(lambda: ui.state()["phase"] == "baseline", "the first phase counts")
+    assert ui.apply(RULE).status_code == 200
+    browser.visit(f"{ui.address}/?tab=meshPolicy")
+    until(lambda: browser.run("return document.body.innerText").count("http1MaxPendingRequests 1") == 10, "ten clients are shown")
+    looked(browser, tmp_path, "tab")
+    stats = ui.get("/stats/requests").json()
+    assert [each["key"] for each in stats["extended_stats"]] == ["meshPolicy"]
+    assert stats["stats"]
 
 
 def test_what_is_no_page_of_this_start_is_refused(ui: WebUi) -> None:
@@ -319,7 +337,7 @@ def test_behind_locusts_login_nothing_is_given_away(tmp_path: Path) -> None:
 
 
 def test_without_a_mesh_the_page_says_why_and_where_others_reach_it_nobody_toggles(browser: Browser, tmp_path: Path) -> None:
-    with web_ui(tmp_path, "--mesh", "off", host="localhost.") as ui:  # bound to loopback, though not by a name that is sure to be it
+    with web_ui(tmp_path, "--mesh", "off", host="127.1") as ui:  # loopback, though not by a name that is known for it
         browser.visit(ui.page)
         waits(browser, "notices", "There is no mesh: it was switched off with --mesh off")
         waits(browser, "notices", "The policy cannot be toggled here: the web UI can be reached from other machines")

@@ -367,7 +367,11 @@
     if (!state) return;
     say(at("status"), state.locust.state);
     say(at("users"), count(state.locust.users));
-    if (state.missing) return;
+    if (state.missing) {
+      say(at("verdict-title"), state.missing === "mesh" ? "There is no mesh" : "The desk is gone");
+      at("start").hidden = true;
+      return;
+    }
     say(at("service"), state.mesh.service);
     showVerdict();
     say(at("in-force"), sentence());
