@@ -307,11 +307,15 @@ def test_a_mesh_that_ends_is_said_to_be_gone(browser: Browser, tmp_path: Path) -
 
 
 LOGIN = """
-from flask_login import UserMixin
+from flask_login import UserMixin, login_user
 from locust import events
 
 import loadgen.locust.plugin
 from loadgen.locust.users import SidecarUser
+
+
+class Somebody(UserMixin):
+    id = "somebody"
 
 
 class Caller(SidecarUser):
@@ -321,19 +325,25 @@ class Caller(SidecarUser):
 @events.init.add_listener
 def _login(environment, **_):
     environment.web_ui.app.config["SECRET_KEY"] = "for this test only"
-    environment.web_ui.login_manager.user_loader(lambda name: UserMixin())
+    environment.web_ui.login_manager.user_loader(lambda name: Somebody())
+    environment.web_ui.app.add_url_rule("/let-me-in", "let_me_in", lambda: str(login_user(Somebody())))
 """
 
 
 def test_behind_locusts_login_nothing_is_given_away(tmp_path: Path) -> None:
     file = tmp_path / "with_login.py"
     file.write_text(LOGIN, encoding="utf-8")
-    with web_ui(tmp_path, "--mesh", "off", "--web-login", file=file) as ui:
+    with web_ui(tmp_path, "--mesh", "off", "--web-login", host="127.1", file=file) as ui:
         for path in ("/mesh-policy", "/mesh-policy/state", "/mesh-policy/report", "/metrics"):
             answer = ui.get(path)
             assert answer.status_code == 302
             assert "/login" in answer.headers["location"]
         assert ui.post("apply", {"rule": RULE, "expected": "1.0"}, token="any").status_code == 302
+        ui.get("/let-me-in")
+        assert ui.state()["forbidden"] == ""
+        refused = ui.post("apply", {"rule": RULE, "expected": "1.0"})
+        assert refused.status_code == 503
+        assert "there is no mesh" in refused.json()["message"]
 
 
 def test_without_a_mesh_the_page_says_why_and_where_others_reach_it_nobody_toggles(browser: Browser, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@
   const showClients = table(at("clients"), [
     ["Client", true],
     ["Rule in force", true],
-    ["Limits", "word wide"],
+    ["Limits", "wide"],
     ["Confirmed", true],
     ["ok"],
     ["overflow"],
