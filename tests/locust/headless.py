@@ -37,6 +37,11 @@ class Up:
     pid: int
     mesh: LocalMesh
 
+    @property
+    def options(self) -> tuple[str, str]:
+        """Give Locust's options that name it: others may run."""
+        return "--mesh-pid", str(self.pid)
+
     def overflows(self) -> int:
         """Say how many overflows the sidecars have counted, all together."""
 
