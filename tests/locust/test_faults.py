@@ -110,7 +110,7 @@ def test_without_a_mesh_a_host_off_this_machine_is_refused(tmp_path: Path) -> No
 
 
 def test_a_mesh_that_is_asked_for_and_does_not_run_is_refused(tmp_path: Path) -> None:
-    ended = headless(tmp_path, "-u", "2", "-t", "5s", "--mesh", "local", "--mesh-pid", "1", files=(USERS,))
+    ended = headless(tmp_path, "-u", "2", "-t", "5s", "--mesh", "local", "--mesh-pid", "4194304", files=(USERS,))
     assert ended.code == 3
     assert "no local mesh" in ended.log
 
