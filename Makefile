@@ -1,4 +1,5 @@
 # make run    from a fresh clone to a verdict
+# make locust the same mesh under Locust's web UI
 # make bench  the hammer against other load tools
 # make test   everything that guards the project: format, lint, types, import contracts, tests
 # make cluster        a whole cluster with Istio on this machine, to try docs/cluster.md in
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help install run test format lint types imports tests controlplane cluster ledgers bench schema lock clean
+.PHONY: help install run locust test format lint types imports tests controlplane cluster ledgers bench schema lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +23,10 @@ install: $(VENV)/.run  ## make the environment; the command is then in .venv/bin
 
 run: $(VENV)/.run  ## run the tutorial's scenario (or SCENARIO=…) to a verdict
 	@$(BIN)/loadgen run $(SCENARIO)
+
+locust: $(VENV)/.dev  ## the tutorial's mesh, and Locust's web UI for it, until ^C
+	@$(BIN)/loadgen up $(SCENARIO) & mesh=$$!; trap 'kill $$mesh 2>/dev/null; wait' EXIT; trap : INT TERM; \
+		$(BIN)/locust -f locustfiles/user_service.py --web-host 127.0.0.1 --mesh local --mesh-pid $$mesh
 
 test: lint types imports tests  ## everything that guards the project
 

@@ -22,6 +22,7 @@ from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
+from loadgen.runner.convergence import converge
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.runner.result import Result, make_report
@@ -161,6 +162,16 @@ class Desk:
             raise RefusedError("no rule is in force that could be removed")
         await self._toggle(session, ())
 
+    async def restore(self) -> None:
+        """Remove what a desk that died may have left in force, and verify it.
+
+        Raises LoadgenError if that cannot be.
+        """
+        await self._end_if_any()
+        async with self._site.session() as mesh:
+            await mesh.put(())
+            await converge(mesh, ())
+
     async def state(self, since: int = 0, *, watched: bool = True) -> dict[str, Any]:
         """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on."""
         session, live = self._session, self._live
@@ -248,6 +259,7 @@ class Desk:
             self._over = None
             over.set()
             self._tell()
+            self._lines.send({"event": "ended", "said": self._said})
 
     async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
         """While somebody watches, judge what was measured until then."""
@@ -386,15 +398,19 @@ async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:
         "apply": desk.apply,
         "remove": desk.remove,
     }
-    verb |= {"state": desk.state, "metrics": desk.metrics, "report": desk.report}
+    verb |= {"state": desk.state, "restore": desk.restore, "metrics": desk.metrics, "report": desk.report}
     try:
         value = await verb[message["do"]](**message.get("args", {}))
     except asyncio.CancelledError:
         raise
     except InputError as error:
-        failure = {"message": error.message, "hint": error.hint, "problems": [showing.problem(each) for each in error.problems]}
-        lines.send({"done": message["number"], "error": failure})
+        lines.send({"done": message["number"], "error": _failure(error, error.problems)})
     except LoadgenError as error:
-        lines.send({"done": message["number"], "error": {"message": error.message, "hint": error.hint, "problems": []}})
+        lines.send({"done": message["number"], "error": _failure(error)})
     else:
         lines.send({"done": message["number"], "value": value})
+
+
+def _failure(error: LoadgenError, problems: Sequence[Problem] = ()) -> dict[str, Any]:
+    about = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
+    return {**about, "problems": [showing.problem(each) for each in problems]}

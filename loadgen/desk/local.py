@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from loadgen.cli.story import environment
 from loadgen.errors import RefusedError, UsageError
 from loadgen.inputs import load_plan
 from loadgen.mesh.boot import shortfalls
-from loadgen.mesh.published import POLICY_LOCK, published
+from loadgen.mesh.published import POLICY_LOCK, Published, published
 from loadgen.mesh.run_folder import locked
 from loadgen.policy.lint import lint
 from loadgen.runner.convergence import for_each
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.report import Environment
+
+READY_S = 15.0
+POLL_S = 0.1
 
 
 class LocalSite:
@@ -41,8 +45,7 @@ class LocalSite:
 
         Raises RefusedError if there is none, UsageError if it is not clear which is meant, or its scenario is not what it was.
         """
-        running = published()
-        chosen = [each for each in running if pid in {None, each.pid}]
+        chosen = _published(pid)
         if not chosen:
             raise RefusedError("no local mesh is running", hint="start one in another terminal: loadgen up scenarios/connection-pool.yaml")
         if len(chosen) > 1:
@@ -84,3 +87,17 @@ class LocalSite:
 
     def environment(self) -> Environment:
         return environment(self._mesh.envoy_version, 0.0, 1)
+
+
+def _published(pid: int | None) -> list[Published]:
+    """Find the meshes that run; one that is named may be about to be ready."""
+    deadline = time.monotonic() + READY_S
+    while True:
+        found = [each for each in published() if pid in {None, each.pid}]
+        if found or pid is None or not _lives(pid) or time.monotonic() > deadline:
+            return found
+        time.sleep(POLL_S)
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

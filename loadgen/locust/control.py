@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from locust.runners import STATE_MISSING, MasterRunner
 
-from loadgen.errors import ExitCode, LoadgenError, RefusedError
+from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.link import ASK_S, CLOSE_S, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, NEWS, SEEN
 from loadgen.locust.options import check
@@ -84,7 +84,7 @@ class Control:
         self.ask("remove", timeout_s=TOGGLE_S, expected=expected)
 
     def _connect(self, kind: str, pid: int | None) -> None:
-        link = Link({"kind": kind, "pid": pid}, self._heard)
+        link = Link({"kind": kind, "pid": pid}, self._heard, self._mend)
         try:
             self.mesh = link.ask("hello", timeout_s=HELLO_S)
         except LoadgenError as error:
@@ -98,6 +98,24 @@ class Control:
         self.link = link
         about = self.mesh["mesh"]
         log.info("mesh %s with %d clients; its service is %s", about["kind"], len(self.mesh["clients"]), about["service"])
+
+    def _mend(self) -> None:
+        """Have a new desk undo what one that died may have left in force. Its test is lost: nobody knows what was counted."""
+        options = self._environment.parsed_options
+        assert options is not None, "see above"
+        lost, self._running = self._running, False
+        log.error("the desk died; a new one takes out what it may have left in force")
+        self.link = None
+        self._connect("auto", options.mesh_pid)
+        try:
+            self.ask("restore", timeout_s=TOGGLE_S)
+        except LoadgenError as error:
+            log.error("%s", error.message)
+            self._environment.process_exit_code = ExitCode.RESTORE_FAILED
+            return
+        log.warning("no rule is in force")
+        if lost:
+            self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
 
     # The test.
 
@@ -157,7 +175,7 @@ class Control:
     def _end(self, environment: Environment, **_: object) -> None:
         if self.link is None or not self._running:
             return
-        self._running = False
+        self._running = False  # from now on the desk is asked to end
         if self._watcher is not None:
             self._watcher.kill()
         try:
@@ -204,6 +222,9 @@ class Control:
         elif message.get("event") == "news":
             for node in self._nodes():
                 self._send(NEWS, {"ruled": message["ruled"]}, node)
+        elif message.get("event") == "ended" and self._running:  # nobody asked for it
+            self._running = False
+            self._refuse(MeshError(f"the measurement ended: {message['said']}"))
 
     def _send(self, kind: str, data: dict[str, Any], node: str) -> None:
         runner = self._environment.runner

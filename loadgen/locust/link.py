@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import AsyncResult
 
-from loadgen.errors import LoadgenError, MeshError, RefusedError
+from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,15 +27,18 @@ CLOSE_S = 40.0
 class AskError(LoadgenError):
     """The desk says that something cannot be done; ``problems`` are the mistakes in a rule."""
 
-    def __init__(self, message: str, hint: str, problems: list[dict[str, Any]]) -> None:
-        super().__init__(message, hint=hint)
-        self.problems = problems
+    def __init__(self, said: dict[str, Any]) -> None:
+        super().__init__(said["message"], hint=said["hint"])
+        self.problems: list[dict[str, Any]] = said["problems"]
+        self.exit_code = ExitCode(said["exit_code"])
 
 
 class Link:
-    """The desk's process and what goes to and fro. ``heard`` takes what the desk says by itself."""
+    """The desk's process and what goes to and fro. ``heard`` takes what the desk says by itself; ``died`` hears that it is gone unasked."""
 
-    def __init__(self, options: Mapping[str, object], heard: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, options: Mapping[str, object], heard: Callable[[dict[str, Any]], None], died: Callable[[], None] = lambda: None
+    ) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -47,6 +50,7 @@ class Link:
             )
         self._socket = ours
         self._heard = heard
+        self._died = died
         self._questions: dict[int, AsyncResult] = {}
         self._numbers = itertools.count(1)
         self.death = ""
@@ -93,7 +97,10 @@ class Link:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
                 self._take(json.loads(line))
-        self._bury(self.death or "the desk is gone: its process ended; if a rule was in force, it still is")
+        unasked = not self.death
+        self._bury("the desk is gone: its process ended")
+        if unasked:
+            self._died()
 
     def _take(self, message: dict[str, Any]) -> None:
         if message.get("event") == "refused":
@@ -106,7 +113,7 @@ class Link:
         if question is None or question.ready():
             return
         if (error := message.get("error")) is not None:
-            question.set_exception(AskError(error["message"], error["hint"], error["problems"]))
+            question.set_exception(AskError(error))
         else:
             question.set(message["value"])
 

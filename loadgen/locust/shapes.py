@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from locust import LoadTestShape
 
-from loadgen.errors import ExitCode, LoadgenError, UsageError
+from loadgen.errors import LoadgenError, UsageError
 from loadgen.quantity import positive_duration_s
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class StoryShape(LoadTestShape):
             for problem in getattr(error, "problems", ()):
                 log.error("%s", problem["text"])
             log.error("%s", f"{error.message}; {error.hint}" if error.hint else error.message)
-            environment.process_exit_code = error.exit_code or ExitCode.REFUSED
+            environment.process_exit_code = environment.process_exit_code or error.exit_code
 
     def _environment(self) -> Any:
         assert self.runner is not None, "Locust sets it before the first tick"

@@ -26,7 +26,7 @@ from .scripted_server import PATIENCE_S, Step, Visit, forever, receive, send, se
 from .test_outcomes import OVERFLOW, refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -578,6 +578,51 @@ async def test_a_request_counts_in_the_tally_that_is_open_when_it_ends() -> None
         await answers.reach(2)
         assert load.tally is not earlier
         assert outcomes(earlier) == outcomes(load.tally) == {Outcome.OK: 1}
+
+
+# Users that come and go.
+
+
+@pytest.mark.parametrize("think", [Interval(), Interval(0.001)], ids=["without a pause", "thinking"])
+async def test_users_join_and_leave_and_each_that_is_there_has_a_request_on_its_way_or_thinks(think: Interval) -> None:
+    async with serving(ALWAYS_OK) as server, driven(server.address, Closed(0, think)) as (load, answers):
+        load.start()
+        await asyncio.sleep(0.02)
+        assert load.sent == 0, "nobody is there"
+        load.join(3)
+        await answers.reach(30)
+        load.leave(2)
+        await until(lambda: load.in_flight <= 1)
+        seen = load.sent
+        await answers.reach(seen + 10)
+        assert load.in_flight <= 1
+        load.leave(1)
+        await until(lambda: load.in_flight == 0)
+        last = load.sent
+        await asyncio.sleep(0.02)
+        assert load.sent == last
+        load.join(1)
+        await answers.reach(last + 5)
+
+
+async def test_a_user_that_joins_while_another_is_about_to_leave_takes_its_place() -> None:
+    gate = asyncio.Event()
+    script = [receive, wait(gate), send(OK), *ALWAYS_OK]
+    async with serving(script) as server, driven(server.address, Closed(0)) as (load, answers):
+        load.start()
+        load.join(1)
+        await server.until(lambda: server.requests == 1)
+        load.leave(1)
+        load.join(1)
+        gate.set()
+        await answers.reach(3)
+        assert load.in_flight <= 1
+
+
+async def until(true: Callable[[], bool]) -> None:
+    with anyio.fail_after(PATIENCE_S):
+        while not true():  # noqa: ASYNC110  # a load tells nobody
+            await asyncio.sleep(0.001)
 
 
 # A target that is not there, and a machine that has no more to give.

@@ -37,6 +37,11 @@ class Up:
     pid: int
     mesh: LocalMesh
 
+    @property
+    def options(self) -> tuple[str, str]:
+        """Give Locust's options that name it: others may run."""
+        return "--mesh-pid", str(self.pid)
+
     def overflows(self) -> int:
         """Say how many overflows the sidecars have counted, all together."""
 
@@ -92,10 +97,10 @@ def command(*arguments: str, files: tuple[Path, ...] = (USERS, STORY)) -> list[s
     return [sys.executable, "-m", "locust", "-f", ",".join(map(str, files)), *arguments]
 
 
-def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, STORY)) -> Ended:
-    """Run Locust to its end."""
+def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, STORY), path: Path | None = None) -> Ended:
+    """Run Locust to its end; what is in ``path`` comes before what is installed."""
     line = command("--headless", "--only-summary", "--csv", str(folder / "stats"), *arguments, files=files)
-    ended = subprocess.run(line, capture_output=True, text=True, timeout=END_S, cwd=REPOSITORY, env=environment(), check=False)
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=END_S, cwd=REPOSITORY, env=environment(path), check=False)
     rows = {}
     with contextlib.suppress(FileNotFoundError), (folder / "stats_stats.csv").open(encoding="utf-8") as file:
         rows = {row["Name"]: row for row in csv.DictReader(file) if row["Name"] != "Aggregated"}
@@ -103,5 +108,6 @@ def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, ST
     return Ended(ended.returncode, ended.stdout + ended.stderr, requests, {name: int(row["Failure Count"]) for name, row in rows.items()})
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "LOADGEN_"))}
+def environment(path: Path | None = None) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "LOADGEN_"))}
+    return clean if path is None else {**clean, "PYTHONPATH": str(path)}

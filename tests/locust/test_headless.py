@@ -35,7 +35,7 @@ def test_the_overflows_in_locusts_statistics_are_those_that_the_sidecars_counted
     for number in range(ROUNDS):
         before = mesh.overflows()
         processes = ("--processes", str(workers)) if workers > 1 else ()
-        ended = headless(tmp_path, *STORY_OF_2_S, *processes, files=(users, STORY))
+        ended = headless(tmp_path, *mesh.options, *STORY_OF_2_S, *processes, files=(users, STORY))
         counted = mesh.overflows() - before
         print(f"{users.stem}, {workers} workers, run {number + 1}: Locust {ended.overflows}, Envoy {counted}")
         assert ended.overflows == counted > 0, ended.log
@@ -47,7 +47,7 @@ def test_the_overflows_in_locusts_statistics_are_those_that_the_sidecars_counted
 
 
 def test_an_overflow_is_a_failure_by_default_and_an_entry_of_its_own(mesh: Up, tmp_path: Path) -> None:
-    ended = headless(tmp_path, "-u", "30", "--stage", "1s")
+    ended = headless(tmp_path, *mesh.options, "-u", "30", "--stage", "1s")
     assert ended.failures["user (overflow)"] == ended.requests["user (overflow)"] > 0
     assert ended.failures["user"] == 0
     assert ended.code == 1, "as Locust's users know it"

@@ -1,0 +1,134 @@
+"""Is the rule gone whatever ends, and is it said what was wrong?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.locust.headless import END_S, READY_S, REPOSITORY, SCENARIO, USERS, WIRE_USERS, Up, command, environment, headless, up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.envoy
+RULE = {"base/user"}
+LONG = ("--headless", "-u", "20", "--only-summary")
+
+
+@pytest.fixture
+def mesh() -> Iterator[Up]:
+    with up() as running:
+        yield running
+
+
+def wait(until: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + READY_S
+    while not until():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str, files: tuple[Path, ...] = ()) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run Locust in the background; its log is in the file."""
+    log = folder / "log"
+    line = command(*LONG, *arguments, files=files) if files else command(*LONG, *arguments)
+    with log.open("wb") as file:
+        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=REPOSITORY, env=environment())
+    try:
+        yield process, log
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(END_S)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+
+
+def desk_of(pid: int) -> int:
+    return next(each for each in children(pid) if b"loadgen.desk\0" in Path(f"/proc/{each}/cmdline").read_bytes())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda each: each.name)
+def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, _):
+        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        process.send_signal(number)
+        process.wait(END_S)
+        wait(lambda: mesh.rules() == {None}, "the rule is gone")
+
+
+def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out(mesh: Up, tmp_path: Path) -> None:
+    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, log):
+        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        os.kill(desk_of(process.pid), signal.SIGKILL)
+        wait(lambda: mesh.rules() == {None}, "the rule is gone")
+        assert process.wait(END_S) == 4
+    assert "the desk died in the test; what it had counted is lost" in log.read_text()
+
+
+def test_a_worker_that_is_killed_ends_the_measurement_and_the_rule(mesh: Up, tmp_path: Path) -> None:
+    with running(tmp_path, *mesh.options, "--stage", "6s", "--processes", "2") as (process, log):
+        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        worker = next(each for each in children(process.pid) if b"loadgen.desk" not in Path(f"/proc/{each}/cmdline").read_bytes())
+        os.kill(worker, signal.SIGKILL)
+        wait(lambda: mesh.rules() == {None}, "the rule is gone")
+        wait(lambda: "is lost" in log.read_text(), "it is said")
+
+
+def test_a_mesh_that_ends_in_the_test_ends_the_measurement(tmp_path: Path) -> None:
+    with up() as mesh, running(tmp_path, *mesh.options, "--stage", "4s") as (process, log):
+        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        os.kill(mesh.pid, signal.SIGINT)
+        assert process.wait(END_S) == 4
+    said = log.read_text()
+    assert "the measurement ended: the local mesh is gone" in said or "sidecar does not answer" in said
+
+
+@pytest.mark.parametrize("files", [(USERS,), (WIRE_USERS,)], ids=["SidecarUser", "WireUser"])
+def test_a_host_that_is_not_the_service_of_the_mesh_is_refused(mesh: Up, tmp_path: Path, files: tuple[Path, ...]) -> None:
+    ended = headless(tmp_path, *mesh.options, "-u", "2", "-t", "5s", "-H", "http://192.0.2.1", files=files)
+    assert ended.code == 3
+    assert "the host http://192.0.2.1 is not the mesh's service" in ended.log
+    assert not ended.requests
+
+
+def test_without_a_mesh_a_host_off_this_machine_is_refused(tmp_path: Path) -> None:
+    ended = headless(tmp_path, "-u", "2", "-t", "5s", "-H", "http://192.0.2.1", "--mesh", "off", files=(USERS,))
+    assert ended.code == 3
+    assert "192.0.2.1 (192.0.2.1) is not this machine, so nothing was sent" in ended.log
+    assert not ended.requests
+
+
+def test_a_mesh_that_is_asked_for_and_does_not_run_is_refused(tmp_path: Path) -> None:
+    ended = headless(tmp_path, "-u", "2", "-t", "5s", "--mesh", "local", "--mesh-pid", "4194304", files=(USERS,))
+    assert ended.code == 3
+    assert "no local mesh" in ended.log
+
+
+def test_more_workers_than_clients_are_refused(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text(SCENARIO.read_text().replace("count: 10", "count: 2").replace("policies/", f"{SCENARIO.parent}/policies/"))
+    with up(scenario) as mesh:
+        ended = headless(tmp_path, *mesh.options, "-u", "4", "-t", "5s", "--processes", "3", files=(USERS,))
+    assert ended.code == 3
+    assert "there are 3 workers, but 2 clients" in ended.log
+
+
+def test_a_mistake_in_the_rule_is_shown_with_its_place(mesh: Up, tmp_path: Path) -> None:
+    rule = tmp_path / "rule.yaml"
+    rule.write_text((SCENARIO.parent / "policies" / "user.yaml").read_text().replace("http2MaxRequests: 1", "http2MaxRequests: many"))
+    ended = headless(tmp_path, *mesh.options, "-u", "4", "--stage", "1s", "--rule", str(rule))
+    assert ended.code == 2
+    assert "error: " in ended.log
+    assert "many" in ended.log
+    assert mesh.rules() == {None}

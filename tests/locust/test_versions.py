@@ -1,0 +1,50 @@
+"""Does it all work with the oldest Locust that is supported? The newest is the one that is installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.locust.headless import REPOSITORY, STORY, USERS, WIRE_USERS, headless, up
+
+OLDEST = Path(__file__).with_name("oldest.txt")
+INSTALL_S = 100
+
+
+@pytest.fixture(scope="module")
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the oldest Locust beside the environment, without what it needs: that is there."""
+    folder = tmp_path_factory.mktemp("oldest")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
+    subprocess.run([*pip, "--target", str(folder), "-r", str(OLDEST)], check=True, timeout=INSTALL_S)
+    return folder
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("users", [USERS, WIRE_USERS], ids=lambda file: file.stem)
+def test_the_story_is_told_with_the_oldest_locust(oldest: Path, users: Path, tmp_path: Path) -> None:
+    with up() as mesh:
+        before = mesh.overflows()
+        options = (*mesh.options, "-u", "20", "--stage", "1s", "--overflow", "failure without a rule")
+        ended = headless(tmp_path, *options, files=(users, STORY), path=oldest)
+        assert f"Starting Locust {oldest_version()}" in ended.log
+        assert ended.overflows == mesh.overflows() - before > 0, ended.log
+        assert "VALID" in ended.sentences(), ended.log
+        assert ended.code == 0
+
+
+def test_the_supported_versions_are_what_pyproject_says() -> None:
+    text = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'"locust>=([0-9.]+)"', text)[1] == oldest_version().removesuffix(".0")  # type: ignore[index]  # it is there
+    assert version("locust").split(".")[0] == oldest_version().split(".")[0]
+
+
+def oldest_version() -> str:
+    found = re.search(r"locust==([0-9.]+)", OLDEST.read_text(encoding="utf-8"))
+    assert found
+    return found[1]
