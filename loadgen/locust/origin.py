@@ -20,8 +20,9 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _ANY = frozenset({"", "*", "0.0.0.0", "::", "[::]"})  # noqa: S104  # asked about, not bound
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _ACTING = ("/swarm", "/stop", "/stats/reset", "/user")
-"""What changes something in Locust, however it is asked: it is POST only today, and was not always."""
+"""What changes something in Locust, however it is asked: in 2.44 two of them are GET."""
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?P<port>:[0-9]{1,5})?")
+STRANGER = "This was asked by a page of another origin. Only the web UI's own pages may change something."
 FAR = (
     "the web UI can be reached from other machines, and everybody may use it; start Locust with --web-host 127.0.0.1 or with --web-login, "
     "or allow it with --mesh-control-anywhere"
@@ -60,11 +61,25 @@ def refusal(environ: Mapping[str, Any], hosts: frozenset[str]) -> str:
     host = _HOST.fullmatch(environ.get("HTTP_HOST", "").lower())
     if host is None or host["name"].rstrip(".") not in hosts:
         return "This web UI is not called by this name. Call it by localhost or 127.0.0.1, or name the host with --web-allow-host."
-    if not _changes(environ):
+    method = environ.get("REQUEST_METHOD", "").upper()
+    acts = environ.get("PATH_INFO", "").rstrip("/").endswith(_ACTING)
+    if method in _READING and not acts:
         return ""
-    if environ.get("HTTP_SEC_FETCH_SITE", "").lower() not in _OWN or not _same(environ.get("HTTP_ORIGIN"), host):
-        return "This was asked by a page of another origin. Only the web UI's own pages may change something."
+    site = environ.get("HTTP_SEC_FETCH_SITE", "").lower()
+    if site not in _OWN or not _same(environ.get("HTTP_ORIGIN"), host):
+        return STRANGER
+    if method in _READING and not site and not _shown(environ, host):
+        return STRANGER
     return ""
+
+
+def _shown(environ: Mapping[str, Any], host: re.Match[str]) -> bool:
+    """Tell whether a GET that changes something may come from the UI's own page.
+
+    A browser says nothing of its origin, and where the name is not this machine's nothing of its site either: then there must be a referrer.
+    """
+    said = environ.get("HTTP_ORIGIN") or environ.get("HTTP_REFERER")
+    return host["name"] in LOOPBACK if said is None else _same(said, host)
 
 
 def hosts_of(bound: str, allowed: Iterable[str], display: str = "") -> frozenset[str]:
@@ -78,10 +93,6 @@ def why_not(bound: str, *, login: bool, anywhere: bool) -> str:
     """Say why nobody may toggle the policy in a web UI that is bound to a host; nothing if it may be done."""
     loopback = bound.lower() in {"localhost", "::1", "[::1]"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", bound) is not None
     return "" if loopback or login or anywhere else FAR
-
-
-def _changes(environ: Mapping[str, Any]) -> bool:
-    return environ.get("REQUEST_METHOD", "").upper() not in _READING or environ.get("PATH_INFO", "").rstrip("/").endswith(_ACTING)
 
 
 def _same(origin: str | None, host: re.Match[str]) -> bool:

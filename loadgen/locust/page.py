@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, request
 
 from loadgen.document import MAX_CHARACTERS
-from loadgen.errors import LoadgenError
+from loadgen.errors import ExitCode, LoadgenError
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.locust import tab, view
 from loadgen.locust.link import AskError
@@ -173,7 +173,8 @@ class Page:
         except _MalformedError as error:
             return _failed(error.status, error.message)
         except AskError as error:
-            return _failed(422 if error.problems else 409, _said(error), error.problems)
+            status = 422 if error.problems else 409 if error.exit_code is ExitCode.REFUSED else 502
+            return _failed(status, _said(error), error.problems)
         except LoadgenError as error:
             return _failed(503, _said(error))
 

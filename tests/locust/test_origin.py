@@ -88,10 +88,24 @@ def test_only_its_own_pages_change_something(method: str, headers: dict[str, str
 
 
 @pytest.mark.parametrize("path", ["/stop", "/swarm", "/stats/reset", "/user", "/locust/stop", "/stop/"])
-def test_what_changes_something_is_refused_even_if_it_were_asked_by_get(path: str) -> None:
-    assert passes("GET", path)
-    assert not passes("GET", path, sec_fetch_site="cross-site")
-    assert not passes("GET", path, origin="http://evil.example")
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, True),  # a browser would say its site to this machine's own name
+        ({"sec_fetch_site": "same-origin"}, True),
+        ({"sec_fetch_site": "cross-site"}, False),
+        ({"origin": "http://evil.example"}, False),
+        ({"referer": f"http://{OWN}/?tab=stats"}, True),
+        ({"referer": "http://evil.example/"}, False),
+        ({"host": "load.example"}, False),  # where a browser does not say it
+        ({"host": "load.example", "referer": "http://load.example/locust/"}, True),
+        ({"host": "load.example", "origin": "http://load.example"}, True),
+        ({"host": "load.example", "sec_fetch_site": "same-origin"}, True),
+        ({"host": "load.example", "referer": "http://evil.example/http://load.example/"}, False),
+    ],
+)
+def test_a_get_that_changes_something_must_come_from_its_own_page(path: str, headers: dict[str, str], expected: bool) -> None:
+    assert (ask("GET", path, hosts=hosts_of("", ["load.example"]), **headers)[2] == b"reached") is expected
 
 
 @pytest.mark.parametrize("path", ["/", "/stats/requests", "/mesh-policy", "/mesh-policy/static/page.js", "/metrics"])

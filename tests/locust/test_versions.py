@@ -7,10 +7,15 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.locust.headless import REPOSITORY, STORY, USERS, WIRE_USERS, headless, up
+from tests.locust.webui import mesh_of, until, web_ui
+
+if TYPE_CHECKING:
+    from tests.browser.chromium import Browser
 
 OLDEST = Path(__file__).with_name("oldest.txt")
 INSTALL_S = 100
@@ -36,6 +41,26 @@ def test_the_story_is_told_with_the_oldest_locust(oldest: Path, users: Path, tmp
         assert ended.overflows == mesh.overflows() - before > 0, ended.log
         assert "VALID" in ended.sentences(), ended.log
         assert ended.code == 0
+
+
+@pytest.mark.envoy
+def test_the_page_works_with_the_oldest_locust(oldest: Path, browser: Browser, tmp_path: Path) -> None:
+    with up() as mesh, web_ui(tmp_path, *mesh_of(mesh), path=oldest) as ui:
+        browser.visit(f"{ui.address}/")
+        assert browser.run("return document.getElementById('loadgen-mesh-policy').href") == ui.page
+        ui.start_users()
+        until(lambda: ui.state()["phase"] == "baseline", "the first phase counts")
+        browser.visit(ui.page)
+        until(lambda: not browser.run("return document.getElementById('apply').disabled"), "the rule can be applied")
+        browser.run("document.getElementById('apply').click()")
+        until(lambda: "Enforced" in browser.run("return document.getElementById('verdict-title').innerText"), "there is a verdict")
+        assert ui.get("/stop", Origin="http://evil.example").status_code == 403
+        assert ui.get("/stop", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
+        browser.visit(f"{ui.address}/?tab=meshPolicy")
+        until(lambda: "http2MaxRequests 1" in browser.run("return document.body.innerText"), "the tab shows the limits")
+        (tmp_path / "oldest.png").write_bytes(browser.look())
+        ui.stop_users()
+        assert f"Starting Locust {oldest_version()}" in ui.log.read_text(encoding="utf-8")
 
 
 def test_the_supported_versions_are_what_pyproject_says() -> None:

@@ -62,18 +62,21 @@ class WebUi:
         assert self.wire.post(f"{self.address}/swarm", data=form).json()["success"]
 
     def stop_users(self) -> None:
-        self.wire.post(f"{self.address}/stop")
+        if self.wire.post(f"{self.address}/stop").status_code == 405:  # Locust 2.44
+            self.get("/stop")
         until(lambda: not self.state().get("running"), "the test is over")
 
 
 @contextlib.contextmanager
-def web_ui(folder: Path, *options: str, host: str = "127.0.0.1", base: str = "", file: Path = USERS) -> Iterator[WebUi]:
-    """Start Locust with its web UI, and end it."""
+def web_ui(
+    folder: Path, *options: str, host: str = "127.0.0.1", base: str = "", file: Path = USERS, path: Path | None = None
+) -> Iterator[WebUi]:
+    """Start Locust with its web UI, and end it; that in ``path``, if not the one that is installed."""
     port, log = free_port(), folder / "locust.log"
     line = command("--web-host", host, "--web-port", str(port), *options, *(("--web-base-path", base) if base else ()), files=(file,))
     with log.open("wb") as written, httpx.Client(timeout=END_S, trust_env=False) as wire:
         process = subprocess.Popen(
-            line, cwd=REPOSITORY, env=environment(), stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT
+            line, cwd=REPOSITORY, env=environment(path), stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT
         )
         try:
             running = WebUi(process, f"http://127.0.0.1:{port}{base}", wire, log)
@@ -91,7 +94,7 @@ def web_ui(folder: Path, *options: str, host: str = "127.0.0.1", base: str = "",
 
 def mesh_of(up: Up) -> tuple[str, ...]:
     """Give Locust's options that have it take a mesh."""
-    return "--mesh", "local", "--mesh-pid", str(up.pid)
+    return "--mesh", "local", *up.options
 
 
 def free_port() -> int:
