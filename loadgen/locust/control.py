@@ -47,6 +47,7 @@ class Control:
         """Why there is no mesh, if there is none."""
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
+        self._allowed = tuple(options.allow_host)  # now: the start page can rewrite every option
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
@@ -153,15 +154,13 @@ class Control:
 
     def _begin_without(self, environment: Environment) -> None:
         """Send the users to the host itself, in a cluster through the pod's own sidecar, if that may be loaded."""
-        options = environment.parsed_options
-        assert options is not None, "see above"
         host = environment.host or next((user.host for user in environment.user_classes if user.host), None) or ""
         target = parse_target(host)
         try:
             addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)})
         except OSError as error:
             raise RefusedError(f"the host {target.host} has no address: {error}", hint="give another with --host") from error
-        check_allowed(target, addresses, options.allow_host, in_cluster=False)
+        check_allowed(target, addresses, self._allowed, in_cluster=False)
         for node in self._nodes():
             self._assign(node, [{"name": node, "host": target.host, "port": target.port}], target, {"status": 200, "body": ""})
 

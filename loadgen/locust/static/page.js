@@ -269,7 +269,7 @@
     if (state.missing === "mesh") found.push(`There is no mesh: ${state.why}. Start one (loadgen up scenarios/connection-pool.yaml), and Locust after it.`);
     if (state.missing === "desk") found.push(`The desk, which toggles the policy, does not answer: ${state.why}. Start Locust again.`);
     if (state.gone) found.push(`The mesh is gone: ${state.gone}, and Locust after it.`);
-    if (state.refused) found.push(`The last test was refused: ${state.refused}.`);
+    if (state.refused) found.push(`The last test was refused, or broken off: ${state.refused}.`);
     if (state.forbidden) found.push(`The policy cannot be toggled here: ${state.forbidden}.`);
     if (outcome) found.push(outcome);
     return found;
