@@ -347,7 +347,9 @@ def test_behind_locusts_login_nothing_is_given_away(tmp_path: Path) -> None:
 
 
 def test_without_a_mesh_the_page_says_why_and_where_others_reach_it_nobody_toggles(browser: Browser, tmp_path: Path) -> None:
-    with web_ui(tmp_path, "--mesh", "off", host="127.1") as ui:  # loopback, though not by a name that is known for it
+    with web_ui(
+        tmp_path, "--mesh", "off", "--allow-host", "127.0.0.9", host="127.1"
+    ) as ui:  # loopback, though not by a name that is known for it
         browser.visit(ui.page)
         waits(browser, "notices", "There is no mesh: it was switched off with --mesh off")
         waits(browser, "notices", "The policy cannot be toggled here: the web UI can be reached from other machines")
