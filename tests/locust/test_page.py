@@ -31,7 +31,7 @@ def text(browser: Browser, name: str) -> str:
 
 def waits(browser: Browser, name: str, part: str) -> None:
     """Wait until an element says something."""
-    until(lambda: part in text(browser, name), f"#{name} says '{part}', and not '{text(browser, name)}'")
+    until(lambda: part in text(browser, name), lambda: f"#{name} says '{part}', and not '{text(browser, name)}'")
 
 
 def enabled(browser: Browser, name: str) -> bool:

@@ -57,7 +57,11 @@ def test_the_page_works_with_the_oldest_locust(oldest: Path, browser: Browser, t
         assert ui.get("/stop", Origin="http://evil.example").status_code == 403
         assert ui.get("/stop", **{"Sec-Fetch-Site": "cross-site"}).status_code == 403
         browser.visit(f"{ui.address}/?tab=meshPolicy")
-        until(lambda: "http2MaxRequests 1" in browser.run("return document.body.innerText"), "the tab shows the limits")
+        shown = "return document.body.innerText"
+        until(
+            lambda: "http2MaxRequests 1" in browser.run(shown),
+            lambda: f"the tab shows the limits: {browser.run(shown)}\n{browser.said()}\n{ui.state()}\n{ui.log.read_text(encoding='utf-8')}",
+        )
         (tmp_path / "oldest.png").write_bytes(browser.look())
         ui.stop_users()
         assert f"Starting Locust {oldest_version()}" in ui.log.read_text(encoding="utf-8")

@@ -80,7 +80,7 @@ def web_ui(
         )
         try:
             running = WebUi(process, f"http://127.0.0.1:{port}{base}", wire, log)
-            until(lambda: _answers(running), f"Locust answers; it said:\n{log.read_text(encoding='utf-8')}")
+            until(lambda: _answers(running), lambda: f"Locust answers; it said:\n{log.read_text(encoding='utf-8')}")
             yield running
         finally:
             process.send_signal(signal.SIGTERM)
@@ -104,11 +104,11 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], object], what: str, patience_s: float = READY_S) -> None:
-    """Ask until something is so; for what no event announces."""
+def until(condition: Callable[[], object], what: str | Callable[[], str], patience_s: float = READY_S) -> None:
+    """Ask until something is so; for what no event announces. ``what`` may say it when the time is up."""
     deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        assert time.monotonic() < deadline, f"waited in vain until {what if isinstance(what, str) else what()}"
         time.sleep(0.1)
 
 
