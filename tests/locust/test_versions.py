@@ -46,8 +46,9 @@ def test_the_story_is_told_with_the_oldest_locust(oldest: Path, users: Path, tmp
 @pytest.mark.envoy
 def test_the_page_works_with_the_oldest_locust(oldest: Path, browser: Browser, tmp_path: Path) -> None:
     with up() as mesh, web_ui(tmp_path, *mesh_of(mesh), path=oldest) as ui:
-        browser.visit(f"{ui.address}/")
-        assert browser.run("return document.getElementById('loadgen-mesh-policy').href") == ui.page
+        assert (
+            'href="./mesh-policy"' in ui.get("/").text
+        )  # not in the browser: Locust gives what it asks for then again for 2 s, also in the next test
         ui.start_users()
         until(lambda: ui.state()["phase"] == "baseline", "the first phase counts")
         browser.visit(ui.page)
