@@ -8,7 +8,7 @@ from loadgen.runner.live import Live
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_policy_that_is_not_surely_gone_counts_as_applied(gone: bool) -> None:  # noqa: FBT001
+def test_a_policy_that_is_not_surely_gone_counts_as_applied(gone: bool) -> None:
     live = Live(["limited"])
     live.limits = {"http2MaxRequests": 5}
     live.ends(policy_gone=gone)

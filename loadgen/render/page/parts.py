@@ -9,6 +9,7 @@ from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS
 from loadgen.render.headline import Look, headline
 from loadgen.render.page.elements import E
 from loadgen.render.page.plots import moments
+from loadgen.scenario import load_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +160,7 @@ def _about(report: Report) -> Element:
         "target": scenario.target,
         "mesh": report.mesh,
         "clients": f"{scenario.clients}, each with {scenario.workers} worker thread(s) in its sidecar",
-        "load in each": _listed(scenario.load),
+        "load in each": load_text(scenario.load),
         "service time": scenario.service_time,
         "rule": scenario.rule or "none",
         "limits": _listed(scenario.limits) or "none",
