@@ -90,7 +90,7 @@ def _warning(finding: str) -> str:
 
 def _conclusion(report: Report) -> str:
     found = headline(report)
-    lines = [f"## {_MARKS[found.look]} {found.words}: {escaped(report.scenario.name)}", "", escaped(report.verdict.sentence), ""]
+    lines = [f"## {_MARKS[found.look]} {found.words}: {escaped(report.scenario.name)}", "", escaped(found.sentence), ""]
     lines += [line for alarm in found.alarms for line in (f"❌ **{escaped(alarm)}**", "")]
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"

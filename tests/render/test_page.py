@@ -13,6 +13,8 @@ import pytest
 from loadgen.outcome import Outcome
 from loadgen.recorder import Histogram
 from loadgen.render import page
+from loadgen.render.formats import FORMATS
+from loadgen.render.markdown import escaped
 from loadgen.render.timeline import timeline
 from loadgen.series import Moment, Series
 from tests.render.results import changed, hostile, real
@@ -85,6 +87,18 @@ def test_an_invalid_run_a_failed_restore_and_a_failed_expectation_are_alarms() -
     assert text.count('class="alarm"') == 4, "two reasons, the restore, the expectations"
     assert text.partition("<body>")[2].startswith('<header class="bad"><h1>✗ Restore failed (enforced)')
     assert text.count("✗ FAILED") == len(real().report.expectations)
+
+
+def test_the_verdict_of_an_invalid_run_is_said_to_be_none_to_rely_upon() -> None:
+    report = changed(lambda report: report.update(validity={"state": "INVALID", "reasons": ["the hammer was late"]}))
+    said = f"This verdict cannot be relied upon: {report.verdict.sentence}"
+    assert f'<p class="sentence">{said}</p>' in page.render(report, None)
+    assert escaped(said) in FORMATS["markdown"].render(report, None)
+    assert "relied upon" not in page.render(real().report, None)
+
+
+def test_a_load_is_shown_as_it_is_written_in_a_scenario() -> None:
+    assert "<dd>model closed, users 5, think_time exponential 30ms, timeout 5s</dd>" in page.render(real().report, None)
 
 
 class Tags(HTMLParser):

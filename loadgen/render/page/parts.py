@@ -59,7 +59,7 @@ def body(report: Report, *, has_plots: bool) -> Element:
 def _verdict(report: Report) -> Element:
     found = headline(report)
     title = E("h1", f"{_MARKS[found.look]} {found.words}", E("span", f" {report.scenario.name}", class_="of"))
-    header = E("header", title, E("p", report.verdict.sentence, class_="sentence"), class_=found.look)
+    header = E("header", title, E("p", found.sentence, class_="sentence"), class_=found.look)
     header.extend(E("p", E("b", f"✗ {alarm}"), class_="alarm") for alarm in found.alarms)
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"
