@@ -110,7 +110,7 @@ def _in_html(text: str) -> str:
 
 
 def _table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
-    aligned = ["left" if column is columns[0] else "right" for column in columns]
+    aligned = ["left" if column is columns[0] or column.words else "right" for column in columns]
     cells = [[escaped(column.cell(row)) for column in columns] for row in rows]
     return _lines([column.title for column in columns], aligned, cells)
 
