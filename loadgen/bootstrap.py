@@ -1,8 +1,9 @@
 """How sure is a figure of one phase? Its seconds are drawn again and again, and how much the figure varies from draw to draw tells.
 
-The law: neighbouring seconds hang together (a slow second is followed by another), so whole blocks of them are drawn, around the end to the
-beginning. A block is as long as the cube root of the phase; a variance from few blocks is not known well either, so an interval is Student's.
-Blocks that overlap tell half as much again as those that do not.
+The law: seconds are drawn singly, as if they did not hang together. They do (a slow second is followed by another), so the variance is multiplied
+by the time for which they do, and the longer that is, the less is known of the variance itself: an interval is Student's, with fewer degrees of
+freedom. Drawing whole blocks instead is not enough: those that are short enough to be many miss most of what hangs together for ten seconds.
+Where the phase is not much longer than that time, the time itself is underestimated, and the interval is still somewhat too narrow.
 Everything is decided by the seed.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 import statistics
 from bisect import bisect_right
@@ -21,6 +23,7 @@ from loadgen.recorder import value_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MEDIAN = 0.5
 REPLICATES = 400
 """So many draws give a standard deviation to within 4 %."""
 MIN_SECONDS = 4
@@ -74,62 +77,97 @@ class Draws:
     """Which seconds the drawn phases are made of. ``seconds`` is how many the phase has, at least ``MIN_SECONDS``."""
 
     def __init__(self, seconds: int, seed: str) -> None:
-        self.block = max(1, int(seconds ** (1 / 3) + 1e-9))
-        self._freedom = max(1.0, seconds / self.block * (1.5 if self.block > 1 else 1) - 1)
-        self._seconds = seconds
         rng = random.Random(seed)
-        self._starts = [rng.choices(range(seconds), k=max(1, round(seconds / self.block))) for _ in range(REPLICATES)]
+        self._drawn = [rng.choices(range(seconds), k=seconds) for _ in range(REPLICATES)]
 
     def sums(self, column: Sequence[float]) -> list[float]:
         """Give the sum over each drawn phase of what a column has for every second."""
-        blocks = self._blocks(column)
-        return [sum(map(blocks.__getitem__, starts)) for starts in self._starts]
+        return [sum(map(column.__getitem__, seconds)) for seconds in self._drawn]
 
     def ratios(self, above: Sequence[float], below: Sequence[float], value: float) -> Estimate:
         """Estimate the ratio of two columns' sums, whose value is known better than from its seconds."""
         drawn = [over / under for over, under in zip(self.sums(above), self.sums(below), strict=True) if under]
-        return self._estimate(value, drawn)
+        ratio = sum(above) / (sum(below) or 1.0)
+        pulls = [over - ratio * under for over, under in zip(above, below, strict=True)]
+        return _estimate(value, drawn, [pulls])
 
     def quantiles(self, seconds: Sequence[Mapping[int, int]], share: float, value_s: float) -> Estimate:
-        """Estimate the logarithm of a quantile; ``seconds`` counts by bucket what each second brought."""
+        """Estimate the logarithm of a quantile; ``seconds`` counts by bucket what each second brought.
+
+        A tail has too few requests in a second to show how long seconds hang together: it is taken to be as long as for the median, at least.
+        """
         buckets = sorted({bucket for second in seconds for bucket in second})
         keys = [sorted(second) for second in seconds]
         counts = [[0, *itertools.accumulate(second[key] for key in own)] for second, own in zip(seconds, keys, strict=True)]
-        totals = self._blocks([each[-1] for each in counts])
-        columns: dict[int, list[float]] = {}
+        totals = [each[-1] for each in counts]
+        columns: dict[int, list[int]] = {}
 
-        def up_to(index: int) -> list[float]:
-            """Give how many of each block are in the bucket with this index or below; most are never asked for."""
+        def up_to(index: int) -> list[int]:
+            """Give how many of each second are in the bucket with this index or below; most are never asked for."""
             if index not in columns:
-                columns[index] = self._blocks([each[bisect_right(own, buckets[index])] for own, each in zip(keys, counts, strict=True)])
+                columns[index] = [each[bisect_right(own, buckets[index])] for own, each in zip(keys, counts, strict=True)]
             return columns[index]
 
-        drawn = []
-        for starts in self._starts:
-            wanted = share * sum(map(totals.__getitem__, starts))
-            if wanted:
-                low, high = 0, len(buckets) - 1
-                while low < high:
-                    middle = (low + high) // 2
-                    if sum(map(up_to(middle).__getitem__, starts)) >= wanted:
-                        high = middle
-                    else:
-                        low = middle + 1
-                drawn.append(math.log(max(SHORTEST_S, value_of(buckets[low]))))
-        return self._estimate(math.log(max(SHORTEST_S, value_s)), drawn, RESOLUTION)
+        def place(chosen: Sequence[int], wanted: float) -> int:
+            """Give the index of the bucket that the quantile of these seconds lies in."""
+            low, high = 0, len(buckets) - 1
+            while low < high:
+                middle = (low + high) // 2
+                if sum(map(up_to(middle).__getitem__, chosen)) >= wanted:
+                    high = middle
+                else:
+                    low = middle + 1
+            return low
 
-    def _blocks(self, column: Sequence[float]) -> list[float]:
-        around = [*column, *column[: self.block - 1]]
-        until = [0.0, *itertools.accumulate(around)]
-        return [after - before for before, after in zip(until, until[self.block :], strict=False)]
-
-    def _estimate(self, value: float, drawn: Sequence[float], least: float = 0.0) -> Estimate:
-        if len(drawn) < REPLICATES / 2:
-            return Estimate(value, None)  # in most draws there was nothing
-        few = self._seconds / (self._seconds - self.block)
-        return Estimate(value, ((statistics.variance(drawn) * few + least, self._freedom),))
+        wanted = [(chosen, share * sum(map(totals.__getitem__, chosen))) for chosen in self._drawn]
+        drawn = [math.log(max(SHORTEST_S, value_of(buckets[place(chosen, count)]))) for chosen, count in wanted if count]
+        pulls = []
+        for each in {share, MEDIAN}:
+            below = up_to(place(range(len(seconds)), each * sum(totals)))
+            pulls.append([each * total - under for total, under in zip(totals, below, strict=True)])
+        return _estimate(math.log(max(SHORTEST_S, value_s)), drawn, pulls, RESOLUTION)
 
 
+def _estimate(value: float, drawn: Sequence[float], pulls: Sequence[Sequence[float]], least: float = 0.0) -> Estimate:
+    """Give the estimate of a figure from its draws; ``pulls`` say how far each second pulls it up or down, in several ways to look at it."""
+    if len(drawn) < REPLICATES / 2:
+        return Estimate(value, None)  # in most draws there was nothing
+    wider, time_s = map(max, zip(*map(hanging_together, pulls), strict=True))
+    freedom = max(1.0, len(pulls[0]) / (1 + 2 * time_s))  # of the long-run variance of an autoregression, by the delta method
+    return Estimate(value, ((statistics.variance(drawn) * wider + least, freedom),))
+
+
+def hanging_together(column: Sequence[float]) -> tuple[float, float]:
+    """Give by what the variance of a column's mean is larger than if its seconds did not hang together, and the time for which they do.
+
+    The time is the integrated autocorrelation time in seconds, at least 1: the sum of the autocorrelations of all lags, by Geyer's initial monotone
+    sequence (Practical Markov Chain Monte Carlo, 1992), which ends where sums of two neighbours are noise, and at half of the seconds.
+    The trap: the column's own mean is taken away, and with it each autocovariance loses the variance of that mean. It is put back, in rounds.
+    """
+    seconds, mean = len(column), statistics.fmean(column)
+    rest = [value - mean for value in column]
+    spread = sum(map(operator.mul, rest, rest)) / seconds
+    if not spread:
+        return 1.0, 1.0
+    pairs: list[float] = []
+    variance, time_s, of_mean = spread, 1.0, 0.0
+    for _ in range(_ROUNDS):
+        total, least = 0.0, math.inf
+        for lag in range(0, seconds // 2 - 1, 2):
+            if len(pairs) <= lag // 2:
+                pairs.append(sum(sum(map(operator.mul, rest, rest[each:])) for each in (lag, lag + 1)) / seconds)
+            least = min(least, pairs[lag // 2] + of_mean * (2 - (2 * lag + 1) / seconds))
+            if least <= 0:
+                break
+            total += least
+        variance = spread + of_mean
+        time_s = min(max(1.0, 2 * total / variance - 1), seconds / 2)
+        of_mean = variance * time_s / seconds
+    return variance * time_s / spread, time_s
+
+
+_ROUNDS = 5
+"""After so many the time changes no more than it is uncertain."""
 RESOLUTION = (1 / 128) ** 2 / 12
 """The variance of a logarithm that is known to a bucket, which is 1/128 wide."""
 

@@ -1,22 +1,25 @@
 """Is the new run worse than the base? Per phase and outcome: share, rate, p50 and p99, each with an interval, so that noise is no regression.
 
 The law: what is called worse is so with its whole interval, and by more than what is tolerated. The intervals are so wide that a run compared
-with its like has one such figure, whichever, in at most 5 of 100 comparisons. A share is compared in points, everything else relative to the
-base. Where a run has no series there is no interval, and the figures are compared as they stand.
+with its like has one such figure, whichever, in some 5 of 100 comparisons, also where slow seconds come together, as long as a phase is many times
+longer than they do; if it is not, the intervals are wider, but not quite wide enough. A share is compared in points, everything else relative to the
+base. Where no figure has an interval (a run without a series, phases of few seconds), all are compared as they stand; where only some have none,
+those are unclear.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loadgen.bootstrap import MIN_SECONDS, Draws, Estimate, pooled
+from loadgen.errors import printable
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from loadgen.report import PhasePart, Report
     from loadgen.series import Series
@@ -26,6 +29,8 @@ ALPHA = 0.05
 """How often a comparison may call something worse that is not."""
 LEAST_SHARE = 0.001
 """A share that changes by less than a tenth of a point is not worth a word."""
+MAX_STRETCHES = 600
+"""A phase of more seconds is looked at in so many stretches of several, which tell as much and are compared within seconds."""
 MIN_REQUESTS = {"p50": 20, "p99": 100}
 """A percentile of fewer requests says nothing."""
 _QUANTILES = {"p50": 0.5, "p99": 0.99}
@@ -34,7 +39,7 @@ _DURATION_SHARE, _DURATION_S = 0.1, 0.5
 
 
 class State(StrEnum):
-    """What became of a figure. ``unclear``: the interval holds both a change that is tolerated and one that is not."""
+    """What became of a figure. ``unclear``: the interval holds both a change that is tolerated and one that is not, or only others have one."""
 
     SAME = "same"
     BETTER = "better"
@@ -93,7 +98,7 @@ class Comparison:
 
 
 def obstacles(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[str], list[str]]:
-    """Say which runs are INVALID, and in what the others are not like the first."""
+    """Say which runs are INVALID, and in what the others are not like the first; what the files say is escaped."""
     runs = [*(("base", number, run) for number, run in enumerate(base, 1)), *(("new", number, run) for number, run in enumerate(new, 1))]
     several = {"base": len(base) > 1, "new": len(new) > 1}
     invalid, unlike = [], []
@@ -102,8 +107,8 @@ def obstacles(base: Sequence[Run], new: Sequence[Run]) -> tuple[list[str], list[
         who = f"the {side} run{f' {number}' if several[side] else ''}"
         if run.report.validity.state == "INVALID":
             reasons = "; ".join(run.report.validity.reasons) or "no reason is given"
-            invalid.append(f"{who} is INVALID: {reasons}")
-        unlike += [f"{who} {sentence}" for sentence in _differences(first, run.report)]
+            invalid.append(printable(f"{who} is INVALID: {reasons}"))
+        unlike += [printable(f"{who} {sentence}") for sentence in _differences(first, run.report)]
     return invalid, unlike
 
 
@@ -149,22 +154,41 @@ def compare(base: Sequence[Run], new: Sequence[Run], *, tolerance: float, seed: 
     had = {
         (phase.name, outcome) for run in (*base, *new) for phase in run.report.phases for outcome in Outcome if phase.outcomes.get(outcome)
     }
-    keys = [key for key in sides[0] if key in sides[1] and key[:2] in had]
-    alpha = ALPHA / max(1, sum(_direction(outcome, name) != 0 for _, outcome, name in keys))
-    return Comparison(base, new, [_figure(key, sides[0][key], sides[1][key], tolerance, alpha) for key in keys], tolerance, seed, doubts)
+    limited = {phase.name for run in (*base, *new) for phase in run.report.phases if phase.policy == "applied"}
+    directions = {key: _direction(key, limited) for key in sides[0] if key in sides[1] and key[:2] in had}
+    alpha = ALPHA / max(1, sum(direction != 0 for direction in directions.values()))
+    figures = [_figure(key, sides[0][key], sides[1][key], tolerance, alpha, direction) for key, direction in directions.items()]
+    return Comparison(base, new, _only_beyond_noise(figures), tolerance, seed, doubts)
 
 
 Key = tuple[str, Outcome, str]
 """Phase, outcome and name of a figure."""
 
 
-def _direction(outcome: Outcome, name: str) -> int:
-    """Say what is worse: 1 more, -1 less, 0 neither. How often a limit rejects is its business; only that fewer get through is worse."""
+def _direction(key: Key, limited: Container[str]) -> int:
+    """Say what is worse: 1 more, -1 less, 0 neither. ``limited`` are the phases with the policy applied.
+
+    How often a limit rejects is its business; only that fewer get through is worse. The trap: who is rejected is back at once if he does not think,
+    so with faster rejections there are more of them, and the share of ``ok`` is smaller, though as many get through. It is the rate that tells.
+    """
+    phase, outcome, name = key
     if name in _QUANTILES:
         return 1
+    if name == "share" and phase in limited and outcome in {Outcome.OK, Outcome.OVERFLOW}:
+        return 0
     if outcome is Outcome.OK:
         return -1
     return 1 if name == "share" else 0
+
+
+def _only_beyond_noise(figures: Sequence[Figure]) -> list[Figure]:
+    """Let no figure without an interval be judged as it stands where others have one: nobody would see that it may be noise."""
+    if not any(figure.interval for figure in figures):
+        return list(figures)
+    return [
+        replace(figure, state=State.UNCLEAR) if figure.interval is None and figure.state is not State.NOT_JUDGED else figure
+        for figure in figures
+    ]
 
 
 def _measured(runs: Sequence[Run], seed: str) -> dict[Key, Estimate | None]:
@@ -209,7 +233,10 @@ def _of_outcome(phase: PhasePart, outcome: Outcome, seconds: _Seconds, draws: Dr
 
 
 class _Seconds:
-    """One phase by the second: how much of each second belongs to it, how many requests ended in it, and by outcome how long they took."""
+    """One phase by the second: how much of each second belongs to it, how many requests ended in it, and by outcome how long they took.
+
+    If it is too long for that, by as many seconds at a time as leave no more than ``MAX_STRETCHES``.
+    """
 
     def __init__(self, phase: PhasePart, series: Series | None) -> None:
         moments = [moment for moment in series.moments if moment.phase == phase.name] if series is not None else []
@@ -221,29 +248,29 @@ class _Seconds:
         began = phase.began_s if phase.began_s is not None else float(min(moment.second for moment in moments))
         ended = phase.ended_s if phase.ended_s is not None else began + phase.duration_s
         first, last = int(began), max(int(began), math.ceil(ended) - 1)
-        self.weights = [max(0.0, min(second + 1, ended) - max(second, began)) for second in range(first, last + 1)]
+        step = math.ceil((last + 1 - first) / MAX_STRETCHES)
+        self.weights = [max(0.0, min(second + step, ended) - max(second, began)) for second in range(first, last + 1, step)]
         self.requests = [0] * len(self.weights)
         for moment in moments:
-            place = min(max(moment.second, first), last) - first  # what is noticed a little late belongs to the last second
+            place = (min(max(moment.second, first), last) - first) // step  # what is noticed a little late belongs to the last second
             own = self.buckets.setdefault(moment.outcome, [{} for _ in self.weights])[place]
             for bucket, count in moment.latency.buckets.items():
                 own[bucket] = own.get(bucket, 0) + count
             self.requests[place] += moment.latency.count
 
 
-def _figure(key: Key, base: Estimate | None, new: Estimate | None, tolerance: float, alpha: float) -> Figure:
+def _figure(key: Key, base: Estimate | None, new: Estimate | None, tolerance: float, alpha: float, direction: int) -> Figure:
     phase, outcome, name = key
-    direction = _direction(outcome, name)
     before, after = (None if each is None else math.exp(each.value) if name in _QUANTILES else each.value for each in (base, new))
     if base is None or new is None:
         return Figure(phase, outcome, name, before, after, None, None, State.NOT_JUDGED)
     if name in _QUANTILES:
-        change, interval = _interval(new.minus(base), alpha)
+        change, interval = _interval(new.minus(base), alpha, -_UNBOUNDED_LOG, _UNBOUNDED_LOG)
         change, interval = math.expm1(change), interval and (math.expm1(interval[0]), math.expm1(interval[1]))
     elif name == "share":
-        change, interval = _interval(new.minus(base), alpha)
+        change, interval = _interval(new.minus(base), alpha, -base.value, 1 - base.value)
     elif base.value:
-        change, interval = _interval(_ratio(new, base), alpha)
+        change, interval = _interval(_ratio(new, base), alpha, -1.0, math.expm1(_UNBOUNDED_LOG))
     else:
         return Figure(phase, outcome, name, before, after, None, None, State.NOT_JUDGED)
     tolerated = max(LEAST_SHARE, tolerance * base.value) if name == "share" else tolerance
@@ -256,9 +283,14 @@ def _ratio(new: Estimate, base: Estimate) -> Estimate:
     return Estimate(new.value / base.value - 1, inexact.parts)
 
 
-def _interval(change: Estimate, alpha: float) -> tuple[float, tuple[float, float] | None]:
+_UNBOUNDED_LOG = 700.0
+"""The logarithm of a ratio that is as good as unbounded: a larger one is no float any more. With few runs Student's t has no other bound."""
+
+
+def _interval(change: Estimate, alpha: float, least: float, most: float) -> tuple[float, tuple[float, float] | None]:
+    """Give a change and its interval, which ends at the least and the most that the change can be."""
     half = change.half_width(alpha)
-    return change.value, None if half is None else (change.value - half, change.value + half)
+    return change.value, None if half is None else (max(least, change.value - half), min(most, change.value + half))
 
 
 def _state(direction: int, change: float, interval: tuple[float, float] | None, tolerated: float) -> State:

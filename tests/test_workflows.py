@@ -60,9 +60,8 @@ def test_every_command_of_a_pipeline_exists_with_its_options(pipeline: Path) -> 
     commands = [shlex.split(found) for found in re.findall(r"\bloadgen ((?:run|compare|report) [^\n|;&#>]*)", pipeline.read_text())]
     assert {name for name, *_ in commands} >= {"run", "compare", "report"}
     for name, *words in commands:
-        if name in cli.commands:  # the others come with the part that they belong to
-            known = {option for parameter in cli.commands[name].params for option in parameter.opts}
-            assert {word for word in words if word.startswith("-")} <= known
+        known = {option for parameter in cli.commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known
 
 
 class Runner:
@@ -131,6 +130,45 @@ def test_a_scenario_that_was_changed_is_no_failure_and_begins_anew(runner: Runne
     assert compared.returncode == 0, compared.stderr
     assert "::warning::the runs on main are not like this one" in compared.stdout
     assert not (runner.folder / "results" / "main").exists()
+
+
+@pytest.mark.parametrize(("damaged", "tolerance", "said"), [(True, "15%", "the report is damaged"), (False, "15", "'15' is no percentage")])
+def test_a_damaged_base_or_a_mistyped_tolerance_is_a_failure_and_loses_no_run(
+    runner: Runner, damaged: bool, tolerance: str, said: str
+) -> None:
+    (runner.folder / "results" / "main").mkdir()
+    base = save(runner.folder / "results" / "main" / "20260101-000000-1", run(1)) / "report.json"
+    if damaged:
+        base.write_text(base.read_text().replace('"phases"', '"phrases"'))
+    save(runner.folder / "results" / "new", run(2))
+    runner.environment["TOLERANCE"] = tolerance
+    compared = runner.step(COMPARE)
+    assert compared.returncode == 2
+    assert said in compared.stdout
+    assert base.exists()
+
+
+@pytest.mark.parametrize(("tolerance", "clients", "code"), [("15%", 77, 0), ("15", 77, 2), ("15%", 10, 0)])
+@pytest.mark.parametrize("pipeline", ["github-actions.yml", "gitlab-ci.yml"])
+def test_a_pipeline_that_people_copy_forgives_another_scenario_and_nothing_else(
+    runner: Runner, pipeline: str, tolerance: str, clients: int, code: int
+) -> None:
+    document = yaml.safe_load((REPOSITORY / "docs" / "ci" / pipeline).read_text())
+    if pipeline == "gitlab-ci.yml":
+        lines = document["loadgen"]["script"]
+        first = next(number for number, line in enumerate(lines) if line.startswith("loadgen compare"))
+        base, new, script = "base/results", "results", "\n".join(["code=0", *lines[first:]])
+    else:
+        steps = {step["name"]: step["run"] for step in document["jobs"]["loadgen"]["steps"] if "run" in step}
+        base, new, script = "results/main", "results/new", steps["Compare with the last run on main"]
+    (runner.folder / "results").rmdir()
+    for folder, seed, wanted in ((new, 2, clients), (base, 1, 10)):
+        (runner.folder / folder).parent.mkdir(exist_ok=True)
+        save(runner.folder / folder, run(seed), scenario=TEMPLATE.scenario.model_copy(update={"clients": wanted}))
+    runner.steps[pipeline] = script
+    runner.environment["TOLERANCE"] = tolerance
+    compared = runner.step(pipeline)
+    assert compared.returncode == code, compared.stdout + compared.stderr
 
 
 def test_only_the_last_runs_on_main_are_kept(runner: Runner) -> None:

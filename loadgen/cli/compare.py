@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode, InvalidError, UsageError
 
 if TYPE_CHECKING:
@@ -55,16 +56,22 @@ def compare(reports: tuple[Path, ...], bases: tuple[Path, ...], tolerance: float
     if not reports:
         raise UsageError("there is nothing to compare with the base", hint="loadgen compare BASE NEW, or --base BASE NEW")
     base, new = [read_result(path) for path in bases], [read_result(path) for path in reports]
+    for run in [*base, *new]:
+        if run.left_out:
+            click.echo(f"{run.path}: without the time series: {run.left_out}", err=True)
     doubts = _check(base, new, anyway=anyway)
     compared = core.compare(base, new, tolerance=tolerance, seed=seed, doubts=doubts)
-    if as_json:
-        click.echo(
-            json.dumps(core.to_json(compared, {"base": [str(run.path) for run in base], "new": [str(run.path) for run in new]}), indent=1)
-        )
-    else:
-        from loadgen.render.comparison import print_comparison  # noqa: PLC0415
+    with printing("the comparison"):
+        if as_json:
+            click.echo(
+                json.dumps(
+                    core.to_json(compared, {"base": [str(run.path) for run in base], "new": [str(run.path) for run in new]}), indent=1
+                )
+            )
+        else:
+            from loadgen.render.comparison import print_comparison  # noqa: PLC0415
 
-        print_comparison(compared)
+            print_comparison(compared)
     return ExitCode.EXPECTATIONS_FAILED if compared.regressions else ExitCode.OK
 
 
@@ -76,8 +83,8 @@ def _check(base: Sequence[Saved], new: Sequence[Saved], *, anyway: bool) -> list
     from loadgen.comparison import obstacles  # noqa: PLC0415
 
     invalid, unlike = obstacles(base, new)
+    if not anyway and invalid:  # what else is not alike may be because of it
+        raise InvalidError("; ".join([*invalid, *unlike]), hint="run it again where there is less other work, or add --anyway")
     if not anyway and unlike:
         raise UsageError(f"the runs are not alike: {'; '.join(unlike)}", hint="run the same scenario on both sides, or add --anyway")
-    if not anyway and invalid:
-        raise InvalidError("; ".join(invalid), hint="run it again where there is less other work, or add --anyway")
     return [*unlike, *invalid]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from loadgen.cli.options import FORMATS
-from loadgen.errors import ExitCode, UnwrittenError, UsageError
+from loadgen.cli.stdout import printing
+from loadgen.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,18 +55,13 @@ def report(file: Path, formats: tuple[Format, ...], out: Path | None) -> int:
 
 
 def _print(chosen: Format, saved: Saved) -> None:
-    try:
+    with printing("the report"):
         if chosen.name == "console":
             from loadgen.render.console import print_report  # noqa: PLC0415
 
             print_report(saved.report, verbose=True, where=str(saved.path))
         else:
             sys.stdout.buffer.write(chosen.render(saved.report, saved.series).encode())
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        if not isinstance(error, BrokenPipeError):  # "| head" has seen enough
-            raise UnwrittenError(f"the report cannot be printed: {error.strerror}", hint="free some space there") from error
 
 
 def write_formats(folder: ResultFolder, formats: Sequence[Format], report: Report, series: Series | None, *, quiet: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.comparison import State
+from loadgen.errors import printable
 from loadgen.quantity import seconds_text
 from loadgen.render.columns import Column
 from loadgen.render.console import print_table, stdout
@@ -39,9 +40,16 @@ def _print_conclusion(console: Console, comparison: Comparison) -> None:
             soft_wrap=True,
         )
     unclear = [figure for figure in comparison.figures if figure.state is State.UNCLEAR]
-    if unclear:
+    blind = [figure for figure in unclear if figure.interval is None]
+    if blind:
         console.print(
-            f"Unclear: {len(unclear)} of {len(comparison.figures)} figures vary too much from second to second to tell a change of {tolerated}; longer phases, or several runs of a side, tell more.",
+            f"No interval: {len(blind)} of {len(comparison.figures)} figures are of phases shorter than 4 s, or of runs without a series.json.gz; what is noise there is not known.",
+            style="yellow",
+            soft_wrap=True,
+        )
+    if len(unclear) > len(blind):
+        console.print(
+            f"Unclear: {len(unclear) - len(blind)} of {len(comparison.figures)} figures vary too much from second to second to tell a change of {tolerated}; longer phases, or several runs of a side, tell more.",
             soft_wrap=True,
         )
     if comparison.regressions:
@@ -74,7 +82,7 @@ def _sentence(figure: Figure) -> str:
     assert figure.change is not None, "what is worse has changed"
     within = f", between {_change(figure, figure.interval[0])} and {_change(figure, figure.interval[1])}" if figure.interval else ""
     what = f"{figure.name} of {figure.outcome} in phase {figure.phase}"
-    return f"{what}: {_value(figure, figure.base)}, now {_value(figure, figure.new)} ({_change(figure, figure.change)}{within})"
+    return printable(f"{what}: {_value(figure, figure.base)}, now {_value(figure, figure.new)} ({_change(figure, figure.change)}{within})")
 
 
 def _value(figure: Figure, value: float | None) -> str:
@@ -85,7 +93,13 @@ def _value(figure: Figure, value: float | None) -> str:
     return f"{value:,.1f}/s" if figure.name == "rate" else seconds_text(value)
 
 
+_UNBOUNDED = 1e6
+"""A figure that may have become a million times larger may have become anything."""
+
+
 def _change(figure: Figure, change: float) -> str:
+    if change > _UNBOUNDED:
+        return "unbounded"
     return f"{change * 100:+.2f} points" if figure.name == "share" else f"{change * 100:+.1f}%"
 
 
