@@ -131,6 +131,7 @@ def unlimited(report: Any) -> None:
         (lambda report: report["phases"].pop(), [{"from": 4.145, "to": 8.23, "value": 3}]),
         (unlimited, []),
         (lambda report: report["phases"][1].update(clients=[]), []),
+        (lambda report: report.update(phases=[]), []),
     ],
 )
 def test_the_limit_of_all_sidecars_holds_from_the_last_one_that_showed_it_to_the_next_toggle(change: Any, wanted: object) -> None:

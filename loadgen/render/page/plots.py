@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import printable
@@ -46,7 +47,7 @@ def limits(report: Report) -> list[dict[str, Any]]:
     A limit holds from when the last sidecar showed it until the policy is toggled again, or else until its phase ends.
     """
     found = []
-    for phase, following in zip(report.phases, [*report.phases[1:], None], strict=True):
+    for phase, following in itertools.zip_longest(report.phases, report.phases[1:]):
         each = [client.effective.in_force().get(MAX_REQUESTS) for client in phase.clients]
         known = [limit for limit in each if limit is not None]
         begins = phase.began_s if phase.converged_s is None else phase.converged_s
