@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from loadgen.bootstrap import MIN_SECONDS, Draws, Estimate, pooled
 from loadgen.errors import printable
 from loadgen.outcome import Outcome
+from loadgen.scenario import load_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -141,7 +142,7 @@ _ALIKE = {
 
 
 def _shown(value: object) -> str:
-    return ", ".join(f"{key} {each}" for key, each in value.items()) or "none" if isinstance(value, dict) else str(value)
+    return load_text(value) or "none" if isinstance(value, dict) else str(value)
 
 
 def _listed(phases: Sequence[tuple[str, str]]) -> str:

@@ -5,6 +5,7 @@ A metric is one of a closed set, so that a misspelt one is a mistake in the file
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 ALMOST_ALL = 0.999999
 _FORM = re.compile(r"\s*([^\s=!<>][^=!<>]*?)\s*(==|!=|>=|<=|>|<)\s*([^\s=!<>]+)\s*")
+_MEANT = re.compile(r"\s*([^\s=!<>][^=!<>]*?)\s*([=!<>]+)\s*([^\s=!<>][^=!<>]*?)\s*")
+"""What comes near to the form: another sign, or blanks in the value."""
+_SIGNS = {"=": "==", "===": "==", "=>": ">=", "=<": "<=", "<>": "!=", "=!": "!=", "!==": "!="}
+"""Signs of other languages, and ours for them."""
 _METRIC = re.compile(r"(?P<name>p\([^()]*\)|[^()]+)(?:\((?P<outcome>[^()]*)\))?")
 _PERCENTILE = re.compile(r"p(?:\((?P<inner>[^()]*)\)|(?P<plain>[-+.0-9].*))")
 _OLD_PERCENTILES = {"p999": "99.9"}
@@ -87,16 +92,17 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One expectation. ``wanted`` is a count, a share (0 to 1), seconds, a rate per second, or the name of a state."""
+    """One expectation. ``wanted`` is a count, a share (0 to 1), seconds, a rate per second, or the name of a state; ``written`` the author's text."""
 
     phase: str
     metric: str
     operator: str
     wanted: float | str
+    written: str
     share: bool = False
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self.show(self.wanted)}"
+        return self.written
 
     def show(self, value: float | str) -> str:
         """Write a value of this metric as its author would."""
@@ -133,19 +139,30 @@ def parse_expectation(phase: str, text: object) -> Expectation:
     """
     match = _FORM.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        example = "verdict == enforced" if phase == RUN else "ok == 100%, overflow > 0 or p99 < 200ms"
-        raise ValueError(f"{shown(text)} is no expectation; write for example {example}")
+        raise ValueError(f"{shown(text)} is no expectation; {_instead(phase, text)}")
     metric, sign, wanted = match.groups()
     if _is_of_a_phase(metric) if phase == RUN else metric in RUN_METRICS:
         raise ValueError(
             f"'{metric}' is a figure of {'a phase' if phase == RUN else 'the run'}; write it under {'its name' if phase == RUN else RUN}"
         )
-    if phase == RUN:
-        if metric not in RUN_METRICS:
-            raise ValueError(f"unknown metric '{metric}'; {nearest(metric, RUN_METRICS)}")
-        return _read_state(phase, Measure(metric, Kind.STATE), sign, wanted)
-    measure = measure_of(metric)
-    return _READERS[measure.kind](phase, measure, sign, wanted)
+    if phase == RUN and metric not in RUN_METRICS:
+        raise ValueError(f"unknown metric '{metric}'; {nearest(metric, RUN_METRICS)}")
+    measure = Measure(metric, Kind.STATE) if phase == RUN else measure_of(metric)
+    share = measure.kind is Kind.OUTCOME and wanted.endswith("%")
+    return Expectation(phase, str(measure), sign, _READERS[measure.kind](measure, sign, wanted), match.string.strip(), share)
+
+
+def _instead(phase: str, text: object) -> str:
+    """Say what the author of a text that has not the form of an expectation may have meant, or give an example."""
+    match = _MEANT.fullmatch(text) if isinstance(text, str) else None
+    if match is not None:
+        metric, sign, wanted = match.groups()
+        meant = f"{metric} {_SIGNS.get(sign, sign)} {''.join(wanted.split())}"
+        with contextlib.suppress(ValueError):
+            parse_expectation(phase, meant)
+            why = f"'{sign}' compares nothing" if sign in _SIGNS else "a value has no blank in it"
+            return f"{why}; did you mean '{meant}'?"
+    return f"write for example {'verdict == enforced' if phase == RUN else 'ok == 100%, overflow > 0 or p99 < 200ms'}"
 
 
 def measure_of(metric: str) -> Measure:
@@ -198,49 +215,50 @@ def _outcome(name: str, kind: Kind, text: str) -> Outcome:
     return Outcome(text)
 
 
-def _read_count(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+def _read_count(measure: Measure, _sign: str, wanted: str) -> float:
     if not re.fullmatch(r"[0-9]{1,15}", wanted):
         raise ValueError(
             f"'{wanted}' must be a whole number, such as 0{', or a percentage, such as 100%' if measure.kind is Kind.OUTCOME else ''}"
         )
-    return Expectation(phase, str(measure), sign, float(wanted))
+    return float(wanted)
 
 
-def _read_outcome(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+def _read_outcome(measure: Measure, sign: str, wanted: str) -> float:
     if not wanted.endswith("%"):
-        return _read_count(phase, measure, sign, wanted)
+        return _read_count(measure, sign, wanted)
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?%", wanted):
         raise ValueError(f"'{wanted}' is no percentage; write for example 100%")
     share = float(wanted[:-1]) / 100
     if share > 1:
         raise ValueError(f"{wanted} is more than 100%")
-    return Expectation(phase, str(measure), sign, share, share=True)
+    return share
 
 
-def _read_duration(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
-    return Expectation(phase, str(measure), sign, duration_s(wanted))
+def _read_duration(_measure: Measure, _sign: str, wanted: str) -> float:
+    return duration_s(wanted)
 
 
-def _read_rate(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+def _read_rate(measure: Measure, sign: str, wanted: str) -> float:
     if re.fullmatch(r"0+(\.0+)?/[smh]", wanted):
-        return Expectation(phase, str(measure), sign, 0.0)
+        return 0.0
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?%?", wanted):
         outcome = measure.outcome or Outcome.OK
         raise ValueError(f"a rate is per time, such as {wanted.rstrip('%')}/s; a share of the requests is written {outcome} {sign} 99%")
-    return Expectation(phase, str(measure), sign, rate_per_s(wanted))
+    return rate_per_s(wanted)
 
 
-def _read_state(phase: str, measure: Measure, sign: str, wanted: str) -> Expectation:
+def _read_state(measure: Measure, sign: str, wanted: str) -> str:
     if sign not in {"==", "!="}:
         raise ValueError(f"{measure} can be compared with == or !=, not with {sign}")
     if wanted not in _STATES[measure.name]:
         raise ValueError(f"unknown {measure} '{wanted}'; {nearest(wanted, _STATES[measure.name])}")
-    return Expectation(phase, str(measure), sign, wanted)
+    return wanted
 
 
-_READERS = {
+_READERS: dict[Kind, Callable[[Measure, str, str], float | str]] = {
     Kind.COUNT: _read_count,
     Kind.OUTCOME: _read_outcome,
     Kind.DURATION: _read_duration,
     Kind.RATE: _read_rate,
+    Kind.STATE: _read_state,
 }

@@ -80,6 +80,18 @@ def interval(text: object) -> Interval:
     return Interval(duration_s(text))
 
 
+def duration_text(seconds: float) -> str:
+    """Write a duration as a scenario has it: ``30ms``, ``1.5s``, ``90s``."""
+    if not seconds or seconds >= 1:
+        return f"{seconds:.10g}s"
+    return f"{seconds * 1e3:.10g}ms" if seconds >= 0.001 else f"{seconds * 1e6:.10g}us"  # noqa: PLR2004
+
+
+def interval_text(mean_s: float, *, exponential: bool) -> str:
+    """Write an interval as a scenario has it: ``none``, ``constant 20ms``, ``exponential 20ms``."""
+    return f"{'exponential' if exponential else 'constant'} {duration_text(mean_s)}" if mean_s else "none"
+
+
 def seconds_text(seconds: float) -> str:
     """Write a duration for a person: ``820 µs``, ``21.4 ms``, ``3.20 s``."""
     if seconds < 0.001:  # noqa: PLR2004

@@ -156,7 +156,12 @@ class Histogram:
         self._max_s = max(self._max_s, other._max_s)
 
     def quantile(self, share: float) -> float:
-        """Give the duration in seconds that ``share`` (0 to 1) of the recorded ones do not exceed; 0 if there are none."""
+        """Give the duration in seconds that ``share`` (0 to 1) of the recorded ones do not exceed; 0 if there are none.
+
+        That of all of them is the longest, exactly; any other is known as well as its bucket.
+        """
+        if share >= 1:
+            return self.max_s
         wanted = share * self.count
         seen, buckets = 0, self.buckets
         for bucket in sorted(buckets):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loadgen.errors import UsageError, printable, repeated
 from loadgen.policy.limits import Limits
 from loadgen.recorder import LONGEST_S, MOST
+from loadgen.scenario import MAX_CLIENTS, MAX_PHASES
 from loadgen.verdict import State
 
 SCHEMA: Final = "loadgen.report/v1"
@@ -146,7 +147,7 @@ class PhasePart(Part):
     converged_s: Seconds | None = None
     held_s: Seconds
     hammer_cpu_share: float
-    clients: list[ClientPart]
+    clients: Annotated[list[ClientPart], Field(max_length=MAX_CLIENTS)]
 
     @property
     def imbalance(self) -> int | None:
@@ -211,7 +212,7 @@ class Report(Part):
     environment: Environment
     validity: Validity
     verdict: VerdictPart
-    phases: list[PhasePart]
+    phases: Annotated[list[PhasePart], Field(max_length=MAX_PHASES)]
     expectations: list[ExpectationPart]
     findings: list[str]
     restore: RestorePart
@@ -231,8 +232,8 @@ class Report(Part):
             return cls.model_validate_json(data, extra="ignore")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = printable(".".join(map(str, first["loc"])))
-            raise UsageError(f"the report is damaged: {where}: {first['msg']}", hint="take the file as the run wrote it") from error
+            said = printable(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))))
+            raise UsageError(f"the report is damaged: {said}", hint="take the file as the run wrote it") from error
 
 
 def _check_version(data: bytes | str) -> None:

@@ -56,8 +56,10 @@ class ResultFolder:
             self._try_space()
         except OSError as error:
             self._remove()
-            hint = "free some space there, or choose another folder with --out"
-            raise RefusedError(f"the result folder {self.path} cannot be written: {error.strerror}", hint=hint) from error
+            reason, hint = error.strerror, "free some space there, or choose another folder with --out"
+            if isinstance(error, (FileExistsError, NotADirectoryError)):
+                reason, hint = "a file stands where a folder must be", "choose another folder with --out"
+            raise RefusedError(f"the result folder {self.path} cannot be written: {reason}", hint=hint) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

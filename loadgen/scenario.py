@@ -11,11 +11,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 from loadgen.errors import MAX_PROBLEMS
 from loadgen.expectation import RUN, Expectation, parse_expectation
 from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse, Stage, highest_closed_rate_per_s
-from loadgen.quantity import MAX_DURATION_S, MIN_RATE_PER_S, duration_s, interval, positive_duration_s, rate_per_s
+from loadgen.quantity import (
+    MAX_DURATION_S,
+    MIN_RATE_PER_S,
+    duration_s,
+    duration_text,
+    interval,
+    interval_text,
+    positive_duration_s,
+    rate_per_s,
+)
 from loadgen.schema import Model, nearest, shown, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from loadgen.document import Document
     from loadgen.errors import Problem
@@ -217,6 +226,33 @@ class BurstLoad(Model):
     def highest_rate_per_s(self) -> float:
         """One burst a pause, if the answers come at once."""
         return self.size / self.pause
+
+
+def load_text(load: Mapping[str, object]) -> str:
+    """Write a load as a report has it the way that its author wrote it: ``model closed, users 5, think_time exponential 30ms, timeout 5s``.
+
+    What no load model has is shown as it is: a report may come from elsewhere.
+    """
+    return ", ".join(f"{name} {_load_value_text(name, value)}" for name, value in load.items() if value != [])
+
+
+def _load_value_text(name: str, value: object) -> str:
+    match value:
+        case {"mean_s": int() | float() as mean_s, "exponential": bool() as exponential}:
+            return interval_text(mean_s, exponential=exponential)
+        case [*items]:
+            return f"[{', '.join(_load_value_text(name, item) for item in items)}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {_load_value_text(key, each)}' for key, each in value.items())}}}"
+        case int() | float() if name in _DURATIONS:
+            return duration_text(value)
+        case int() | float() if name == "rate":
+            return f"{value:.10g}/s"
+    return str(value)
+
+
+_DURATIONS = frozenset({"ramp", "hold", "timeout", "pause"})
+"""The fields of load models that are seconds in a report."""
 
 
 class ServiceModel(Model):

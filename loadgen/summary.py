@@ -91,7 +91,7 @@ def quantiles(histogram: Histogram) -> dict[str, float]:
 def latency_s(histogram: Histogram, figure: str | float) -> float | None:
     """Give one figure of a distribution: a quantile (0 to 1), ``avg``, ``min``, ``med`` or ``max``; None of no request.
 
-    The shortest is known as well as its bucket, within 0.8 %.
+    The quantile 1 is ``max``, exactly, and 0 is ``min``, which is known as well as its bucket, within 0.8 %.
     """
     if not histogram.count:
         return None

@@ -71,12 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Give closed standard streams (``>&-``) an end: otherwise the next file that is opened gets their number, and the loop aborts."""
-    for number in range(3):
+    """Give closed standard streams (``>&-``) an end: otherwise the next file that is opened gets their number, and the loop aborts.
+
+    Python has set what was closed when it started to None, and does not look again.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _print_whatever_stdout_can_hold() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,15 +76,30 @@ def write_formats(folder: ResultFolder, formats: Sequence[Format], report: Repor
 
 
 def add_to_job_summary(report: Report) -> None:
-    """Append the Markdown summary to the file that ``GITHUB_STEP_SUMMARY`` names, if it is set, as far as the step's summary has room."""
+    """Append the Markdown summary to the file that ``GITHUB_STEP_SUMMARY`` names, if it is set, as far as the step's summary has room.
+
+    What is no regular file (a pipe, a terminal that ``/dev/stdout`` stands for) is not written to, and never waited for.
+    """
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
     from loadgen.render.markdown import MAX_BYTES, summary  # noqa: PLC0415
 
     try:
-        with Path(path).open("ab") as file:
+        with open(path, "ab", opener=_regular_file) as file:  # Path.open takes no opener
             room = min(MAX_BYTES, SUMMARY_BYTES - file.tell())
             file.write(summary(report, room).encode())
     except (OSError, ValueError) as error:
         click.echo(f"loadgen: the job summary {path} cannot be written: {getattr(error, 'strerror', None) or error}", err=True)
+
+
+def _regular_file(path: str, flags: int) -> int:
+    """Open a file for ``open``, without waiting for somebody who reads it.
+
+    Raises OSError if it is no regular file.
+    """
+    number = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return number

@@ -17,16 +17,20 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Row]):
-    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays."""
+    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays.
+
+    ``words`` are read from the left, figures from the right; the first column is of words.
+    """
 
     title: str
     cell: Callable[[Row], str]
     rank: int = 0
+    words: bool = False
 
 
 PHASE_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("phase", lambda phase: phase.name),
-    Column("policy", lambda phase: phase.policy, 3),
+    Column("policy", lambda phase: phase.policy, 3, words=True),
     Column("requests", lambda phase: f"{phase.requests:,}", 1),
     Column("per s", lambda phase: f"{phase.rate_per_s:,.0f}", 4),
     Column("ok", lambda phase: f"{phase.outcomes.get('ok', 0):,}"),
@@ -49,6 +53,9 @@ LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
     Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
 )
+LIMITS: Column[ClientPart] = Column(
+    "limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4, words=True
+)
 CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("client", lambda client: client.name),
     Column("requests", lambda client: f"{client.requests:,}"),
@@ -60,7 +67,7 @@ CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("p99 ok", lambda client: quantile(client.latency_s, "ok", "p99"), 2),
     Column("peak", lambda client: known(client.service.peak_in_flight)),
     Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
-    Column("limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4),
+    LIMITS,
 )
 
 

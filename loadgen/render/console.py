@@ -110,7 +110,7 @@ def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> T
 
     table = Table(title=Text(printable(title)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column.title, justify="left" if column is columns[0] else "right", no_wrap=True)
+        table.add_column(column.title, justify="left" if column is columns[0] or column.words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(printable(column.cell(row))) for column in columns))
     return table

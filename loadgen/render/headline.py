@@ -22,10 +22,11 @@ class Look(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The first line, its look, and what else a reader must not overlook."""
+    """The first line, its look, the verdict's sentence, and what else a reader must not overlook."""
 
     words: str
     look: Look
+    sentence: str
     alarms: tuple[str, ...]
 
 
@@ -40,6 +41,7 @@ _VERDICTS = {
 def headline(report: Report) -> Headline:
     """Give the headline of a report; what is worst comes first, as in the exit code."""
     verdict, look = _VERDICTS[report.verdict.state]
+    sentence = report.verdict.sentence
     words, alarms = verdict, [f"INVALID: {reason}" for reason in report.validity.reasons]
     failed = sum(not each.held for each in report.expectations)
     if failed:
@@ -47,7 +49,8 @@ def headline(report: Report) -> Headline:
         alarms.append(f"{failed} of {len(report.expectations)} expectations failed")
     if report.validity.state == "INVALID":
         words, look = f"INVALID ({verdict.lower()})", Look.BAD
+        sentence = f"This verdict cannot be relied upon: {sentence}"
     if report.restore.state == "failed":
         words, look = f"Restore failed ({verdict.lower()})", Look.BAD
         alarms.insert(0, f"RESTORE FAILED: {report.restore.detail}")
-    return Headline(words, look, tuple(alarms))
+    return Headline(words, look, sentence, tuple(alarms))

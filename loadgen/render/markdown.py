@@ -90,7 +90,7 @@ def _warning(finding: str) -> str:
 
 def _conclusion(report: Report) -> str:
     found = headline(report)
-    lines = [f"## {_MARKS[found.look]} {found.words}: {escaped(report.scenario.name)}", "", escaped(report.verdict.sentence), ""]
+    lines = [f"## {_MARKS[found.look]} {found.words}: {escaped(report.scenario.name)}", "", escaped(found.sentence), ""]
     lines += [line for alarm in found.alarms for line in (f"❌ **{escaped(alarm)}**", "")]
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"
@@ -110,7 +110,7 @@ def _in_html(text: str) -> str:
 
 
 def _table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
-    aligned = ["left" if column is columns[0] else "right" for column in columns]
+    aligned = ["left" if column is columns[0] or column.words else "right" for column in columns]
     cells = [[escaped(column.cell(row)) for column in columns] for row in rows]
     return _lines([column.title for column in columns], aligned, cells)
 

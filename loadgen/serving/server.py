@@ -7,6 +7,7 @@ whoever only holds a place (says nothing, or says it slowly) must give it up for
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
@@ -119,4 +120,6 @@ def listen(bind: str, port: int, *, hint: str) -> socket.socket:
         return socket.create_server(("", port), backlog=BACKLOG)
     except OSError as error:
         where = f"port {port}" + (f" of {bind}" if bind else "")
-        raise RefusedError(f"{where} cannot be listened at: {error}", hint=hint) from error
+        number = None if isinstance(error, socket.gaierror) else error.errno  # a resolver counts for itself
+        reason = error.strerror if number is None else os.strerror(number)  # to its own text Python adds the address
+        raise RefusedError(f"{where} cannot be listened at: {reason}", hint=hint) from error

@@ -151,6 +151,101 @@ def test_the_keyboard_reads_the_plots_and_hides_lines(browser: Browser, tmp_path
     assert browser.run(INK, "rates", "--ok") < 50
 
 
+LEGENDS = """
+const after = (cell) => (getComputedStyle(cell, "::after").content === "none" ? "" : ":");
+const cells = (legend) => [...legend.querySelectorAll("th, td")].filter((cell) => cell.getClientRects().length);
+return [...document.querySelectorAll(".u-legend")].map((legend) => cells(legend).map((cell) => cell.textContent + after(cell)).join(" "));
+"""
+"""What one sees of each legend, with the colons that are the style's."""
+NAMES = ["ok overflow", "ok p50 ok p99 overflow p50 overflow p99", "in flight"]
+
+
+def test_a_legend_has_names_alone_until_somebody_reads_the_plot_and_on_paper(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, tmp_path, real().report, real().series)
+    assert browser.run(LEGENDS) == NAMES
+    browser.run("document.querySelector('[data-plot=rates]').focus()")
+    browser.press("End")
+    settled(browser)
+    shown = browser.run(LEGENDS)
+    assert re.fullmatch(r"second: 12 ok: [\d,.]+ overflow: [\d,.]+", shown[0]), shown
+    assert shown[1:] == NAMES[1:]
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    assert browser.run(LEGENDS) == NAMES
+
+
+def test_a_legend_shows_each_line_as_it_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, tmp_path, real().report, real().series)
+    looks = browser.run(
+        "return [...document.querySelectorAll('[data-plot=latencies] .u-marker')].slice(-4).map((each) => getComputedStyle(each))"
+        ".map((style) => `${style.borderTopStyle} ${style.borderTopWidth} ${style.borderLeftWidth}`)"
+    )
+    assert looks == ["dotted 2px 0px", "solid 3px 0px", "dotted 2px 0px", "dashed 3px 0px"]
+
+
+def test_the_limit_is_a_line_while_it_is_in_force_and_only_named_if_it_is_far_above(browser: Browser, tmp_path: Path) -> None:
+    inks = []
+    for limit in (2**32 - 1, 1, 1000):
+
+        def change(report: Any, limit: int = limit) -> None:
+            for client in report["phases"][1]["clients"]:
+                client["effective"]["max_requests"] = limit
+
+        opened(browser, tmp_path, changed(change), real().series)
+        inks.append(browser.run(INK, "in_flight", "--limit"))
+    none, line, named = inks
+    assert none < named < line
+    assert line - none > 200
+
+
+def test_the_rates_of_the_last_second_are_not_drawn(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, tmp_path, real().report, real().series)
+    reach = """
+    const canvas = document.querySelector("[data-plot=rates] canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    const wanted = getComputedStyle(document.documentElement).getPropertyValue("--ok").trim();
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(wanted.slice(at, at + 2), 16));
+    let last = 0;
+    for (let at = 0; at < data.length; at += 4)
+      if (data[at + 3] > 200 && Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 12) last = Math.max(last, (at / 4) % canvas.width);
+    const over = document.querySelector("[data-plot=rates] .u-over").getBoundingClientRect();
+    return (last / devicePixelRatio - (over.left - canvas.getBoundingClientRect().left)) / over.width * 13;
+    """
+    assert browser.run(reach) == pytest.approx(12, abs=0.05)
+
+
+def test_on_a_phone_a_table_shows_that_it_goes_on_and_keeps_its_caption_in_sight(browser: Browser, tmp_path: Path) -> None:
+    browser.width(375)
+    opened(browser, tmp_path, real().report, real().series)
+    place = browser.run(
+        "const box = document.querySelector('table.clients').parentElement; const caption = box.querySelector('caption span');"
+        "const before = caption.getBoundingClientRect().left; box.scrollLeft = 1000;"
+        "return [box.scrollLeft > 50, caption.getBoundingClientRect().left - before, getComputedStyle(box).backgroundAttachment]"
+    )
+    assert place == [True, 0, "local, local, scroll, scroll"]
+    assert browser.run("return Math.max(...[...document.querySelectorAll('.clients tbody tr')].map((row) => row.clientHeight))") < 50
+    assert browser.run("return [...document.querySelectorAll('caption span')].every((each) => each.offsetWidth <= innerWidth)")
+
+
+def test_words_are_read_from_the_left_and_figures_from_the_right(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, tmp_path, real().report, None)
+    aligned = browser.run(
+        "return Object.fromEntries([...document.querySelectorAll('.figures tbody tr:first-child > *')]"
+        ".map((cell) => [cell.closest('table').rows[0].cells[cell.cellIndex].textContent, getComputedStyle(cell).textAlign]))"
+    )
+    assert {name for name, side in aligned.items() if side == "left"} == {"phase", "policy", "outcome"}
+
+
+def test_on_paper_no_table_is_parted_and_what_explains_the_plots_is_there(browser: Browser, tmp_path: Path) -> None:
+    opened(browser, tmp_path, real().report, real().series)
+    browser.command("Emulation.setEmulatedMedia", media="print")
+    assert browser.run(
+        "return [...document.querySelectorAll('main table:not(.u-legend)')].every((each) => getComputedStyle(each).breakInside === 'avoid')"
+    )
+    text = browser.run("return document.body.innerText")
+    assert "The last second is not a whole one" in text
+    assert "arrow keys" not in text
+
+
 def test_each_plot_is_there_as_a_table_too(browser: Browser, tmp_path: Path) -> None:
     series = real().series
     assert series is not None

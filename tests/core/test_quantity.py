@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.pacing import Interval
-from loadgen.quantity import MAX_DURATION_S, duration_s, interval, positive_duration_s, rate_per_s, seconds_text
+from loadgen.quantity import (
+    MAX_DURATION_S,
+    duration_s,
+    duration_text,
+    interval,
+    interval_text,
+    positive_duration_s,
+    rate_per_s,
+    seconds_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -77,3 +86,11 @@ def test_an_interval_is_a_constant_or_the_mean_of_an_exponential_one(text: objec
 )  # fmt: skip
 def test_a_duration_is_written_for_a_person(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
+
+
+@given(st.sampled_from([0.0, 20e-6, 0.001, 0.0325, 0.25, 1.0, 1.5, 90.0, MAX_DURATION_S]), st.booleans())
+def test_what_is_written_as_in_a_scenario_is_read_as_the_same(seconds: float, exponential: bool) -> None:
+    assert duration_s(duration_text(seconds)) == pytest.approx(seconds)
+    read = interval(interval_text(seconds, exponential=exponential))
+    assert read.mean_s == pytest.approx(seconds)
+    assert read.exponential is (exponential and seconds > 0)

@@ -187,6 +187,7 @@ def test_quantiles_rise_and_never_exceed_the_longest_duration(durations: list[fl
     quantiles = [recorded.quantile(share) for share in QUANTILES]
     assert quantiles == sorted(quantiles)
     assert quantiles[-1] <= recorded.max_s == max(durations)
+    assert recorded.quantile(1.0) == recorded.max_s
     assert quantiles[0] == pytest.approx(min(durations), rel=0.01)
     assert quantiles[-1] == pytest.approx(max(durations), rel=0.01)
 

@@ -91,6 +91,8 @@ def test_a_report_that_lacks_what_every_report_has_fits_neither_the_schema_nor_t
         (("duration_s",), "7"),
         (("expectations", 0, "held"), "yes"),
         (("validity", "state"), "valid"),
+        (("phases",), [phase for phase in document()["phases"] for _ in range(7)]),
+        (("phases", 0, "clients"), document()["phases"][0]["clients"][:1] * 201),
     ],
 )
 def test_what_the_schema_refuses_is_not_made_to_fit(path: tuple[str | int, ...], value: object) -> None:
@@ -102,6 +104,14 @@ def test_what_the_schema_refuses_is_not_made_to_fit(path: tuple[str | int, ...],
         jsonschema.validate(report, json_schema())
     with pytest.raises(UsageError, match="the report is damaged"):
         Report.of_json(json.dumps(report))
+
+
+def test_the_largest_run_that_a_scenario_can_have_is_read() -> None:
+    report = document()
+    report["phases"] = [{**report["phases"][1], "name": f"phase-{number}"} for number in range(20)]
+    report["phases"][0]["clients"] = [{**report["phases"][1]["clients"][0], "name": f"client-{number}"} for number in range(200)]
+    jsonschema.validate(report, json_schema())
+    assert len(Report.of_json(json.dumps(report)).phases[0].clients) == 200
 
 
 def test_whole_seconds_are_seconds() -> None:
@@ -130,6 +140,7 @@ def test_a_report_is_the_same_after_it_was_written_and_read() -> None:
         ),
         (json.dumps(without(document(), "phases", 1, "name")), r"the report is damaged: phases.1.name: Field required"),
         (json.dumps({**document(), "duration_s": float("nan")}), r"the report is damaged: duration_s: "),
+        (json.dumps({**document(), "started_at": "\ud800"}), r"the report is damaged: Invalid JSON: "),
     ],
 )
 def test_what_cannot_be_read_is_said_with_the_reason(text: str, why: str) -> None:

@@ -119,6 +119,8 @@ def test_a_folder_that_cannot_be_made_refuses_the_run_and_changes_nothing(tmp_pa
     with pytest.raises(RefusedError, match=r"^the result folder .* cannot be written: ") as caught, ResultFolder(tmp_path / path):
         raise AssertionError("the run was started")
     assert "--out" in caught.value.hint
+    assert ("a file stands where a folder must be" in caught.value.message) is path.startswith("file")
+    assert ("free some space" in caught.value.hint) is not path.startswith("file")
     assert (files(tmp_path), (tmp_path / "file").read_text()) == (["file"], "mine")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadgen.cli.report import add_to_job_summary
 from loadgen.render.formats import FORMATS
 from loadgen.series import MAX_BYTES
 from tests.render.results import DATA, real
@@ -180,6 +182,28 @@ def test_a_run_writes_the_formats_beside_its_report_and_adds_to_the_jobs_summary
         rendered = loadgen.run("report", loadgen.results, "--format", name).stdout
         assert rendered == (loadgen.results / FORMATS[name].file).read_text(encoding="utf-8"), name
     assert summary.read_text(encoding="utf-8") == "before\n" + (loadgen.results / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_summary_that_is_no_regular_file_is_said_and_never_waited_for(
+    loadgen: Loadgen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = loadgen.folder / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pipe))
+    add_to_job_summary(real().report)
+    assert capsys.readouterr().err == f"loadgen: the job summary {pipe} cannot be written: No such device or address\n"
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    add_to_job_summary(real().report)
+    assert capsys.readouterr().err == f"loadgen: the job summary {pipe} cannot be written: it is no regular file\n"
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["console", "html"])
+def test_a_stdout_that_is_closed_takes_the_report_and_says_nothing(loadgen: Loadgen, name: str) -> None:
+    closed = ("-c", "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, '-m', 'loadgen', *sys.argv[1:]])")
+    ended = loadgen.run("report", DATA, "--format", name, program=closed)
+    assert (ended.code, ended.stderr) == (0, "")
 
 
 @pytest.mark.envoy

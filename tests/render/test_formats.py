@@ -132,13 +132,14 @@ def test_what_is_escaped_is_one_line_without_tags_and_cells(text: str) -> None:
 
 def test_a_summary_that_is_too_long_leaves_out_whole_parts_and_says_so() -> None:
     def change(report: Any) -> None:
-        report["phases"][1]["clients"] = [{**report["phases"][1]["clients"][0], "name": f"client-{number}"} for number in range(20_000)]
+        client = report["phases"][1]["clients"][0]
+        report["phases"][1]["clients"] = [{**client, "name": f"client-{number}-{'x' * 5_000}"} for number in range(200)]
 
     text = markdown.render(changed(change), None)
     assert len(text.encode()) <= markdown.MAX_BYTES
     assert "too long to be shown" in text
     assert "Clients in phase recovered" in text
-    assert "client-19999" not in text
+    assert "client-199" not in text
 
 
 def test_a_summary_without_room_for_anything_is_empty() -> None:

@@ -7,12 +7,16 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from importlib import resources
+from typing import Any
 
 import pytest
 
 from loadgen.outcome import Outcome
 from loadgen.recorder import Histogram
 from loadgen.render import page
+from loadgen.render.formats import FORMATS
+from loadgen.render.markdown import escaped
+from loadgen.render.page.plots import limits
 from loadgen.render.timeline import timeline
 from loadgen.series import Moment, Series
 from tests.render.results import changed, hostile, real
@@ -56,7 +60,7 @@ def test_text_and_lines_stand_out_from_what_is_behind_them(scheme: str) -> None:
     texts = [("text", back) for back in ("page", "stripe", "good-back", "doubtful-back", "bad-back")]
     texts += [("muted", "page"), ("good", "page"), ("bad", "page"), ("good", "stripe"), ("bad", "stripe")]
     texts += [(kind, f"{kind}-back") for kind in ("good", "doubtful", "bad")] + [("bad", "good-back"), ("bad", "doubtful-back")]
-    lines = [(line, back) for line in (*Outcome, "toggle", "convergence", "focus") for back in ("page", "band", "band-applied")]
+    lines = [(line, back) for line in (*Outcome, "toggle", "convergence", "focus", "limit") for back in ("page", "band", "band-applied")]
     weak = [
         (front, back, round(contrast(found[front], found[back]), 2))
         for pairs, least in ((texts, TEXT_CONTRAST), (lines, LINE_CONTRAST))
@@ -85,6 +89,53 @@ def test_an_invalid_run_a_failed_restore_and_a_failed_expectation_are_alarms() -
     assert text.count('class="alarm"') == 4, "two reasons, the restore, the expectations"
     assert text.partition("<body>")[2].startswith('<header class="bad"><h1>✗ Restore failed (enforced)')
     assert text.count("✗ FAILED") == len(real().report.expectations)
+
+
+def test_the_verdict_of_an_invalid_run_is_said_to_be_none_to_rely_upon() -> None:
+    report = changed(lambda report: report.update(validity={"state": "INVALID", "reasons": ["the hammer was late"]}))
+    said = f"This verdict cannot be relied upon: {report.verdict.sentence}"
+    assert f'<p class="sentence">{said}</p>' in page.render(report, None)
+    assert escaped(said) in FORMATS["markdown"].render(report, None)
+    assert "relied upon" not in page.render(real().report, None)
+
+
+def test_limits_that_all_sidecars_have_stand_once_above_their_table() -> None:
+    limits = "http1MaxPendingRequests 1, http2MaxRequests 1, maxRequestsPerConnection 1"
+    text = page.render(real().report, None)
+    assert f"Phase limited; limits in each sidecar: {limits}</span>" in text
+    assert text.count(limits) == 3, "there, in the name of the region that scrolls, and in what was run"
+    text = page.render(changed(lambda report: report["phases"][1]["clients"][0]["effective"].update(max_requests=7)), None)
+    assert "<caption><span>Phase limited</span></caption>" in text
+    assert '<td class="text">http1MaxPendingRequests 1, http2MaxRequests 7, maxRequestsPerConnection 1</td>' in text
+    assert text.count(f'<td class="text">{limits}</td>') == 2
+
+
+def test_a_load_is_shown_as_it_is_written_in_a_scenario() -> None:
+    assert "<dd>model closed, users 5, think_time exponential 30ms, timeout 5s</dd>" in page.render(real().report, None)
+
+
+def drop_moments(report: Any) -> None:
+    for phase in report["phases"]:
+        phase.update(toggled_s=None, converged_s=None)
+
+
+def unlimited(report: Any) -> None:
+    report["phases"][1]["clients"][2]["effective"]["max_requests"] = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (lambda _: None, [{"from": 4.145, "to": 8.344, "value": 3}]),
+        (drop_moments, [{"from": 4.229, "to": 8.23, "value": 3}]),
+        (lambda report: report["phases"].pop(), [{"from": 4.145, "to": 8.23, "value": 3}]),
+        (unlimited, []),
+        (lambda report: report["phases"][1].update(clients=[]), []),
+        (lambda report: report.update(phases=[]), []),
+    ],
+)
+def test_the_limit_of_all_sidecars_holds_from_the_last_one_that_showed_it_to_the_next_toggle(change: Any, wanted: object) -> None:
+    assert limits(changed(change)) == wanted
 
 
 class Tags(HTMLParser):

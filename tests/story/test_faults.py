@@ -254,14 +254,14 @@ def test_two_runs_of_the_same_second_have_results_of_their_own(loadgen: Loadgen)
 def test_closed_streams_do_not_abort_the_run(loadgen: Loadgen) -> None:
     closing = ("-c", "import os; os.close(0); os.close(1); from loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=closing)
-    assert ended.code == 0, (ended.stderr, loadgen.report()["validity"])
+    assert ended.code == 0, f"{ended.stderr} {loadgen.report()['validity']}"
     assert loadgen.report()["verdict"]["state"] == "enforced"
 
 
 def test_a_result_that_cannot_be_printed_is_said_to_be_in_the_report(loadgen: Loadgen) -> None:
     full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=full)
-    assert ended.code == 0, (ended.stderr, loadgen.report()["validity"])
+    assert ended.code == 0, f"{ended.stderr} {loadgen.report()['validity']}"
     assert "the result cannot be printed" in ended.stderr
     assert "Traceback" not in ended.stderr
 

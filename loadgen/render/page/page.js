@@ -48,6 +48,53 @@
     },
   };
 
+  // The limit as a line across the time in which it is in force; one that is far above what was in flight is only named, at the top.
+  const limits = {
+    hooks: {
+      draw: (u) => {
+        const { ctx, bbox } = u;
+        for (const limit of data.limits) {
+          const [left, right] = span(u, limit.from, limit.to);
+          if (right <= left) continue;
+          const above = limit.value > u.scales.y.max;
+          const y = above ? bbox.top : Math.round(u.valToPos(limit.value, "y", true));
+          ctx.save();
+          ctx.strokeStyle = ctx.fillStyle = colour("limit");
+          ctx.lineWidth = 2 * devicePixelRatio;
+          ctx.setLineDash([8 * devicePixelRatio, 4 * devicePixelRatio]);
+          ctx.beginPath();
+          ctx.moveTo(left, y);
+          ctx.lineTo(right, y);
+          if (!above) ctx.stroke();
+          ctx.font = `600 ${12 * devicePixelRatio}px system-ui, sans-serif`;
+          ctx.textAlign = "left";
+          const low = y - bbox.top < 18 * devicePixelRatio;
+          ctx.textBaseline = low ? "top" : "bottom";
+          const text = fitting(ctx, `limit ${count(limit.value)}${above ? " ↑" : ""}`, right - left - 8 * devicePixelRatio);
+          const at = [left + 4 * devicePixelRatio, y + (low ? 4 : -4) * devicePixelRatio];
+          ctx.setLineDash([]);
+          ctx.lineWidth = 4 * devicePixelRatio;
+          ctx.strokeStyle = colour("band-applied"); // lines that pass behind it leave it readable
+          ctx.strokeText(text, ...at);
+          ctx.fillText(text, ...at);
+          ctx.restore();
+        }
+      },
+    },
+  };
+  const FAR = 3;
+
+  // The top of an axis of counts: above what was seen, and above the limits if they are not far off.
+  function top(name, high) {
+    const near = name === "in_flight" ? data.limits.map((each) => each.value).filter((value) => value <= FAR * high) : [];
+    return Math.max(1, 1.05 * high, ...near.map((value) => 1.15 * value));
+  }
+
+  // The legend has names alone until somebody reads the plot, with the pointer or the keyboard.
+  const legend = {
+    hooks: { setCursor: (u) => u.root.parentElement?.classList.toggle("read", u.cursor.idx != null) },
+  };
+
   function span(u, from, to) {
     const { left, width } = u.bbox;
     return [from, to].map((at) => Math.min(left + width, Math.max(left, u.valToPos(at, "x", true))));
@@ -67,9 +114,15 @@
       width: each.dash ? 1 : 2,
       dash: each.dash ? [2, 3] : DASHES[each.outcome] ?? [6, 2, 2, 2],
       paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
-      value: (_, value) => write(value),
+      value: (_, __, ___, index) => (index == null ? "" : write(each.values[index])),
       points: { size: 5, show: stepped ? false : undefined },
     };
+  }
+
+  // How a line's sample in the legend is drawn: as CSS can, for there are more dashes than CSS has.
+  function swatch(each) {
+    if (!each || each.dash) return "dotted";
+    return DASHES[each.outcome]?.length === 0 ? "solid" : "dashed";
   }
 
   // All plots show the same stretch of time, wherever in its step a value is drawn.
@@ -86,11 +139,12 @@
       width,
       height: 260,
       padding: [24, 22, 0, 0],
-      plugins: [bands],
+      plugins: name === "in_flight" ? [bands, limits, legend] : [bands, legend],
+      legend: { markers: { width: (u, index) => u.series[index].width + 1, dash: (_, index) => swatch(lines[index - 1]) } },
       cursor: { y: false, points: { size: 7 } },
       scales: {
         x: { time: false, range: shown },
-        y: latency ? { distr: 3 } : { range: (_, low, high) => [0, Math.max(1, high * 1.05)] },
+        y: latency ? { distr: 3 } : { range: (_, low, high) => [0, top(name, high)] },
       },
       axes: [
         { ...axis, values: (_, ticks) => ticks.map((tick) => `${+tick.toFixed(3)} s`), space: 60, size: 32 },
@@ -100,11 +154,10 @@
     };
   }
 
-  // A rate lasts from the beginning of its step to its end, that of the last step, too; other figures stand in the middle.
+  // A rate lasts from the beginning of its step to its end, and the last step, which is not a whole one, has none; other figures stand in the middle.
   function columns(lines, stepped) {
     if (!stepped) return [data.at.map((second) => second + data.step / 2), ...lines.map((each) => each.values)];
-    const ends = data.at.length ? data.at[data.at.length - 1] + data.step : 0;
-    return [[...data.at, ends], ...lines.map((each) => [...each.values, each.values.length ? each.values[each.values.length - 1] : null])];
+    return [data.at, ...lines.map((each) => [...each.values.slice(0, -1), each.values[each.values.length - 2] ?? null])];
   }
 
   function draw(place) {

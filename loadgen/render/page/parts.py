@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.quantity import seconds_text
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, Column, clients_of, total_difference
+from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, LIMITS, PHASE_COLUMNS, Column, clients_of, total_difference
 from loadgen.render.headline import Look, headline
 from loadgen.render.page.elements import E
-from loadgen.render.page.plots import moments
+from loadgen.render.page.plots import limits, moments
+from loadgen.scenario import load_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 _MARKS = {Look.GOOD: "✓", Look.DOUBTFUL: "!", Look.BAD: "✗"}
 _PLOTS = (
     ("rates", "Requests that ended per second, by outcome", "per s"),
-    ("latencies", "Latency by outcome from the moment a request was due: p50 thin, p99 thick", "s, logarithmic"),
+    ("latencies", "Latency by outcome from the moment a request was due: p50 dotted, p99 thick", "s, logarithmic"),
     ("in_flight", "Requests in flight, all clients together", ""),
 )
 _LATENCY_COLUMNS: Sequence[Column[tuple[str, str, Quantiles]]] = (
     Column("phase", lambda row: row[0]),
-    Column("outcome", lambda row: row[1]),
+    Column("outcome", lambda row: row[1], words=True),
     Column("p50", lambda row: seconds_text(row[2].p50)),
     Column("p90", lambda row: seconds_text(row[2].p90)),
     Column("p99", lambda row: seconds_text(row[2].p99)),
@@ -58,7 +59,7 @@ def body(report: Report, *, has_plots: bool) -> Element:
 def _verdict(report: Report) -> Element:
     found = headline(report)
     title = E("h1", f"{_MARKS[found.look]} {found.words}", E("span", f" {report.scenario.name}", class_="of"))
-    header = E("header", title, E("p", report.verdict.sentence, class_="sentence"), class_=found.look)
+    header = E("header", title, E("p", found.sentence, class_="sentence"), class_=found.look)
     header.extend(E("p", E("b", f"✗ {alarm}"), class_="alarm") for alarm in found.alarms)
     if report.validity.state == "VALID":
         share = f"{report.environment.hammer_cpu_share:.0%}"
@@ -92,11 +93,14 @@ def _plots(report: Report, *, has_plots: bool) -> Iterator[Element]:
     key.extend(
         [E("span", " every sidecar shows it   "), E("i", "", class_="mark band"), E("span", " a phase counts (stronger: policy applied)")]
     )
+    if limits(report):
+        key.extend([E("i", "", class_="mark limit"), E("span", " http2MaxRequests of all sidecars together, while in force")])
     section.append(key)
+    section.append(E("p", "The last second is not a whole one, so its rates are not drawn.", class_="note"))
     section.append(
         E(
             "p",
-            "The last second is not a whole one. Drag across a plot to look closer, double-click to see all again. With the keyboard: arrow keys read a plot, Escape shows all again.",
+            "Drag across a plot to look closer, double-click to see all again. With the keyboard: arrow keys read a plot, Escape shows all again.",
             class_="note screen",
         )
     )
@@ -115,10 +119,17 @@ def _tables(report: Report) -> Iterator[Element]:
     yield _section("Ledger", _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
-    yield _section(
-        "Clients", *(_table(f"Phase {phase.name}", CLIENT_COLUMNS, clients_of(phase), kind="clients") for phase in report.phases)
-    )
+    yield _section("Clients", *map(_clients, report.phases))
     yield _section("The hammer itself", _table("How busy and how late it was", _HAMMER_COLUMNS, report.phases))
+
+
+def _clients(phase: PhasePart) -> Element:
+    """Make the table of a phase's clients. Limits that are the same in all sidecars stand once, above it."""
+    found = {LIMITS.cell(client) for client in phase.clients}
+    if len(found) != 1:
+        return _table(f"Phase {phase.name}", CLIENT_COLUMNS, clients_of(phase), kind="clients")
+    columns = [column for column in CLIENT_COLUMNS if column is not LIMITS]
+    return _table(f"Phase {phase.name}; limits in each sidecar: {found.pop()}", columns, clients_of(phase), kind="clients")
 
 
 def _expectations(report: Report) -> Element:
@@ -134,7 +145,7 @@ def _expectations(report: Report) -> Element:
     ]
     table = E(
         "table",
-        E("caption", f"{sum(each.held for each in report.expectations)} of {len(rows)} held"),
+        _caption(f"{sum(each.held for each in report.expectations)} of {len(rows)} held"),
         E("thead", E("tr", *(E("th", title, scope="col") for title in ("result", "phase", "wanted", "got")))),
         E("tbody", *rows),
         class_="words",
@@ -143,9 +154,22 @@ def _expectations(report: Report) -> Element:
 
 
 def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row], *, kind: str = "figures") -> Element:
-    head = E("tr", *(E("th", column.title or "share", scope="col") for column in columns))
-    lines = [E("tr", E("th", columns[0].cell(row), scope="row"), *(E("td", column.cell(row)) for column in columns[1:])) for row in rows]
-    return _scrolled(E("table", E("caption", title), E("thead", head), E("tbody", *lines), class_=kind), title)
+    looks = [{"class": "text"} if column.words else {} for column in columns]
+    head = E("tr", *(E("th", column.title or "share", look, scope="col") for column, look in zip(columns, looks, strict=True)))
+    lines = [
+        E(
+            "tr",
+            E("th", columns[0].cell(row), scope="row"),
+            *(E("td", column.cell(row), look) for column, look in zip(columns[1:], looks[1:], strict=True)),
+        )
+        for row in rows
+    ]
+    return _scrolled(E("table", _caption(title), E("thead", head), E("tbody", *lines), class_=kind), title)
+
+
+def _caption(title: str) -> Element:
+    """Make a caption whose text stays in sight when its table is scrolled."""
+    return E("caption", E("span", title))
 
 
 def _scrolled(table: Element, title: str) -> Element:
@@ -159,7 +183,7 @@ def _about(report: Report) -> Element:
         "target": scenario.target,
         "mesh": report.mesh,
         "clients": f"{scenario.clients}, each with {scenario.workers} worker thread(s) in its sidecar",
-        "load in each": _listed(scenario.load),
+        "load in each": load_text(scenario.load),
         "service time": scenario.service_time,
         "rule": scenario.rule or "none",
         "limits": _listed(scenario.limits) or "none",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import printable
 from loadgen.outcome import Outcome
 from loadgen.render.timeline import timeline
+from loadgen.verdict import MAX_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +37,24 @@ def data_of(report: Report, series: Series) -> dict[str, Any]:
             if phase.began_s is not None and phase.ended_s is not None
         ],
         "moments": moments(report),
+        "limits": limits(report),
     }
+
+
+def limits(report: Report) -> list[dict[str, Any]]:
+    """Give how many requests all sidecars together let through at a time, and from when to when, as far as the report says it.
+
+    A limit holds from when the last sidecar showed it until the policy is toggled again, or else until its phase ends.
+    """
+    found = []
+    for phase, following in itertools.zip_longest(report.phases, report.phases[1:]):
+        each = [client.effective.in_force().get(MAX_REQUESTS) for client in phase.clients]
+        known = [limit for limit in each if limit is not None]
+        begins = phase.began_s if phase.converged_s is None else phase.converged_s
+        ends = phase.ended_s if following is None or following.toggled_s is None else following.toggled_s
+        if known and len(known) == len(each) and begins is not None and ends is not None:
+            found.append({"from": begins, "to": ends, "value": sum(known)})
+    return found
 
 
 def moments(report: Report) -> list[dict[str, Any]]:
