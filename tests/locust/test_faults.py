@@ -96,16 +96,16 @@ def test_a_mesh_that_ends_in_the_test_ends_the_measurement(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("files", [(USERS,), (WIRE_USERS,)], ids=["SidecarUser", "WireUser"])
 def test_a_host_that_is_not_the_service_of_the_mesh_is_refused(mesh: Up, tmp_path: Path, files: tuple[Path, ...]) -> None:
-    ended = headless(tmp_path, *mesh.options, "-u", "2", "-t", "5s", "-H", "http://192.0.2.1", files=files)
+    ended = headless(tmp_path, *mesh.options, "-u", "2", "-t", "5s", "-H", "http://0.0.0.0", files=files)
     assert ended.code == 3
-    assert "the host http://192.0.2.1 is not the mesh's service" in ended.log
+    assert "the host http://0.0.0.0 is not the mesh's service" in ended.log
     assert not ended.requests
 
 
 def test_without_a_mesh_a_host_off_this_machine_is_refused(tmp_path: Path) -> None:
-    ended = headless(tmp_path, "-u", "2", "-t", "5s", "-H", "http://192.0.2.1", "--mesh", "off", files=(USERS,))
+    ended = headless(tmp_path, "-u", "2", "-t", "5s", "-H", "http://0.0.0.0", "--mesh", "off", files=(USERS,))
     assert ended.code == 3
-    assert "192.0.2.1 (192.0.2.1) is not this machine, so nothing was sent" in ended.log
+    assert "0.0.0.0 (0.0.0.0) is not this machine, so nothing was sent" in ended.log
     assert not ended.requests
 
 

@@ -261,10 +261,10 @@ def test_a_page_of_another_origin_can_neither_start_nor_read_nor_toggle(ui: WebU
 
 
 def test_a_start_that_is_refused_is_said_with_its_reason(ui: WebUi, browser: Browser) -> None:
-    ui.start_users("http://198.51.100.7")
+    ui.start_users("http://0.0.0.0")
     until(lambda: ui.state()["refused"], "it is refused")
     browser.visit(ui.page)
-    waits(browser, "notices", "The last test was refused, or broken off: the host http://198.51.100.7 is not the mesh's service")
+    waits(browser, "notices", "The last test was refused, or broken off: the host http://0.0.0.0 is not the mesh's service")
 
 
 @pytest.mark.timeout(240)
@@ -358,9 +358,9 @@ def test_without_a_mesh_the_page_says_why_and_where_others_reach_it_nobody_toggl
         assert "--mesh-control-anywhere" in refused.json()["message"]
         assert "the policy cannot be toggled on the page" in ui.log.read_text(encoding="utf-8")
         assert ui.get("/metrics").status_code == 503
-        form = {"user_count": "1", "spawn_rate": "1", "host": "http://198.51.100.7", "allow_host": "198.51.100.7"}
+        form = {"user_count": "1", "spawn_rate": "1", "host": "http://0.0.0.0", "allow_host": "0.0.0.0"}
         ui.wire.post(f"{ui.address}/swarm", data=form)
-        until(lambda: "198.51.100.7" in ui.state()["refused"], "whom it may load is not up to whoever starts a test")
+        until(lambda: "0.0.0.0" in ui.state()["refused"], "whom it may load is not up to whoever starts a test")
 
 
 def test_the_page_follows_locusts_choice_of_light_and_dark_and_fits_a_phone(ui: WebUi, browser: Browser, tmp_path: Path) -> None:
