@@ -14,6 +14,9 @@ OVERFLOWS = ("failure", "failure without a rule", "no failure")
 STOP_TIMEOUT_S = 10.0
 """Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else."""
 
+WEB_HOST = "127.0.0.1"
+"""Locust's own default lets everybody on the network start a load, and now toggle a policy; ``--web-host '*'`` does it all the same."""
+
 
 def add(parser: Any) -> None:
     """Add the options to Locust's parser."""
@@ -71,7 +74,7 @@ def add(parser: Any) -> None:
         include_in_web_ui=False,
         help="Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
     )
-    parser.set_defaults(stop_timeout=STOP_TIMEOUT_S)
+    parser.set_defaults(stop_timeout=STOP_TIMEOUT_S, web_host=WEB_HOST)
 
 
 def check(options: Namespace) -> None:
