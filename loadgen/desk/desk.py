@@ -20,7 +20,6 @@ from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import InputError, LoadgenError, RefusedError
 from loadgen.inputs import rules_of
-from loadgen.runner.convergence import converge
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.runner.result import Result, make_report
@@ -51,10 +50,14 @@ END_S = 30.0
 
 
 class Site(Protocol):
-    """Where the mesh is. ``plan`` says what the service is and what its clients are."""
+    """Where the mesh is. ``plan`` says what the service is and what its clients are; ``hold_s`` how long a rule may be in force, None for as long as it likes."""
 
     plan: Plan
     kind: str
+    hold_s: float | None
+
+    async def look(self) -> None:
+        """Look who the clients are now; between two tests they may change."""
 
     @property
     def clients(self) -> Sequence[dict[str, Any]]:
@@ -63,11 +66,23 @@ class Site(Protocol):
     def about(self) -> dict[str, Any]:
         """What of the mesh is shown, beside its kind."""
 
-    def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        """What is noteworthy of rules here."""
+    def prepared(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[list[Problem]]:
+        """Give what is noteworthy of rules here, ready to be put in force in the block.
+
+        Raises LoadgenError if they may not be; nothing was changed then, and the test goes on.
+        """
 
     def session(self) -> AbstractAsyncContextManager[Mesh[Any, Any]]:
         """Give the mesh for the time of a session, for whose policy nobody else may care meanwhile."""
+
+    async def judge(self, mesh: Any, measured: Measured, ours: SidecarState) -> None:
+        """Add to what a session has measured how the policy was put back, as far as more is known of it here; ``ours`` is the last one's state."""
+
+    async def restore(self) -> None:
+        """Remove what a desk that died may have left in force, and verify it.
+
+        Raises LoadgenError if that cannot be.
+        """
 
     async def states(self) -> dict[str, SidecarState]:
         """Say what is in force at every client's sidecar."""
@@ -96,13 +111,16 @@ class Desk:
         """What was measured until now, or in the last test."""
         self._rules: tuple[Rule, ...] = ()
         """What was applied last."""
+        self._expired = False
+        """Whether that was removed because its time was over."""
         self._watched_at = 0.0
         self._idle: tuple[float, dict[str, SidecarState]] = (0.0, {})
 
     # What Locust asks.
 
     async def hello(self) -> dict[str, Any]:
-        """Say what there is."""
+        """Say what there is now."""
+        await self._site.look()
         return {"clients": list(self._site.clients), **self._about()}
 
     async def begin(self) -> None:
@@ -111,10 +129,11 @@ class Desk:
         Raises LoadgenError if there can be none.
         """
         await self._end_if_any()
-        self._users = Users([client["name"] for client in self._site.clients], self._lines)
+        self._session = None
+        self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
-        self._timeline, self._said, self._report, self._rules = Timeline(), "", None, ()
+        self._timeline, self._said, self._report, self._rules, self._expired = Timeline(), "", None, (), False
         self._over = anyio.Event()
         await self._tasks.start(self._hold, self._users, self._over)
 
@@ -130,17 +149,33 @@ class Desk:
         """
         rules, findings = rules_of(rule, RULE_NAME)
         session = self._running()
-        noted = dict.fromkeys([*findings, *self._site.findings(rules)])
-        self._rules = tuple(rules)
-        await session.toggle(self._rules)
-        return {"findings": [showing.problem(each) for each in noted]}
+        async with self._site.prepared(rules) as more:
+            before, self._rules = self._rules, tuple(rules)
+            try:
+                await session.toggle(self._rules)
+            except RefusedError:
+                self._rules = before
+                raise
+        self._expired = False
+        if self._site.hold_s is not None:
+            self._tasks.start_soon(self._remove_after, session, session.toggles, self._site.hold_s)
+        return {"findings": [showing.problem(each) for each in dict.fromkeys([*findings, *more])]}
 
     async def remove(self) -> None:
         """Remove the policy, and return when the phase without it counts."""
         session = self._running()
         if not session.rules:
-            raise RefusedError("no rule is in force that could be removed")
+            over = f": its {self._site.hold_s:g} s were over" if self._expired and self._site.hold_s else ""
+            raise RefusedError(f"no rule is in force that could be removed{over}")
         await session.toggle(())
+
+    async def _remove_after(self, session: Session[Any, Any], toggles: int, seconds: float) -> None:
+        """Remove what was put with the toggle of this number when its time is over, if nobody else has."""
+        await anyio.sleep(seconds)
+        if session is self._session and session.toggles == toggles:
+            self._expired = True
+            with contextlib.suppress(LoadgenError):  # then the session has ended, and has removed it
+                await session.toggle(())
 
     async def restore(self) -> None:
         """Remove what a desk that died may have left in force, and verify it.
@@ -148,9 +183,7 @@ class Desk:
         Raises LoadgenError if that cannot be.
         """
         await self._end_if_any()
-        async with self._site.session() as mesh:
-            await mesh.put(())
-            await converge(mesh, ())
+        await self._site.restore()
 
     async def state(self, since: int = 0) -> dict[str, Any]:
         """Say what is to be shown now; of the plot, what came from a second on."""
@@ -222,6 +255,7 @@ class Desk:
                     beside.start_soon(self._judge_now_and_then, session, started_at)
                     measured = await session.run()
                     beside.cancel_scope.cancel()
+                await self._site.judge(mesh, measured, session.wanted(self._rules))
                 self._said = "; ".join(measured.reasons)
                 self._report = self._result(session, measured, started_at)
         except LoadgenError as error:

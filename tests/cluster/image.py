@@ -114,8 +114,8 @@ def first_process(runner: subprocess.Popen[str]) -> int:
     return int(children[0])
 
 
-def build_image(cache: Path | None = None) -> Image:
-    """Build the image, as far as it is not there already; several processes may ask at the same time. Needs root.
+def build_image(cache: Path | None = None, *, target: str = "") -> Image:
+    """Build the image, or that of another ``target`` of the Dockerfile, as far as it is not there already; several processes may ask at the same time. Needs root.
 
     Raises RefusedError if the machine lacks a tool, RuntimeError with the builder's words.
     """
@@ -129,7 +129,7 @@ def build_image(cache: Path | None = None) -> Image:
     version = _digest(*read)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _Builder(folder).image(version)
+        return _Builder(folder, target).image(version)
 
 
 def _context() -> list[Path]:
@@ -145,12 +145,20 @@ def _digest(*parts: str) -> str:
 class _Builder:
     """buildah with a storage of its own below ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
         self.folder = folder
+        self.target = target
+
+    @property
+    def _stages(self) -> tuple[tuple[str, str], ...]:
+        """The stages that are built, each with what it is called: the packages' first, for they stay while our own code changes."""
+        if self.target:
+            return (f"{self.target}-dependencies", f"{self.target}-dependencies"), (self.target, f"loadgen-{self.target}")
+        return ("dependencies", "dependencies"), ("", "loadgen")
 
     def image(self, version: str) -> Image:
         """Give the image of one version of the sources."""
-        unpacked = self.folder / version
+        unpacked = self.folder / "-".join(filter(None, (version, self.target)))
         described = unpacked / "image.json"
         if not described.exists():
             self._base()
@@ -205,9 +213,9 @@ class _Builder:
             ]
             common += ["--build-arg", "BASE=localhost/base", "--build-arg", "BUILD_BASE=localhost/build-base"]
             common += ["--build-arg", f"VERSION={__version__}"]
-            for target in ("dependencies", ""):
-                chosen = ["--target", target] if target else []
-                self._buildah(*common, *chosen, "--tag", f"localhost/{target or 'loadgen'}", REPOSITORY)
+            for stage, name in self._stages:
+                chosen = ["--target", stage] if stage else []
+                self._buildah(*common, *chosen, "--tag", f"localhost/{name}", REPOSITORY)
         self._buildah("rmi", "--prune")
 
     def _unpack(self, unpacked: Path) -> None:
@@ -215,7 +223,7 @@ class _Builder:
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()
         layers, rootfs = unpacked / "layers", unpacked / "rootfs"
-        self._buildah("push", "--quiet", "--disable-compression", "localhost/loadgen", f"dir:{layers}")
+        self._buildah("push", "--quiet", "--disable-compression", f"localhost/{self._stages[-1][1]}", f"dir:{layers}")
         manifest = json.loads((layers / "manifest.json").read_text(encoding="utf-8"))
         config, *blobs = (each["digest"].partition(":")[2] for each in (manifest["config"], *manifest["layers"]))
         rootfs.mkdir(mode=0o755)
