@@ -156,6 +156,7 @@ class ClusterSite:
             "scenario": str(self._scenario),
             "namespace": self.plan.client.namespace,
             "envoy": self._envoy,
+            "hold_s": self.hold_s,
             "policy": str(path) if path is not None else "",
             "rule": path.read_text(encoding="utf-8") if path is not None else "",
             "expect": {"status": expected.status, "body": expected.body},
@@ -178,7 +179,7 @@ class ClusterSite:
             finally:
                 turns, self._turns = self._turns, None
                 with anyio.CancelScope(shield=True):
-                    await turns.end()
+                    await turns.close()
                 tasks.cancel_scope.cancel()
 
     async def _taken(self, run_id: str) -> tuple[Survey, PodCrew]:

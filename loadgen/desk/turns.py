@@ -15,7 +15,7 @@ from loadgen.cluster.turn import turn
 from loadgen.errors import LoadgenError, MeshError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from anyio.abc import TaskGroup
 
@@ -56,6 +56,7 @@ class Turns:
         self._api = api
         self._tasks = tasks
         self._tell = tell
+        self._closed = False
         self._held: _Held | None = None
         self._change: RuleChange | None = None
         """The last one."""
@@ -78,6 +79,8 @@ class Turns:
         if self._held is not None and not self._held.over.is_set():
             raise RefusedError("a rule is in force, or being put", hint="remove it first: each rule has a turn of its own")
         await self._ended()
+        if self._closed:
+            raise RefusedError("the test has ended", hint="start users first: the policy is toggled under load")
         held = self._held = _Held()
         self._tasks.start_soon(self._hold, held, run, change, version, guard, file)
         self._change = await held.taken
@@ -120,15 +123,20 @@ class Turns:
             self._held.scope.cancel()
         await self._ended()
 
+    async def close(self) -> None:
+        """As ``end``, and let no further turn be taken."""
+        self._closed = True
+        await self.end()
+
     async def _ended(self) -> None:
         if self._held is not None:
             self._held.over.set()
             with anyio.CancelScope(shield=True):
                 await self._held.ended.wait()
 
-    async def _do(self, step: Callable[[], object], change: RuleChange) -> None:
+    async def _do(self, step: Callable[[], Awaitable[object]], change: RuleChange) -> None:
         try:
-            await step()  # type: ignore[misc]  # one of two methods with different results
+            await step()
         finally:
             self.written_at = change.written_at
 

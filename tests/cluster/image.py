@@ -43,7 +43,8 @@ _ENTER = """
 set -eu
 root=$1
 user=$2
-shift 2
+[ -z "$3" ] || hostname "$3"
+shift 3
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
@@ -63,7 +64,7 @@ while [ "$1" != -- ]; do export "$1"; shift; done
 shift
 exec setpriv --no-new-privs chroot --userspec="$user" --groups= "$root" "$@"
 """
-_ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh")
+_ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Image:
         entrypoint: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         files: Mapping[str, Path] | None = None,
+        host_name: str = "",
     ) -> list[str]:
         """Give the command that runs the image in the present network namespace; put ``ip netns exec NAME`` before it for another.
 
@@ -98,14 +100,15 @@ class Image:
             environment: variables besides the image's own.
             files: read-only files of this machine by their path in the container: one that is there (/etc/hosts, /etc/resolv.conf),
                 or any below /run or /var/run.
+            host_name: what the machine is called inside; empty for as outside.
 
         """
         config: dict[str, list[str]] = {key: value for key, value in self.config.items() if isinstance(value, list)}
         variables = [*config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
         mounts = [each for path, source in (files or {}).items() for each in (str(source.resolve()), path.removeprefix("/var"))]
-        program = [*(entrypoint or config["Entrypoint"]), *(arguments or ([] if entrypoint else config["Cmd"]))]
+        program = [*(entrypoint or config["Entrypoint"]), *(arguments or ([] if entrypoint else config.get("Cmd", [])))]
         enter = ["env", "-i", f"PATH={os.environ['PATH']}", *_ISOLATED]
-        return [*enter, str(self.rootfs), str(self.config["User"]), *mounts, "--", *variables, "--", *program]
+        return [*enter, str(self.rootfs), str(self.config["User"]), host_name, *mounts, "--", *variables, "--", *program]
 
 
 def first_process(runner: subprocess.Popen[str]) -> int:

@@ -22,26 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cluster.controlplane.cluster import Cluster, PodView
-    from tests.cluster.controlplane.container import Container, Program
+    from tests.cluster.controlplane.container import Program
 
 Json = dict[str, Any]
 WORKERS = 3
 FILES = "/var/run/locust"
 END_S = 90.0
-_NAMED = 'hostname "$1"; shift; exec "$@"'
-
-
-def named(command: list[str], name: str) -> list[str]:
-    """Give a command that runs with its pod's name as the host's, as a node sees to it."""
-    return ["unshare", "--uts", "sh", "-ec", _NAMED, "sh", name, *command]
-
-
-def run_locust(container: Container) -> list[str]:
-    """Run this machine's Locust, with what the container sees."""
-    from tests.cluster.controlplane.container import Plain  # noqa: PLC0415
-
-    plain = Plain(("env", f"PYTHONPATH={REPOSITORY}", sys.executable, "-m", "locust"))
-    return named(plain(container), container.pod["metadata"]["name"])
 
 
 @dataclass
@@ -88,16 +74,16 @@ class Locusts(Tutorial):
     def workers(self, count: int = WORKERS) -> list[PodView]:
         return self.cluster.ready_pods("test", "app=locust-worker", count=count, patience_s=PATIENCE_S)
 
-    def start(self, name: str, *arguments: str, story: bool = True, workers: int = WORKERS) -> Master:
-        """Start a master, once the one before is gone: the Service leads to whoever has its label."""
+    def start(self, name: str, *arguments: str, expect: int = WORKERS) -> Master:
+        """Start a master that waits for so many workers, once the one before is gone: the Service leads to whoever has its label."""
         api = self.cluster.plane.api
         until(lambda: not api.list("/api/v1/namespaces/test/pods", labelSelector="app=locust-master"), "no other master is there")
-        self.workers(workers)
+        self.workers()
         pod = copy.deepcopy(self.template)
         [container] = pod["spec"]["containers"]
-        files = f"{FILES}/locustfile.py" + (f",{FILES}/story.py" if story else "")
+        files = f"{FILES}/locustfile.py,{FILES}/story.py"
         container["args"] = ["--locustfile", files, "--master", "--headless", "--only-summary", *arguments]
-        container["args"] += ["--expect-workers", str(workers), "--expect-workers-max-wait", "60"]
+        container["args"] += ["--expect-workers", str(expect), "--expect-workers-max-wait", "60"]
         pod["spec"]["restartPolicy"] = "Never"
         metadata = {"name": name, "namespace": "test", "labels": {**pod["metadata"]["labels"], "run": name}}
         api.create({**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata})
@@ -119,8 +105,8 @@ def make_locusts(start_cluster: Callable[[Mapping[str, Program]], Cluster]) -> L
         if each["kind"] == "Deployment"
         for container in each["spec"]["template"]["spec"]["containers"]
     }
-    ours = partial(run_image, build_image())
-    cluster = start_cluster({image: run_locust if name == "locust" else ours for image, name in images.items()})
+    programs = {name: partial(run_image, build_image(target=target)) for name, target in (("locust", "locust"), ("", ""))}
+    cluster = start_cluster({image: programs.get(name, programs[""]) for image, name in images.items()})
     cluster.plane.api.apply(*objects)
     cluster.ready_pods("base", count=1, patience_s=PATIENCE_S)
     made = Locusts(cluster, _no_file(cluster), master["spec"]["template"])
