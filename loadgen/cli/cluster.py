@@ -128,7 +128,7 @@ async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: st
     return _Sight(replace(found, obstacles=(*found.obstacles, *troubles)), controls, snapshots)
 
 
-async def _refuse_if_held(api: KubeApi, plan: Plan) -> None:
+async def refuse_if_held(api: KubeApi, plan: Plan) -> None:
     """Say at once that another run is at work, before its pods and its rule are taken for obstacles.
 
     Raises HeldError, which names the holder.
@@ -148,14 +148,14 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
     seen = await _look(api, plan, options, run_id)
     holders = {str(each["run"]) for each in seen.snapshots.values() if each.get("run")}
     if holders and len(seen.survey.obstacles) == 1:
-        await _refuse_if_held(api, plan)  # one that began at the same moment as we did
+        await refuse_if_held(api, plan)  # one that began at the same moment as we did
         screen.say(
             f"the load pods are held by run {', '.join(sorted(holders))}; waiting up to {HOLD_S + TICK_S:.0f} s for them to let go of it, if it is dead"
         )
         with anyio.move_on_after(HOLD_S + TICK_S):
             while seen.survey.obstacles:
                 await anyio.sleep(TICK_S)
-                await _refuse_if_held(api, plan)
+                await refuse_if_held(api, plan)
                 snapshots, troubles = await roll_call(seen.controls, plan.scenario)  # the pods were all that was in the way
                 seen = replace(seen, survey=replace(seen.survey, obstacles=tuple(troubles)), snapshots=snapshots)
     return seen
@@ -166,7 +166,7 @@ async def _run(
 ) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
-    await _refuse_if_held(api, plan)
+    await refuse_if_held(api, plan)
     with contextlib.suppress(ForbiddenError):  # the survey names all rights that are missing
         await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
     seen = await _look_until_free(api, plan, options, run_id, screen)

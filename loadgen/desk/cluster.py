@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from loadgen.cli.cluster import BEGIN_S, HOLD_S, as_found, control_secret, judge_restore, reach
+from loadgen.cli.cluster import BEGIN_S, HOLD_S, TICK_S, as_found, control_secret, judge_restore, reach, refuse_if_held
 from loadgen.cli.story import environment
 from loadgen.cluster.access import find_access, in_pod
 from loadgen.cluster.api import KubeApi
@@ -191,7 +191,7 @@ class ClusterSite:
         found = await survey(api, self._planned((), max(1, len(self._pods))), mode=None, allow_managed=False)
         secret = await control_secret(api, namespace)
         controls = [RemotePod(api, namespace, name, run_id, secret) for name in found.pods]
-        snapshots, troubles = await roll_call(controls, self._planned((), len(controls)).scenario)
+        snapshots, troubles = await self._called(controls)
         if found.pods != self._pods and not found.obstacles:
             troubles.append("the pods have just changed: start again when they are all ready")
         replace(found, obstacles=(*found.obstacles, *troubles)).check()
@@ -207,6 +207,23 @@ class ClusterSite:
                 await crew.leave()
             raise
         return found, crew
+
+    async def _called(self, controls: Sequence[RemotePod]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Call the roll; if a run that may be dead still has some of the pods, wait until they have let it go.
+
+        Raises HeldError if that run changes a rule.
+        """
+        until, told = anyio.current_time() + HOLD_S + TICK_S, False
+        while True:
+            snapshots, troubles = await roll_call(controls, self._planned((), len(controls)).scenario)
+            holders = sorted({str(each["run"]) for each in snapshots.values() if each.get("run")})
+            if not holders or anyio.current_time() > until:
+                return snapshots, troubles
+            await refuse_if_held(self._api, self.plan)
+            if not told:
+                self._tell(f"the pods are held by run {', '.join(holders)}; they let go of it within {HOLD_S} s if it is dead")
+            told = True
+            await anyio.sleep(TICK_S)
 
     def _planned(self, rules: Sequence[Rule], clients: int) -> Plan:
         """Give the plan of a run with these rules and so many pods."""
@@ -263,7 +280,7 @@ class ClusterSite:
         host, namespace = self.plan.service.host, self.plan.client.namespace
         lease = await self._api.find(leases(namespace, lease_name(host)))
         hold = Hold.of(lease) if lease else None
-        if hold is not None and not _is_dead(hold.holder):
+        if hold is not None and not _is_dead(hold.holder.removesuffix(f"/{hold.run}")):
             raise UnverifiedError(f"what is in force is not a dead desk's: {hold.describe(self._api.server_time())}")
         undone = await restore(self._api, host, namespace, run_id=hold.run if hold else "", tell=self._tell)
         if undone.fate is Fate.FAILED:
@@ -287,7 +304,7 @@ def _note(said: str) -> Problem:
 
 
 def _is_dead(holder: str) -> bool:
-    """Tell whether a lease's holder was a process of this machine that is no more."""
+    """Tell whether whoever was a run's holder was a process of this machine, and is no more."""
     place, _, pid = holder.rpartition("/")
     mine, _, _ = this_holder().rpartition("/")
     if place != mine or not pid.isdigit():

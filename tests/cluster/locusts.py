@@ -45,20 +45,22 @@ class Master:
 
     def says(self, text: str) -> str:
         """Wait until it has said something; give its log."""
-        return until(lambda: log if text in (log := self.log()) else None, f"the master says '{text}'", patience_s=END_S)
+        until(lambda: text in self.log() or self._ended(), f"the master says '{text}'", patience_s=END_S)
+        assert text in self.log(), self.log()
+        return self.log()
 
     def code(self) -> int:
         """Wait until it has ended; give its exit code."""
-
-        def ended() -> list[int] | None:
-            pod = self.cluster.plane.api.find(f"/api/v1/namespaces/test/pods/{self.name}") or {}
-            states = [each["state"] for each in pod.get("status", {}).get("containerStatuses", ())]
-            return [state["terminated"]["exitCode"] for state in states if "terminated" in state] or None
-
         try:
-            return until(ended, "the master has ended", patience_s=END_S)[0]
+            return until(self._ended, "the master has ended", patience_s=END_S)[0]
         except MeshError as error:
             raise AssertionError(f"{error.message}: {self.log()}") from error
+
+    def _ended(self) -> list[int] | None:
+        """Give the exit code of the one container if it has ended."""
+        pod = self.cluster.plane.api.find(f"/api/v1/namespaces/test/pods/{self.name}") or {}
+        states = [each["state"] for each in pod.get("status", {}).get("containerStatuses", ())]
+        return [state["terminated"]["exitCode"] for state in states if "terminated" in state] or None
 
     def delete(self) -> None:
         self.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{self.name}", gracePeriodSeconds=0)

@@ -42,6 +42,7 @@ def start(locusts: Locusts, request: pytest.FixtureRequest) -> Iterator[Callable
 
     yield begin
     for master in started:
+        print(master.log())
         master.delete()
     assert locusts.left_overs() == []
     assert locusts.rules("base") == []
@@ -79,7 +80,7 @@ def locust_of(desk: int) -> int:
 def test_a_master_that_is_killed_with_its_desk_leaves_the_guard_which_puts_the_rule_back(
     locusts: Locusts, start: Callable[..., Master]
 ) -> None:
-    master = start("-u", "9", "--stage", "20s")
+    master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
     assert [each["metadata"]["name"] for each in locusts.rules("base")] == ["user"]
     os.kill(locust_of(desk_of(master)), signal.SIGKILL)  # the container's first process: no other outlives it
@@ -88,7 +89,7 @@ def test_a_master_that_is_killed_with_its_desk_leaves_the_guard_which_puts_the_r
 
 
 def test_a_master_that_is_asked_to_end_takes_the_rule_out_before(locusts: Locusts, start: Callable[..., Master]) -> None:
-    master = start("-u", "9", "--stage", "20s")
+    master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
     os.kill(locust_of(desk_of(master)), signal.SIGTERM)
     log = master.log() if master.code() else ""
@@ -96,7 +97,7 @@ def test_a_master_that_is_asked_to_end_takes_the_rule_out_before(locusts: Locust
 
 
 def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out_at_once(locusts: Locusts, start: Callable[..., Master]) -> None:
-    master = start("-u", "9", "--stage", "20s")
+    master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
     os.kill(desk_of(master), signal.SIGKILL)
     code, log = master.code(), master.log()
@@ -147,7 +148,7 @@ def test_a_rule_that_is_in_force_for_as_long_as_it_may_be_is_removed_and_the_tes
 
 
 def test_a_worker_that_dies_ends_the_measurement_and_the_rule(locusts: Locusts, start: Callable[..., Master]) -> None:
-    master = start("-u", "9", "--stage", "20s")
+    master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
     victim = locusts.workers()[0].name
     locusts.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
