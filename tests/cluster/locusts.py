@@ -76,6 +76,11 @@ class Locusts(Tutorial):
     def workers(self, count: int = WORKERS) -> list[PodView]:
         return self.cluster.ready_pods("test", "app=locust-worker", count=count, patience_s=PATIENCE_S)
 
+    def overflows(self) -> int:
+        """Say how many overflows the workers' sidecars have counted, all together."""
+        pages = [pod.admin("/stats?filter=user.base.*upstream_rq_(active|pending)_overflow") for pod in self.workers()]
+        return sum(int(line.rpartition(" ")[2]) for page in pages for line in page.splitlines())
+
     def start(self, name: str, *arguments: str, expect: int = WORKERS) -> Master:
         """Start a master that waits for so many workers, once the one before is gone: the Service leads to whoever has its label."""
         api = self.cluster.plane.api
