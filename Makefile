@@ -68,7 +68,7 @@ lock: $(VENV)/.dev  ## renew the lock files from pyproject.toml
 		--custom-compile-command "make lock" --extra local --extra metrics --group build pyproject.toml -o requirements/run.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
 		--custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements/dev.txt
-	for group in build pod; do \
+	for group in build pod locust-pod; do \
 		$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-annotate --no-emit-index-url \
 			--custom-compile-command "make lock" --constraint requirements/dev.txt --group pyproject.toml:$$group -o requirements/$$group.txt || exit; \
 	done

@@ -14,7 +14,17 @@ import py_compile
 import sys
 from pathlib import Path
 
-LAZY = ("anyio._backends._asyncio", "asyncio", "concurrent.futures.thread", "encodings.idna", "httpx", "prometheus_client", "ssl", "uvloop")
+LAZY = (
+    "anyio._backends._asyncio",
+    "asyncio",
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "httpx",
+    "locust.main",
+    "prometheus_client",
+    "ssl",
+    "uvloop",
+)
 """What a running program loads besides what importing it does."""
 
 

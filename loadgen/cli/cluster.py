@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from loadgen.cli.metrics import MetricsPort
-    from loadgen.cluster.toggle import RuleChange
+    from loadgen.cluster.undo import Undone
     from loadgen.inputs import Plan
     from loadgen.policy.state import SidecarState
     from loadgen.preview import Preview
@@ -71,7 +71,7 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
 
     async def look(_interruption: Interruption) -> Preview:
         async with _api(options) as api:
-            await _reach(api)
+            await reach(api)
             return (await _look(api, plan, options, "plan")).survey.preview(plan)
 
     preview, code = anyio.run(attended, look)
@@ -89,7 +89,7 @@ def run_cluster(
         with Screen(quiet=quiet, stream=stream) as screen:
             interruption.say = screen.say
             async with shown(metrics, plan) as live, _api(options) as api:
-                await _reach(api)
+                await reach(api)
                 return await _run(api, plan, options, screen, interruption, live)
 
     return anyio.run(attended, tell)
@@ -99,7 +99,7 @@ def _api(options: Mapping[str, Any]) -> KubeApi:
     return KubeApi(find_access(kubeconfig=options["kubeconfig"], context=options["context"]))
 
 
-async def _reach(api: KubeApi) -> None:
+async def reach(api: KubeApi) -> None:
     """Make sure that there is an API server, before it is asked with more patience."""
     with contextlib.suppress(ForbiddenError):  # it answered
         await api.within(REACH_S).get(VERSION)
@@ -120,7 +120,7 @@ async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: st
     found = await survey(api, plan, mode=mode, allow_managed=options["allow_managed"])
     namespace = plan.scenario.clients.namespace
     try:
-        secret = await _secret(api, namespace)
+        secret = await control_secret(api, namespace)
     except RefusedError as error:
         return _Sight(replace(found, obstacles=(*found.obstacles, f"{error.message}: {error.hint}")), (), {})
     controls = tuple(RemotePod(api, namespace, name, run_id, secret) for name in found.pods)
@@ -128,7 +128,7 @@ async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: st
     return _Sight(replace(found, obstacles=(*found.obstacles, *troubles)), controls, snapshots)
 
 
-async def _refuse_if_held(api: KubeApi, plan: Plan) -> None:
+async def refuse_if_held(api: KubeApi, plan: Plan) -> None:
     """Say at once that another run is at work, before its pods and its rule are taken for obstacles.
 
     Raises HeldError, which names the holder.
@@ -148,14 +148,14 @@ async def _look_until_free(api: KubeApi, plan: Plan, options: Mapping[str, Any],
     seen = await _look(api, plan, options, run_id)
     holders = {str(each["run"]) for each in seen.snapshots.values() if each.get("run")}
     if holders and len(seen.survey.obstacles) == 1:
-        await _refuse_if_held(api, plan)  # one that began at the same moment as we did
+        await refuse_if_held(api, plan)  # one that began at the same moment as we did
         screen.say(
             f"the load pods are held by run {', '.join(sorted(holders))}; waiting up to {HOLD_S + TICK_S:.0f} s for them to let go of it, if it is dead"
         )
         with anyio.move_on_after(HOLD_S + TICK_S):
             while seen.survey.obstacles:
                 await anyio.sleep(TICK_S)
-                await _refuse_if_held(api, plan)
+                await refuse_if_held(api, plan)
                 snapshots, troubles = await roll_call(seen.controls, plan.scenario)  # the pods were all that was in the way
                 seen = replace(seen, survey=replace(seen.survey, obstacles=tuple(troubles)), snapshots=snapshots)
     return seen
@@ -166,13 +166,13 @@ async def _run(
 ) -> Result:
     started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     run_id = new_run_id(api.server_time())
-    await _refuse_if_held(api, plan)
+    await refuse_if_held(api, plan)
     with contextlib.suppress(ForbiddenError):  # the survey names all rights that are missing
         await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
     seen = await _look_until_free(api, plan, options, run_id, screen)
     seen.survey.check()
     sidecars = [snapshot["sidecar"] for snapshot in seen.snapshots.values()]
-    plan = _as_found(plan, len(seen.controls), max(sidecar["workers"] for sidecar in sidecars))
+    plan = as_found(plan, len(seen.controls), max(sidecar["workers"] for sidecar in sidecars))
     take = {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path, "hold_s": HOLD_S}
     loads = [
         PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(seen.controls, 1)
@@ -205,7 +205,7 @@ async def _run(
         failure = "; ".join(str(error) for error in unverified.exceptions)  # the report is made all the same, and says so
     assert mesh is not None, "set before anything can fail as it may"
     if seen.survey.change is not None:
-        await _judge_restore(toggle, mesh, mesh.wanted(plan.rules), measured, failure)
+        await judge_restore(toggle.undone, mesh, mesh.wanted(plan.rules), measured, failure)
 
     from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
@@ -218,7 +218,7 @@ def _lasts_s(scenario: Scenario) -> float:
     return sum(phase.duration + BEGIN_S + scenario.load.timeout for phase in scenario.phases) + SLACK_S
 
 
-def _as_found(plan: Plan, clients: int, workers: int) -> Plan:
+def as_found(plan: Plan, clients: int, workers: int) -> Plan:
     """Give the plan with what the cluster decides: how many clients there are, and how many workers their sidecars have."""
     scenario = plan.scenario
     return replace(
@@ -226,7 +226,7 @@ def _as_found(plan: Plan, clients: int, workers: int) -> Plan:
     )
 
 
-async def _secret(api: KubeApi, namespace: str) -> str:
+async def control_secret(api: KubeApi, namespace: str) -> str:
     """Read the secret that the load pods demand.
 
     Raises RefusedError if there is none.
@@ -280,9 +280,8 @@ async def _toggle(api: KubeApi, run_id: str, found: Survey, plan: Plan, screen: 
         yield change
 
 
-async def _judge_restore(change: RuleChange, mesh: ClusterMesh, ours: SidecarState, measured: Measured, failure: str) -> None:
+async def judge_restore(undone: Undone | None, mesh: ClusterMesh, ours: SidecarState, measured: Measured, failure: str) -> None:
     """Let the report say how the rule was put back: in the API server, and in the sidecars."""
-    undone = change.undone
     if failure or undone is None or undone.fate is Fate.FAILED:
         measured.restored, measured.restore_detail = False, failure or "the rule could not be put back"
         return

@@ -23,6 +23,8 @@ NAMESPACE, TARGET_NAMESPACE, TARGET = "test", "base", "http://user.base:7000/"
 """What the files say."""
 EXAMPLE_HOST = "user.base.svc.cluster.local"
 EXAMPLE_RULE = "user"
+CLIENTS = ("client", "locust-worker")
+"""The Deployments whose pods are clients of the mesh."""
 SECRET_BYTES = 32
 SECRET_CHARACTERS = 16, 1024
 MAX_REPLICAS = 200
@@ -48,6 +50,10 @@ _IMAGE = re.compile(r"[a-zA-Z0-9][!-~]{0,510}")
     "--service-counts", is_flag=True, help="The service counts its requests itself, as the example does: let the runner read its count."
 )
 @click.option(
+    "--locust", is_flag=True, help="Locust's master and workers in the place of the clients; --replicas is the number of workers."
+)
+@click.option("--locust-image", default=f"loadgen-locust:{__version__}", show_default=True, help="The image that Locust runs.")
+@click.option(
     "--secret-from",
     type=click.File(encoding="utf-8"),
     help="A file (or -) with the clients' and the runner's secret.  [default: a new one]",
@@ -61,11 +67,23 @@ def manifests(secret_from: TextIO | None, **options: Any) -> int:
     loadgen manifests | kubectl apply -f -
     loadgen manifests --target http://orders.shop:8080/ --replicas 3 --secret-from control.secret > loadgen.yaml
     """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
+    found = cluster_objects(secret=_secret(secret_from), **options)
+    click.echo(_as_yaml(found), nl=False)
+    return ExitCode.OK
+
+
+def _as_yaml(objects: Sequence[Object]) -> str:
+    """Write objects as one stream; a text of several lines, such as a file, stands there as people would write it."""
     import yaml  # noqa: PLC0415  # --help must not pay for it
 
-    found = cluster_objects(secret=_secret(secret_from), **options)
-    click.echo(yaml.safe_dump_all(found, explicit_start=True, sort_keys=False, width=160), nl=False)
-    return ExitCode.OK
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+    Dumper.add_representer(str, text)
+    return yaml.dump_all(objects, Dumper=Dumper, explicit_start=True, sort_keys=False, width=160)
 
 
 def cluster_objects(
@@ -79,6 +97,8 @@ def cluster_objects(
     toggle_in_base: bool,
     rules: Sequence[str],
     service_counts: bool,
+    locust: bool,
+    locust_image: str,
     secret: str,
 ) -> list[Object]:
     """Give the objects in the order in which they are to be made.
@@ -91,6 +111,7 @@ def cluster_objects(
     _check("--namespace", namespace, re.compile(_NAME), "lower-case letters, digits and '-', such as test")
     _check("--region", region, _REGION, "letters, digits, '.', '_' and '-', such as eu-west-1")
     _check("--image", image, _IMAGE, f"the name of an image, such as loadgen:{__version__}")
+    _check("--locust-image", locust_image, _IMAGE, f"the name of an image, such as loadgen-locust:{__version__}")
     if with_service and not example:
         raise UsageError(f"the example service is {TARGET}, the target is {target}", hint="leave out --user-service, or --target")
     if with_service and namespace == TARGET_NAMESPACE:
@@ -105,20 +126,20 @@ def cluster_objects(
         "runner": True,
         "count": with_service or service_counts,
         "toggle-in-base": toggle_in_base,
+        "locust": locust,
     }
-    found = [each for part, wanted in parts.items() if wanted for each in _load(part)]
+    found = [each for part, wanted in parts.items() if wanted for each in _load(part) if not (locust and _is_clients(each))]
     names = _names(EXAMPLE_HOST, host) | {EXAMPLE_RULE: list(rules or [EXAMPLE_RULE])}
     for each in found:
         _move(each, {NAMESPACE: namespace, TARGET_NAMESPACE: its_namespace})
         for right in each.get("rules", ()):
             if "resourceNames" in right:
                 right["resourceNames"] = [after for name in right["resourceNames"] for after in names.get(name, [name])]
+        _aim(each, host, target, namespace)
         if each["kind"] == "Deployment":
-            _set_image(each, image)
-        if each["kind"] == "Deployment" and each["metadata"]["name"] == "client":
-            each["spec"]["replicas"] = replicas
-            _set_environment(each, {"REGION": region, "LOADGEN_TARGET": target})
-    made = next(index for index, each in enumerate(found) if each["kind"] == "Deployment")
+            _set_images(each, image, locust_image, namespace)
+            _set_clients(each, replicas, {"REGION": region, "LOADGEN_TARGET": target})
+    made = next((index for index, each in enumerate(found) if each["kind"] == "Deployment"), len(found))
     return [*found[:made], _control_secret(namespace, secret), *found[made:]]
 
 
@@ -194,12 +215,45 @@ def _containers(deployment: Object) -> Iterable[Object]:
     return containers
 
 
-def _set_image(deployment: Object, image: str) -> None:
+def _is_clients(thing: Object) -> bool:
+    """Tell whether an object is about the tutorial's clients themselves, and not about their namespace or who they are."""
+    return (thing["metadata"]["name"], thing["kind"]) in [("client", kind) for kind in ("Deployment", "Service", "PodDisruptionBudget")]
+
+
+def _set_images(deployment: Object, image: str, locust_image: str, namespace: str) -> None:
+    """Name the images, and in Locust's arguments the namespace."""
     for container in _containers(deployment):
-        container["image"] = image
+        is_locust = container["name"] == "locust"
+        container["image"] = locust_image if is_locust else image
+        if is_locust:
+            container["args"] = [each.replace(f".{NAMESPACE}.svc.", f".{namespace}.svc.") for each in container["args"]]
 
 
-def _set_environment(deployment: Object, values: Mapping[str, str]) -> None:
+def _aim(thing: Object, host: str, target: str, namespace: str) -> None:
+    """Let the files in a ConfigMap be about the target, and about clients in this namespace."""
+    from loadgen.target import parse_target  # noqa: PLC0415
+
+    if thing["kind"] != "ConfigMap":
+        return
+    parsed = parse_target(target)
+    its_namespace = host.split(".")[1]
+    named = {f"http://{EXAMPLE_HOST}:7000": f"http://{host}:{parsed.port}", EXAMPLE_HOST: host}
+    lines = {f"namespace: {NAMESPACE}\n": f"namespace: {namespace}\n", f"namespace: {TARGET_NAMESPACE}\n": f"namespace: {its_namespace}\n"}
+    for file, text in thing["data"].items():
+        changes = {f"{old}/\n": f"{new}{parsed.path}\n" for old, new in named.items()} | named | lines
+        marked = text
+        for number, old in enumerate(changes):  # what one puts in is no other's to change
+            marked = marked.replace(old, f"\0{number}\0")
+        for number, new in enumerate(changes.values()):
+            marked = marked.replace(f"\0{number}\0", new)
+        thing["data"][file] = marked
+
+
+def _set_clients(deployment: Object, replicas: int, values: Mapping[str, str]) -> None:
+    """Say how many clients there are, and what their environment says."""
+    if deployment["metadata"]["name"] not in CLIENTS:
+        return
+    deployment["spec"]["replicas"] = replicas
     for container in _containers(deployment):
         for variable in container["env"]:
             if variable["name"] in values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -12,7 +13,6 @@ import anyio
 
 from loadgen.desk.desk import Desk, answer
 from loadgen.desk.lines import Lines
-from loadgen.desk.local import LocalSite
 from loadgen.errors import LoadgenError
 
 if TYPE_CHECKING:
@@ -25,12 +25,31 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 async def serve(descriptor: int, options: dict[str, Any]) -> None:
     """Answer until the other end is gone; then put everything back."""
     lines = await Lines.on(socket.socket(fileno=descriptor))
-    try:
-        site: Site = LocalSite.found(options["pid"])
-    except LoadgenError as error:
-        problems = [str(problem) for problem in getattr(error, "problems", ())]
-        lines.send({"event": "refused", "message": "\n".join([*problems, error.message]), "hint": error.hint})
-        return
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            site = await _site(options, lines, stack)
+        except LoadgenError as error:
+            problems = [str(problem) for problem in getattr(error, "problems", ())]
+            lines.send({"event": "refused", "message": "\n".join([*problems, error.message]), "hint": error.hint})
+            return
+        await _answer_all(site, lines)
+
+
+async def _site(options: dict[str, Any], lines: Lines, stack: contextlib.AsyncExitStack) -> Site:
+    """Find the mesh; what it takes to reach it is imported only where it is asked for.
+
+    Raises LoadgenError if there is none.
+    """
+    if options["kind"] == "cluster":
+        from loadgen.desk.cluster import ClusterSite  # noqa: PLC0415
+
+        return await stack.enter_async_context(ClusterSite.found(options, lambda said: lines.send({"event": "said", "text": said})))
+    from loadgen.desk.local import LocalSite  # noqa: PLC0415
+
+    return LocalSite.found(options["pid"])
+
+
+async def _answer_all(site: Site, lines: Lines) -> None:
     async with anyio.create_task_group() as tasks:
         desk = Desk(site, lines, tasks)
         try:

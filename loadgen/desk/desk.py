@@ -22,7 +22,6 @@ from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
-from loadgen.runner.convergence import converge
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.runner.result import Result, make_report
@@ -54,10 +53,14 @@ END_S = 30.0
 
 
 class Site(Protocol):
-    """Where the mesh is. ``plan`` says what the service is and what its clients are."""
+    """Where the mesh is. ``plan`` says what the service is and what its clients are; ``hold_s`` how long a rule may be in force, None for as long as it likes."""
 
     plan: Plan
     kind: str
+    hold_s: float | None
+
+    async def look(self) -> None:
+        """Look who the clients are now; between two tests they may change."""
 
     @property
     def clients(self) -> Sequence[dict[str, Any]]:
@@ -67,10 +70,25 @@ class Site(Protocol):
         """What of the mesh is shown, beside its kind."""
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        """What is noteworthy of rules here."""
+        """What is noteworthy of rules, without asking anybody."""
+
+    def prepared(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[list[Problem]]:
+        """Give what is noteworthy of rules beside that, ready to be put in force in the block.
+
+        Raises LoadgenError if they may not be; nothing was changed then, and the test goes on.
+        """
 
     def session(self) -> AbstractAsyncContextManager[Mesh[Any, Any]]:
         """Give the mesh for the time of a session, for whose policy nobody else may care meanwhile."""
+
+    async def judge(self, mesh: Any, measured: Measured, ours: SidecarState) -> None:
+        """Add to what a session has measured how the policy was put back, as far as more is known of it here; ``ours`` is the last one's state."""
+
+    async def restore(self) -> None:
+        """Remove what a desk that died may have left in force, and verify it.
+
+        Raises LoadgenError if that cannot be.
+        """
 
     async def states(self) -> dict[str, SidecarState]:
         """Say what is in force at every client's sidecar."""
@@ -104,6 +122,8 @@ class Desk:
         """What was applied last."""
         self._wanted: tuple[Rule, ...] = ()
         """What the sidecars are to show now, or while a toggle goes on: afterwards."""
+        self._expired = False
+        """Whether that was removed because its time was over."""
         self._tests = 0
         self._toggles = 0
         target = site.plan.scenario.target
@@ -114,7 +134,8 @@ class Desk:
     # What Locust asks.
 
     async def hello(self) -> dict[str, Any]:
-        """Say what there is."""
+        """Say what there is now."""
+        await self._site.look()
         return {"clients": list(self._site.clients), "mesh": self._mesh}
 
     async def begin(self) -> None:
@@ -123,11 +144,12 @@ class Desk:
         Raises LoadgenError if there can be none.
         """
         await self._end_if_any()
-        self._users = Users([client["name"] for client in self._site.clients], self._lines)
+        self._session = None
+        self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
         self._timeline, self._said, self._report, self._rules, self._wanted = Timeline(), "", None, (), ()
-        self._session, self._tests, self._toggles = None, self._tests + 1, 0
+        self._session, self._tests, self._toggles, self._expired = None, self._tests + 1, 0, False
         self._over = anyio.Event()
         await self._tasks.start(self._hold, self._users, self._over)
 
@@ -151,16 +173,33 @@ class Desk:
         """
         rules, findings = await self._read(rule)
         session = self._running(expected)
-        self._rules = rules
-        await self._toggle(session, rules)
-        return {"findings": findings}
+        async with self._site.prepared(rules) as more:
+            before, self._rules = self._rules, rules
+            try:
+                await self._toggle(session, rules)
+            except RefusedError:
+                self._rules = before
+                raise
+        self._expired = False
+        if self._site.hold_s is not None:
+            self._tasks.start_soon(self._remove_after, session, session.toggles, self._site.hold_s)
+        return {"findings": list({each["text"]: each for each in [*findings, *map(showing.problem, more)]}.values())}
 
     async def remove(self, expected: str | None = None) -> None:
         """Remove the policy, and return when the phase without it counts; ``expected`` as for ``apply``."""
         session = self._running(expected)
         if not session.rules:
-            raise RefusedError("no rule is in force that could be removed")
+            over = f": its {self._site.hold_s:g} s were over" if self._expired and self._site.hold_s else ""
+            raise RefusedError(f"no rule is in force that could be removed{over}")
         await self._toggle(session, ())
+
+    async def _remove_after(self, session: Session[Any, Any], toggles: int, seconds: float) -> None:
+        """Remove what was put with the toggle of this number when its time is over, if nobody else has."""
+        await anyio.sleep(seconds)
+        if session is self._session and session.toggles == toggles:
+            self._expired = True
+            with contextlib.suppress(LoadgenError):  # then the session has ended, and has removed it
+                await session.toggle(())
 
     async def restore(self) -> None:
         """Remove what a desk that died may have left in force, and verify it.
@@ -168,9 +207,7 @@ class Desk:
         Raises LoadgenError if that cannot be.
         """
         await self._end_if_any()
-        async with self._site.session() as mesh:
-            await mesh.put(())
-            await converge(mesh, ())
+        await self._site.restore()
 
     async def state(self, since: int = 0, *, watched: bool = True) -> dict[str, Any]:
         """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on."""
@@ -249,6 +286,7 @@ class Desk:
                     beside.start_soon(self._judge_now_and_then, session, started_at)
                     measured = await session.run()
                     beside.cancel_scope.cancel()
+                await self._site.judge(mesh, measured, session.wanted(self._rules))
                 self._said = "; ".join(measured.reasons)
                 self._report = self._result(session, measured, started_at)
         except LoadgenError as error:

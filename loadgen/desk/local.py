@@ -14,7 +14,7 @@ from loadgen.mesh.boot import shortfalls
 from loadgen.mesh.published import POLICY_LOCK, Published, published
 from loadgen.mesh.run_folder import locked
 from loadgen.policy.lint import lint
-from loadgen.runner.convergence import for_each
+from loadgen.runner.convergence import converge, for_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.report import Environment
+    from loadgen.runner.window import Measured
 
 READY_S = 15.0
 POLL_S = 0.1
@@ -33,6 +34,7 @@ class LocalSite:
     """A local mesh, and the scenario that it was made for."""
 
     kind = "local"
+    hold_s: float | None = None
 
     def __init__(self, mesh: LocalMesh, scenario: Path) -> None:
         self.plan = load_plan(scenario)
@@ -52,6 +54,9 @@ class LocalSite:
             listing = "; ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in chosen)
             raise UsageError("several local meshes are running", hint=f"choose one: {listing}")
         return cls(chosen[0].mesh, Path(chosen[0].scenario))
+
+    async def look(self) -> None:
+        """Nothing to look for: the clients are those that the mesh was started with."""
 
     @property
     def clients(self) -> Sequence[dict[str, Any]]:
@@ -74,10 +79,24 @@ class LocalSite:
         return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client), *shortfalls(rules)]
 
     @contextlib.asynccontextmanager
+    async def prepared(self, rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:
+        """Nothing to prepare: the mesh is the session's own."""
+        del rules
+        yield []
+
+    @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[LocalMesh]:
         """Give the mesh. Meanwhile ``loadgen policy`` waits."""
         with locked(self._mesh.folder / POLICY_LOCK):
             yield self._mesh
+
+    async def judge(self, mesh: LocalMesh, measured: Measured, ours: SidecarState) -> None:
+        """Nothing more is known than what the sidecars have said."""
+
+    async def restore(self) -> None:
+        async with self.session() as mesh:
+            await mesh.put(())
+            await converge(mesh, ())
 
     async def states(self) -> dict[str, SidecarState]:
         return await for_each(self._mesh.clients, self._mesh.state)

@@ -87,13 +87,15 @@ class UserLoad:
 
     def _sight(self, said: dict[str, Any]) -> Sight:
         outcomes = {outcome: said["outcomes"].get(outcome.value, 0) for outcome in Outcome}
-        return Sight(outcomes, said["sidecar_overflow"], said["sent"], said["in_flight"], said["process"], said["cpu_s"])
+        process = -self._number if self._users.apart else said["process"]
+        return Sight(outcomes, said["sidecar_overflow"], said["sent"], said["in_flight"], process, said["cpu_s"])
 
 
 class Users:
-    """All of Locust's users, by client."""
+    """All of Locust's users, by client. ``apart``: each client's have a process in a pod of its own, where all of them have the same number."""
 
-    def __init__(self, names: Sequence[str], lines: Lines) -> None:
+    def __init__(self, names: Sequence[str], lines: Lines, *, apart: bool = False) -> None:
+        self.apart = apart
         self.loads = {name: UserLoad(name, self, number + 1) for number, name in enumerate(names)}
         self._lines = lines
         self._questions: dict[int, tuple[str, asyncio.Future[Any]]] = {}

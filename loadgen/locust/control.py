@@ -13,7 +13,7 @@ from locust.runners import STATE_MISSING, MasterRunner
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.link import ASK_S, CLOSE_S, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, NEWS, SEEN
-from loadgen.locust.options import check
+from loadgen.locust.options import check, mesh_options
 from loadgen.target import check_allowed, parse_target
 
 if TYPE_CHECKING:
@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 HELLO_S = 20.0
 TOGGLE_S = 90.0
-"""Sidecars may take a minute to follow in a cluster; then the last requests from before end."""
+CLUSTER_S = 180.0
+"""In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
 LOOK_S = 1.0
+HOST_CHARACTERS = 63
+"""A pod's host name is its name, cut to what a host name may have."""
+SHOWN = 5
+"""So many workers are named that are in the way."""
 LOCAL = "local"
 """How Locust calls the only process when there are no workers."""
 log = logging.getLogger("loadgen")
@@ -51,7 +56,7 @@ class Control:
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
-            self._connect(options.mesh, options.mesh_pid)
+            self._connect(needed=options.mesh != "auto")
         assert environment.runner is not None, "the event init comes after the runner"
         environment.runner.register_message(ANSWER, self._answered)
         environment.runner.register_message(SEEN, self._seen)
@@ -74,7 +79,7 @@ class Control:
         ``expected`` is the state's ``turn`` at which this was decided, if that matters. Raises LoadgenError if that cannot be; AskError has
         the mistakes in the text.
         """
-        findings: list[dict[str, Any]] = self.ask("apply", timeout_s=TOGGLE_S, rule=rule, expected=expected)["findings"]
+        findings: list[dict[str, Any]] = self.ask("apply", timeout_s=self._patience_s, rule=rule, expected=expected)["findings"]
         return findings
 
     def remove(self, expected: str | None = None) -> None:
@@ -82,15 +87,32 @@ class Control:
 
         Raises LoadgenError if that cannot be.
         """
-        self.ask("remove", timeout_s=TOGGLE_S, expected=expected)
+        self.ask("remove", timeout_s=self._patience_s, expected=expected)
 
-    def _connect(self, kind: str, pid: int | None) -> None:
-        link = Link({"kind": kind, "pid": pid}, self._heard, self._mend)
+    @property
+    def testing(self) -> bool:
+        """Whether a test has begun, and has not ended."""
+        return self._running
+
+    @property
+    def _patience_s(self) -> float:
+        """How long whatever changes the mesh may take."""
+        return CLUSTER_S if self._in_cluster else TOGGLE_S
+
+    @property
+    def _in_cluster(self) -> bool:
+        return bool(self.mesh) and self.mesh["mesh"]["kind"] == "cluster"
+
+    def _connect(self, *, needed: bool) -> None:
+        """Start the desk. If it is ``needed``, Locust ends without one."""
+        options = self._environment.parsed_options
+        assert options is not None, "see above"
+        link = Link(mesh_options(options), self._heard, self._mend)
         try:
             self.mesh = link.ask("hello", timeout_s=HELLO_S)
         except LoadgenError as error:
             link.close()
-            if kind != "auto":
+            if needed:
                 log.error("%s", error.message)
                 raise SystemExit(ExitCode.REFUSED) from error
             self.unmeshed = error.message
@@ -102,14 +124,12 @@ class Control:
 
     def _mend(self) -> None:
         """Have a new desk undo what one that died may have left in force. Its test is lost: nobody knows what was counted."""
-        options = self._environment.parsed_options
-        assert options is not None, "see above"
         lost, self._running = self._running, False
         log.error("the desk died; a new one takes out what it may have left in force")
         self.link = None
-        self._connect("auto", options.mesh_pid)
+        self._connect(needed=False)
         try:
-            self.ask("restore", timeout_s=TOGGLE_S)
+            self.ask("restore", timeout_s=self._patience_s)
         except LoadgenError as error:
             log.error("%s", error.message)
             self._environment.process_exit_code = ExitCode.RESTORE_FAILED
@@ -138,16 +158,19 @@ class Control:
         if host and parse_target(host).authority != service.authority:
             message = f"the host {host[:100]} is not the mesh's service"
             raise RefusedError(message, hint=f"leave the host empty, or write http://{service.authority}")
+        self.mesh = self.ask("hello")
         clients = self.mesh["clients"]
         nodes = self._nodes()
-        if len(nodes) > len(clients):
-            message = f"there are {len(nodes)} workers, but {len(clients)} clients: each worker needs a client of its own"
-            raise RefusedError(message, hint="start fewer workers, or a mesh with more clients: loadgen up --clients N")
-        self._workers = {client["name"]: nodes[number % len(nodes)] for number, client in enumerate(clients)}
+        self._workers = (by_pod if self._in_cluster else in_turn)([client["name"] for client in clients], nodes)
         for node in nodes:
             own = [client for client in clients if self._workers[client["name"]] == node]
             self._assign(node, own, service, self.mesh["mesh"]["expect"])
-        self.ask("begin")
+        try:
+            self.ask("begin", timeout_s=self._patience_s)
+        except LoadgenError:
+            for node in nodes:
+                self._assign(node, [], service, self.mesh["mesh"]["expect"])
+            raise
         self._running = True
         if isinstance(environment.runner, MasterRunner):
             self._watcher = gevent.spawn(self._watch, environment.runner)
@@ -221,6 +244,8 @@ class Control:
         elif message.get("event") == "news":
             for node in self._nodes():
                 self._send(NEWS, {"ruled": message["ruled"]}, node)
+        elif message.get("event") == "said":
+            log.info("%s", message["text"])
         elif message.get("event") == "ended" and self._running:  # nobody asked for it
             self._running = False
             self._refuse(MeshError(f"the measurement ended: {message['said']}"))
@@ -250,3 +275,42 @@ class Control:
                 if node not in there and self.link is not None:
                     self.link.send({"lost": f"worker {node}, which has the users of {name}, is lost"})
                     return
+
+
+def in_turn(clients: Sequence[str], nodes: Sequence[str]) -> dict[str, str]:
+    """Deal the clients of a local mesh out to Locust's processes.
+
+    Raises RefusedError if there are too few of them.
+    """
+    if len(nodes) > len(clients):
+        message = f"there are {len(nodes)} workers, but {len(clients)} clients: each worker needs a client of its own"
+        raise RefusedError(message, hint="start fewer workers, or a mesh with more clients: loadgen up --clients N")
+    return {client: nodes[number % len(nodes)] for number, client in enumerate(clients)}
+
+
+def by_pod(clients: Sequence[str], nodes: Sequence[str]) -> dict[str, str]:
+    """Give each pod the worker that lives in it: only that one sends through the pod's sidecar. A worker's id begins with its host's name.
+
+    Raises RefusedError with every worker that is in none of the pods or not alone in one, and every pod without a worker.
+    """
+    if list(nodes) == [LOCAL]:
+        raise RefusedError(
+            "in a cluster users live in workers, each in a pod of its own", hint="start Locust with --master, and the workers"
+        )
+    pods = {client[:HOST_CHARACTERS].rstrip("-."): client for client in clients}
+    found: dict[str, str] = {}
+    wrong: list[str] = []
+    for node in nodes:
+        host = node.rpartition("_")[0]
+        client = pods.get(host)
+        if client is None:
+            wrong.append(f"worker {host} is not in a ready pod that the scenario's labels select")
+        elif client in found:
+            wrong.append(f"pod {client} has two workers: one of them has just died, or it was started with --processes")
+        else:
+            found[client] = node
+    wrong += [f"pod {client} has no worker that is connected" for client in clients if client not in found]
+    if wrong or not found:
+        hint = "kubectl get pods --show-labels shows them; start the test when all of them are ready"
+        raise RefusedError("; ".join(wrong[:SHOWN]) or "there are no workers", hint=hint)
+    return found

@@ -87,6 +87,10 @@ class Link:
         self.death = self.death or "Locust ends"
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Wait for the process, which may still put something back; end it if that takes too long."""
         try:
             self._process.wait(CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -100,6 +104,7 @@ class Link:
         unasked = not self.death
         self._bury("the desk is gone: its process ended")
         if unasked:
+            self._reap()  # who is no more, but still has a number, looks alive to the next one
             self._died()
 
     def _take(self, message: dict[str, Any]) -> None:

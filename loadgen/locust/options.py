@@ -9,7 +9,8 @@ from loadgen.errors import UsageError
 if TYPE_CHECKING:
     from argparse import Namespace
 
-MESHES = ("auto", "local", "off")
+MESHES = ("auto", "local", "cluster", "off")
+TOGGLES = ("auto", "own", "patch", "overlay")
 OVERFLOWS = ("failure", "failure without a rule", "no failure")
 STOP_TIMEOUT_S = 10.0
 """Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else."""
@@ -26,7 +27,7 @@ def add(parser: Any) -> None:
         default="auto",
         env_var="LOADGEN_MESH",
         include_in_web_ui=False,
-        help="Where the clients' sidecars are: the mesh of 'loadgen up' (local), or none (off). auto takes the local one if it runs.",
+        help="Where the clients' sidecars are: the mesh of 'loadgen up' (local), the workers' pods (cluster), or none (off). auto takes the local one if it runs.",
     )
     parser.add_argument(
         "--mesh-pid",
@@ -36,6 +37,7 @@ def add(parser: Any) -> None:
         include_in_web_ui=False,
         help="Process id of the 'loadgen up' that is meant, if several run.",
     )
+    _add_cluster(parser)
     parser.add_argument(
         "--overflow",
         choices=OVERFLOWS,
@@ -75,6 +77,33 @@ def add(parser: Any) -> None:
         help="Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
     )
     parser.set_defaults(stop_timeout=STOP_TIMEOUT_S, web_host=WEB_HOST)
+
+
+def _add_cluster(parser: Any) -> None:
+    """Add what ``--mesh cluster`` needs to know."""
+
+    def option(name: str, default: str, what: str, **more: Any) -> None:
+        variable = f"LOADGEN_{name.upper().replace('-', '_')}"
+        parser.add_argument(f"--{name}", default=default, env_var=variable, include_in_web_ui=False, help=f"Cluster: {what}", **more)
+
+    option("scenario", "", "the file that says which service is meant, the workers' namespace and labels, and the rule.")
+    option("kubeconfig", "", "the kubeconfig; default: as kubectl, in a pod its service account.")
+    option("context", "", "the context of the kubeconfig; default: the current one.")
+    option("toggle", TOGGLES[0], "create our own rule, patch the one that is there, or lay one of ours over it.", choices=TOGGLES)
+    option("mesh-hold", "30m", "how long a rule may be in force at most; then it is removed, and its guard sees to it.")
+    parser.add_argument(
+        "--allow-managed",
+        action="store_true",
+        env_var="LOADGEN_ALLOW_MANAGED",
+        include_in_web_ui=False,
+        help="Cluster: patch a rule even if Argo CD, Flux or Helm manages it.",
+    )
+
+
+def mesh_options(options: Namespace) -> dict[str, Any]:
+    """Give what the desk has to know of the mesh."""
+    names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed")
+    return {"kind": options.mesh, "pid": options.mesh_pid, **{name: getattr(options, name) for name in names}}
 
 
 def check(options: Namespace) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from loadgen.locust.control import Control
 
 USERS = 50
+LOOK_S = 0.05
 log = logging.getLogger("loadgen")
 
 
@@ -58,6 +59,8 @@ class StoryShape(LoadTestShape):
         try:
             stage_s = _stage_s(options.stage)
             rule = _rule(options.rule, control)
+            while control.mesh and not control.testing:  # it takes seconds in a cluster; a test that is refused stops the shape
+                gevent.sleep(LOOK_S)
             gevent.sleep(stage_s)
             for finding in control.apply(rule):
                 log.warning("%s", finding["text"])

@@ -77,6 +77,11 @@ class Session(Stage[C, L]):
         return self._rules
 
     @property
+    def toggles(self) -> int:
+        """How often the policy was toggled, the last try included."""
+        return self._toggles
+
+    @property
     def began(self) -> float:
         """When the load began, on ``clock``; 0 before."""
         return self._began
@@ -149,7 +154,7 @@ class Session(Stage[C, L]):
             await self._leave()
             try:
                 await self._enter(self._next(rules), rules)
-            except MeshError as error:
+            except (MeshError, RefusedError) as error:  # the API server's refusals, too
                 await self._enter(self._next(()), ())
                 _settle(done, error)
         except BaseException as error:

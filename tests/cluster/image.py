@@ -43,7 +43,8 @@ _ENTER = """
 set -eu
 root=$1
 user=$2
-shift 2
+[ -z "$3" ] || hostname "$3"
+shift 3
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
@@ -63,7 +64,7 @@ while [ "$1" != -- ]; do export "$1"; shift; done
 shift
 exec setpriv --no-new-privs chroot --userspec="$user" --groups= "$root" "$@"
 """
-_ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh")
+_ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Image:
         entrypoint: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         files: Mapping[str, Path] | None = None,
+        host_name: str = "",
     ) -> list[str]:
         """Give the command that runs the image in the present network namespace; put ``ip netns exec NAME`` before it for another.
 
@@ -98,14 +100,15 @@ class Image:
             environment: variables besides the image's own.
             files: read-only files of this machine by their path in the container: one that is there (/etc/hosts, /etc/resolv.conf),
                 or any below /run or /var/run.
+            host_name: what the machine is called inside; empty for as outside.
 
         """
         config: dict[str, list[str]] = {key: value for key, value in self.config.items() if isinstance(value, list)}
         variables = [*config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
         mounts = [each for path, source in (files or {}).items() for each in (str(source.resolve()), path.removeprefix("/var"))]
-        program = [*(entrypoint or config["Entrypoint"]), *(arguments or ([] if entrypoint else config["Cmd"]))]
+        program = [*(entrypoint or config["Entrypoint"]), *(arguments or ([] if entrypoint else config.get("Cmd", [])))]
         enter = ["env", "-i", f"PATH={os.environ['PATH']}", *_ISOLATED]
-        return [*enter, str(self.rootfs), str(self.config["User"]), *mounts, "--", *variables, "--", *program]
+        return [*enter, str(self.rootfs), str(self.config["User"]), host_name, *mounts, "--", *variables, "--", *program]
 
 
 def first_process(runner: subprocess.Popen[str]) -> int:
@@ -114,8 +117,8 @@ def first_process(runner: subprocess.Popen[str]) -> int:
     return int(children[0])
 
 
-def build_image(cache: Path | None = None) -> Image:
-    """Build the image, as far as it is not there already; several processes may ask at the same time. Needs root.
+def build_image(cache: Path | None = None, *, target: str = "") -> Image:
+    """Build the image, or that of another ``target`` of the Dockerfile, as far as it is not there already; several processes may ask at the same time. Needs root.
 
     Raises RefusedError if the machine lacks a tool, RuntimeError with the builder's words.
     """
@@ -129,7 +132,7 @@ def build_image(cache: Path | None = None) -> Image:
     version = _digest(*read)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _Builder(folder).image(version)
+        return _Builder(folder, target).image(version)
 
 
 def _context() -> list[Path]:
@@ -145,12 +148,20 @@ def _digest(*parts: str) -> str:
 class _Builder:
     """buildah with a storage of its own below ``folder``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, target: str) -> None:
         self.folder = folder
+        self.target = target
+
+    @property
+    def _stages(self) -> tuple[tuple[str, str], ...]:
+        """The stages that are built, each with what it is called: the packages' first, for they stay while our own code changes."""
+        if self.target:
+            return (f"{self.target}-dependencies", f"{self.target}-dependencies"), (self.target, f"loadgen-{self.target}")
+        return ("dependencies", "dependencies"), ("", "loadgen")
 
     def image(self, version: str) -> Image:
         """Give the image of one version of the sources."""
-        unpacked = self.folder / version
+        unpacked = self.folder / "-".join(filter(None, (version, self.target)))
         described = unpacked / "image.json"
         if not described.exists():
             self._base()
@@ -205,9 +216,9 @@ class _Builder:
             ]
             common += ["--build-arg", "BASE=localhost/base", "--build-arg", "BUILD_BASE=localhost/build-base"]
             common += ["--build-arg", f"VERSION={__version__}"]
-            for target in ("dependencies", ""):
-                chosen = ["--target", target] if target else []
-                self._buildah(*common, *chosen, "--tag", f"localhost/{target or 'loadgen'}", REPOSITORY)
+            for stage, name in self._stages:
+                chosen = ["--target", stage] if stage else []
+                self._buildah(*common, *chosen, "--tag", f"localhost/{name}", REPOSITORY)
         self._buildah("rmi", "--prune")
 
     def _unpack(self, unpacked: Path) -> None:
@@ -215,7 +226,7 @@ class _Builder:
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()
         layers, rootfs = unpacked / "layers", unpacked / "rootfs"
-        self._buildah("push", "--quiet", "--disable-compression", "localhost/loadgen", f"dir:{layers}")
+        self._buildah("push", "--quiet", "--disable-compression", f"localhost/{self._stages[-1][1]}", f"dir:{layers}")
         manifest = json.loads((layers / "manifest.json").read_text(encoding="utf-8"))
         config, *blobs = (each["digest"].partition(":")[2] for each in (manifest["config"], *manifest["layers"]))
         rootfs.mkdir(mode=0o755)

@@ -47,6 +47,16 @@ def image() -> Image:
 
 
 @pytest.fixture(scope="module")
+def locust() -> Image:
+    """The image with Locust."""
+    machine.install_missing()
+    try:
+        return build_image(target="locust")
+    except RefusedError as error:
+        pytest.skip(f"{error.message}: {error.hint}")
+
+
+@pytest.fixture(scope="module")
 def added(image: Image) -> list[str]:
     """The paths of all files that the image adds to its base."""
     names = []
@@ -81,6 +91,28 @@ def test_the_image_holds_the_locked_packages_and_no_other(added: list[str]) -> N
     wanted = {f"{name.replace('-', '_')}-{version}" for name, version in [*locked, ("loadgen", loadgen.__version__)]}
     found = {name.split("/")[3].removesuffix(".dist-info") for name in added if name.endswith(".dist-info/METADATA")}
     assert found == wanted
+
+
+def test_the_image_of_locust_holds_its_locked_packages_and_no_other(locust: Image) -> None:
+    text = (REPOSITORY / "requirements" / "locust-pod.txt").read_text(encoding="utf-8")
+    locked = re.findall(r"^([a-z0-9-]+)==([^ ]+)(?! ; sys_platform == 'win32')", text, re.MULTILINE)
+    wanted = {name.replace("-", "_") for name, _ in [*locked, ("loadgen", loadgen.__version__)]}
+    folder = locust.rootfs / LIB
+    found = {each.name.split("-")[0].lower().replace(".", "_") for each in folder.glob("*.dist-info")}
+    assert found <= wanted
+    assert {"locust", "gevent", "loadgen", "uvloop"} <= found
+    print(f"{locust.size_bytes / 1e6:.1f} MB beyond the base")
+    assert locust.size_bytes <= MOST_BYTES
+
+
+def test_locust_runs_in_its_image_as_a_number_on_a_read_only_root_file_system(locust: Image) -> None:
+    assert (locust.config["User"], locust.config["Entrypoint"]) == ("65532:65532", ["python3", "-m", "locust"])
+    ended = ran(locust, ["--version"])
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("locust 2."), ended.stdout
+    code = "import loadgen.desk.cluster, loadgen.desk.desk, loadgen.render.formats, socket; print(socket.gethostname())"
+    command = locust.command(["-c", code], entrypoint=["python3"], host_name="locust-worker-1")
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "locust-worker-1\n"
 
 
 def test_every_module_has_its_bytecode_once(added: list[str]) -> None:

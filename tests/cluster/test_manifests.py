@@ -19,6 +19,7 @@ import loadgen
 from loadgen.cli import exit_code_of
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.marks import Run, guard_name, journal_name, lease_name, overlay_name, this_holder
+from loadgen.inputs import load_plan
 from tests.cluster.controlplane.api import ApiError, path_of
 from tests.cluster.controlplane.plane import ROOT_NAMESPACE
 from tests.story.command import REPOSITORY
@@ -34,6 +35,7 @@ HOST = "user.base.svc.cluster.local"
 FILES = REPOSITORY / "loadgen" / "manifests"
 DOCUMENTATION = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
 KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="no kubectl: install the package of the Kubernetes project")
+PODS = ("client", "user", "guard", "locust-master", "locust-worker")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 ISTIOS_SIDECAR = {
     "name": "istio-proxy",
@@ -106,7 +108,21 @@ def test_the_command_prints_what_kubectl_makes_of_the_files(folder: str, options
 
 
 @KUBECTL
-@pytest.mark.parametrize("folder", ["", "toggle-in-base"])
+def test_with_locust_the_command_prints_what_kubectl_makes_of_its_files_and_leaves_the_clients_out(
+    printed: Callable[..., list[Object]],
+) -> None:
+    made = by_name(list(yaml.safe_load_all(kubectl("kustomize", FILES / "locust"))))
+    plain, wanted = by_name(printed()), by_name(printed("--locust"))
+    assert {key: thing for key, thing in wanted.items() if key not in plain} == made
+    assert sorted(key for key in plain if key not in wanted) == [
+        ("Deployment", "test", "client"),
+        ("PodDisruptionBudget", "test", "client"),
+        ("Service", "test", "client"),
+    ]
+
+
+@KUBECTL
+@pytest.mark.parametrize("folder", ["", "toggle-in-base", "locust"])
 def test_kubectl_apply_k_is_accepted_by_a_real_server(folder: str, tutorial: ControlPlane) -> None:
     access = ("--kubeconfig", tutorial.kubeconfig("admin"))
     said = kubectl(*access, "apply", "--dry-run=server", "--validate=strict", "-k", FILES / folder)
@@ -155,7 +171,7 @@ def test_every_object_is_accepted_by_a_real_server_which_knows_all_its_fields(
 ) -> None:
     clients, base = make_namespace("test"), make_namespace("base")
     options = ("--namespace", clients, "--target", f"http://orders.{base}.svc.cluster.local:8080/x?y=1", "--toggle-in-base")
-    for thing in (*printed("--toggle-in-base"), *printed(*options)):
+    for thing in (*printed("--toggle-in-base"), *printed(*options), *printed("--locust"), *printed(*options, "--locust")):
         try_out(tutorial, thing)
     wrong = one(printed(), "Deployment", "client")
     wrong["spec"]["template"]["spec"]["readinessProb"] = {}
@@ -214,6 +230,43 @@ def test_every_option_says_what_stands_in_the_objects(printed: Callable[..., lis
     assert {"user", "loadgen-runner-count"} & {each["metadata"]["name"] for each in objects} == set()
 
 
+def test_locust_is_about_the_target_and_the_namespace_that_were_named(printed: Callable[..., list[Object]], tmp_path: Path) -> None:
+    options = ["--namespace", "load", "--replicas", "3", "--image", "one", "--locust-image", "another", "--region", "eu-west-1"]
+    objects = printed("--locust", "--target", "http://orders.shop:8080/x", *options)
+    worker, master = (one(objects, "Deployment", name) for name in ("locust-worker", "locust-master"))
+    client, locust = containers(worker)
+    assert worker["spec"]["replicas"] == 3
+    assert (client["image"], locust["image"], containers(master)[0]["image"]) == ("one", "another", "another")
+    assert locust["args"][-1] == "locust-master.load.svc.cluster.local"
+    assert {"name": "LOADGEN_TARGET", "value": "http://orders.shop:8080/x"} in client["env"]
+    files = one(objects, "ConfigMap", "locust")["data"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    plan = load_plan(tmp_path / "scenario.yaml")
+    assert plan.findings == ()
+    assert plan.scenario.target.url == "http://orders.shop.svc.cluster.local:8080/x"
+    assert [rule.key for rule in plan.rules] == ["shop/user"]
+    assert (plan.client.namespace, plan.client.labels["app"]) == ("load", worker["spec"]["template"]["metadata"]["labels"]["app"])
+    assert 'host = "http://orders.shop.svc.cluster.local:8080"' in files["locustfile.py"]
+
+
+def test_the_files_of_locust_are_about_the_tutorial(tmp_path: Path) -> None:
+    files = yaml.safe_load((FILES / "locust" / "config-map.yaml").read_text(encoding="utf-8"))["data"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    shipped = load_plan(REPOSITORY / "scenarios" / "connection-pool.yaml")
+    plan = load_plan(tmp_path / "scenario.yaml")
+    assert (plan.scenario.target, plan.client.namespace) == (shipped.scenario.target, shipped.client.namespace)
+    assert [rule.spec() for rule in plan.rules] == [rule.spec() for rule in shipped.rules]
+
+
+def test_the_files_of_locust_name_the_images_of_this_version() -> None:
+    deployments = [yaml.safe_load(file.read_text("utf-8")) for file in sorted((FILES / "locust").glob("*-deployment.yaml"))]
+    images = [container["image"] for each in deployments for container in containers(each)]
+    version = loadgen.__version__
+    assert images == [f"loadgen-locust:{version}", f"loadgen:{version}", f"loadgen-locust:{version}"]
+
+
 def test_only_the_rules_that_are_named_may_be_changed(printed: Callable[..., list[Object]]) -> None:
     objects = printed("--toggle-in-base", "--rule", "orders", "--rule", "orders.v2")
     for role in ("loadgen-runner-toggle", "loadgen-guard-toggle"):
@@ -242,6 +295,7 @@ def test_a_new_secret_is_made_each_time(printed: Callable[..., list[Object]]) ->
         (["--namespace", "Test"], "--namespace 'Test' is not possible\n   hint: lower-case letters"),
         (["--namespace", "base"], "the example service's own\n   hint: choose another one, or add --no-user-service"),
         (["--image", "load gen"], "--image 'load gen' is not possible\n   hint: the name of an image"),
+        (["--locust-image", "load gen"], "--locust-image 'load gen' is not possible\n   hint: the name of an image"),
         (["--region", "a\nb"], "--region 'a\\nb' is not possible\n   hint: letters, digits"),
         (["--target", "http://example.com.:80/"], "is no service of the mesh\n   hint: write http://SERVICE.NAMESPACE:PORT/"),
         (["--target", "https://user.base/"], "is no service of the mesh\n   hint: write http://SERVICE.NAMESPACE:PORT/"),
@@ -262,8 +316,9 @@ def test_a_wrong_option_ends_with_2_and_prints_no_object(options: list[str], sai
 
 @pytest.fixture
 def pods(printed: Callable[..., list[Object]]) -> dict[str, Object]:
-    """Give one pod of each kind that there is in a cluster: the clients', the example service's, and the guard's."""
-    templates = {each["metadata"]["name"]: each["spec"]["template"] for each in printed() if each["kind"] == "Deployment"}
+    """Give one pod of each kind that there is in a cluster: the clients', the example service's, the guard's, and Locust's."""
+    objects = (*printed(), *printed("--locust"))
+    templates = {each["metadata"]["name"]: each["spec"]["template"] for each in objects if each["kind"] == "Deployment"}
     run = Run("some-run", this_holder(), HOST, "test", datetime.now(UTC))
     templates["guard"] = guard_job(run, "loadgen:test", lasts_s=60)["spec"]["template"]
     return {
@@ -280,20 +335,20 @@ def with_sidecar(pod: Object) -> Object:
     return {**pod, "spec": {**pod["spec"], "initContainers": [ISTIOS_SIDECAR]}}
 
 
-@pytest.mark.parametrize("name", ["client", "user", "guard"])
+@pytest.mark.parametrize("name", PODS)
 def test_the_level_restricted_admits_every_pod_with_and_without_its_sidecar(
     name: str, control_plane: ControlPlane, make_namespace: Callable[..., str], pods: dict[str, Object]
 ) -> None:
     namespace = make_namespace(**RESTRICTED)
     admit(control_plane, pods[name], namespace)
     admit(control_plane, with_sidecar(pods[name]), namespace)
-    (container,) = pods[name]["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert pods[name]["spec"]["automountServiceAccountToken"] is (name == "guard")
-    assert {"requests", "limits"} <= set(container["resources"])
+    for container in pods[name]["spec"]["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {"requests", "limits"} <= set(container["resources"])
+    assert pods[name]["spec"]["automountServiceAccountToken"] is (name in {"guard", "locust-master"})
 
 
-@pytest.mark.parametrize("name", ["client", "user", "guard"])
+@pytest.mark.parametrize("name", PODS)
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -304,7 +359,7 @@ def test_the_level_restricted_admits_every_pod_with_and_without_its_sidecar(
         ("containers/0/securityContext/capabilities/drop", []),
         ("containers/0/securityContext/capabilities/add", ["NET_ADMIN"]),
         ("hostNetwork", True),
-        ("volumes", [{"name": "control", "hostPath": {"path": "/"}}]),
+        ("volumes", [{"hostPath": {"path": "/"}}]),
     ],
 )
 def test_a_pod_that_may_more_is_refused_by_the_same_check(
@@ -315,6 +370,9 @@ def test_a_pod_that_may_more_is_refused_by_the_same_check(
     place: Any = pod["spec"]
     for step in way:
         place = place[int(step)] if step.isdigit() else place[step]
+    if last == "volumes" and isinstance(value, list):  # whatever is mounted has to be there, or that is what is wrong
+        mounted = {mount["name"] for container in pod["spec"]["containers"] for mount in container.get("volumeMounts", ())}
+        value = [{"name": each, **source} for each in mounted or {"any"} for source in value]
     place[last] = value
     with pytest.raises(ApiError, match='violates PodSecurity "restricted:latest"') as refused:
         admit(control_plane, pod, make_namespace(**RESTRICTED))

@@ -40,6 +40,7 @@ def run_image(image: Image, container: Container) -> list[str]:
         entrypoint=container.spec.get("command", ()),
         environment=container.environment,
         files={**container.files, "/etc/hosts": Path("/etc/hosts")},
+        host_name=container.pod["metadata"]["name"],
     )
 
 

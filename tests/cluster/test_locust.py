@@ -1,0 +1,175 @@
+"""Does Locust's story pass in a cluster, with workers behind sidecars that istiod configures, and does everything come back however it ends?"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cluster.controlplane.network import run
+from tests.cluster.locusts import WORKERS, Locusts, Master, make_locusts
+from tests.cluster.tutorial import HOST, rule_as_written
+from tests.story.command import AGAIN_IF_STARVED, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.cluster.controlplane.cluster import Cluster
+    from tests.cluster.controlplane.container import Program
+
+pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
+POOL = {"connectionPool": {"http": {"http2MaxRequests": 77}}}
+STORY = ("-u", "30", "--stage", "3s", "--overflow", "failure without a rule")
+
+
+@pytest.fixture(scope="module")
+def locusts(start_cluster: Callable[[Mapping[str, Program]], Cluster]) -> Locusts:
+    return make_locusts(start_cluster)
+
+
+@pytest.fixture
+def start(locusts: Locusts, request: pytest.FixtureRequest) -> Iterator[Callable[..., Master]]:
+    """Start masters; whatever they did, nothing of it may be left."""
+    started: list[Master] = []
+
+    def begin(*arguments: str, **options: int) -> Master:
+        started.append(locusts.start(f"master-{len(started)}", *arguments, **options))
+        return started[-1]
+
+    yield begin
+    for master in started:
+        print(master.log())
+        master.delete()
+    assert locusts.left_overs() == []
+    assert locusts.rules("base") == []
+
+
+def overflows(log: str) -> int:
+    """Give the overflows of Locust's own statistics."""
+    found = re.search(r"GET +user \(overflow\) +(\d+)", log)
+    return int(found[1]) if found else 0
+
+
+@AGAIN_IF_STARVED
+def test_the_story_ends_enforced_and_valid_and_the_rule_is_gone(locusts: Locusts, start: Callable[..., Master]) -> None:
+    before = locusts.overflows()
+    master = start(*STORY)
+    code, log = master.code(), master.log()
+    assert code == 0, log
+    assert "the rule is in force at every sidecar" in log
+    assert "Enforced: http2MaxRequests 1 and http1MaxPendingRequests 1 of rule base/user" in log
+    assert re.search(r"loadgen: VALID$", log, re.MULTILINE), log
+    counted = locusts.overflows() - before
+    print(f"Locust {overflows(log)}, Envoy {counted}")
+    assert overflows(log) == counted > 0
+
+
+def desk_of(master: Master) -> int:
+    """Give the process id, on this machine, of the master's desk."""
+    pod = master.view()
+    pids = [int(pid) for pid in run(f"ip netns pids {pod.netns}").split()]
+    return next(pid for pid in pids if b"loadgen.desk\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def locust_of(desk: int) -> int:
+    """Give the process that a desk belongs to."""
+    return int(Path(f"/proc/{desk}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
+
+
+def test_a_master_that_is_killed_with_its_desk_leaves_the_guard_which_puts_the_rule_back(
+    locusts: Locusts, start: Callable[..., Master]
+) -> None:
+    master = start("-u", "9", "--stage", "8s")
+    master.says("the rule is in force at every sidecar")
+    assert [each["metadata"]["name"] for each in locusts.rules("base")] == ["user"]
+    os.kill(locust_of(desk_of(master)), signal.SIGKILL)  # the container's first process: no other outlives it
+    until(lambda: not locusts.rules("base"), "the guard has put the rule back")
+    until(lambda: not locusts.left_overs(), "nothing is left")
+
+
+def test_a_master_that_is_asked_to_end_takes_the_rule_out_before(locusts: Locusts, start: Callable[..., Master]) -> None:
+    master = start("-u", "9", "--stage", "8s")
+    master.says("the rule is in force at every sidecar")
+    os.kill(locust_of(desk_of(master)), signal.SIGTERM)
+    log = master.log() if master.code() else ""
+    assert (locusts.rules("base"), locusts.left_overs()) == ([], []), log
+
+
+def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out_at_once(locusts: Locusts, start: Callable[..., Master]) -> None:
+    master = start("-u", "9", "--stage", "8s")
+    master.says("the rule is in force at every sidecar")
+    os.kill(desk_of(master), signal.SIGKILL)
+    code, log = master.code(), master.log()
+    assert code == 4, log
+    assert "no rule is in force" in log
+    assert "the desk died in the test; what it had counted is lost" in log
+
+
+def test_a_rule_that_may_not_be_changed_is_refused_with_the_reason_and_nothing_is_touched(
+    locusts: Locusts, start: Callable[..., Master]
+) -> None:
+    theirs = locusts.add_rule({"host": HOST, "trafficPolicy": POOL}, annotations={"meta.helm.sh/release-name": "shop"})
+    try:
+        master = start("-u", "3", "--stage", "1s", "--toggle", "patch")
+        code, log = master.code(), master.log()
+        assert [rule_as_written(rule) for rule in locusts.rules("base")] == [rule_as_written(theirs)]
+    finally:
+        locusts.remove(theirs)
+    assert code == 3, log
+    assert "the rule base/theirs is kept by Helm" in log
+    assert "the rule is in force" not in log
+    assert locusts.left_overs() == []
+
+
+def test_over_somebody_s_rule_a_rule_of_our_own_is_laid_and_theirs_is_as_it_was(locusts: Locusts, start: Callable[..., Master]) -> None:
+    theirs = locusts.add_rule({"host": HOST, "trafficPolicy": POOL})
+    try:
+        master = start(*STORY)
+        code, log = master.code(), master.log()
+        assert [rule_as_written(rule) for rule in locusts.rules("base")] == [rule_as_written(theirs)]
+    finally:
+        locusts.remove(theirs)
+    assert code == 0, log
+    assert "overlay: a rule test/loadgen-" in log
+    assert "Enforced: " in log
+
+
+def test_a_rule_that_is_in_force_for_as_long_as_it_may_be_is_removed_and_the_test_goes_on(
+    locusts: Locusts, start: Callable[..., Master]
+) -> None:
+    master = start("-u", "9", "--stage", "8s", "--mesh-hold", "3s")
+    master.says("the rule is in force at every sidecar")
+    until(lambda: not locusts.rules("base"), "its time is over")
+    code, log = master.code(), master.log()
+    assert "no rule is in force that could be removed: its 3 s were over" in log
+    assert "Enforced: " in log
+    assert code == 3, log
+
+
+def test_a_worker_that_dies_ends_the_measurement_and_the_rule(locusts: Locusts, start: Callable[..., Master]) -> None:
+    master = start("-u", "9", "--stage", "8s")
+    master.says("the rule is in force at every sidecar")
+    victim = locusts.workers()[0].name
+    locusts.cluster.plane.api.delete(f"/api/v1/namespaces/test/pods/{victim}", gracePeriodSeconds=0)
+    until(lambda: not locusts.rules("base"), "the rule is gone")
+    code, log = master.code(), master.log()
+    assert code == 4, log
+    assert f"pod {victim} is gone: it was deleted or evicted" in log or f"the users of {victim}" in log
+
+
+def test_workers_that_are_no_clients_of_the_mesh_are_refused_and_named(locusts: Locusts, start: Callable[..., Master]) -> None:
+    victim = locusts.workers()[0].name
+    path = f"/api/v1/namespaces/test/pods/{victim}"
+    locusts.cluster.plane.api.patch(path, {"metadata": {"labels": {"app": "another"}}})  # its Deployment makes one more in its place
+    try:
+        master = start("-u", "3", "--stage", "1s", expect=WORKERS + 1)
+        code, log = master.code(), master.log()
+    finally:
+        locusts.cluster.plane.api.delete(path, gracePeriodSeconds=0)
+    assert code == 3, log
+    assert f"worker {victim} is not in a ready pod that the scenario's labels select" in log
+    assert "GET      user" not in log
