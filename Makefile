@@ -25,7 +25,7 @@ run: $(VENV)/.run  ## run the tutorial's scenario (or SCENARIO=…) to a verdict
 	@$(BIN)/loadgen run $(SCENARIO)
 
 locust: $(VENV)/.dev  ## the tutorial's mesh, and Locust's web UI for it, until ^C
-	@$(BIN)/loadgen up $(SCENARIO) & mesh=$$!; trap 'kill $$mesh 2>/dev/null; wait' EXIT; trap : INT TERM; \
+	@setsid $(BIN)/loadgen up $(SCENARIO) & mesh=$$!; trap 'kill $$mesh 2>/dev/null; wait' EXIT; trap : INT TERM; \
 		$(BIN)/locust -f locustfiles/user_service.py --mesh local --mesh-pid $$mesh
 
 test: lint types imports tests  ## everything that guards the project

@@ -8,6 +8,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import gevent
+from gevent.event import Event
+from locust.exception import RPCError
 from locust.runners import STATE_MISSING, MasterRunner
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
@@ -28,6 +30,9 @@ TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
 LOOK_S = 1.0
+MENDS_AT_MOST = 3
+_MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 3, ExitCode.INVALID: 2, ExitCode.REFUSED: 1, ExitCode.USAGE: 1}
+"""Which exit code wins if several apply, as everywhere: 5, then 4."""
 HOST_CHARACTERS = 63
 """A pod's host name is its name, cut to what a host name may have."""
 SHOWN = 5
@@ -46,6 +51,9 @@ class Control:
         """By client: the Locust process that has its users."""
         self._watcher: gevent.Greenlet | None = None
         self._running = False
+        self._mends = 0
+        self._mended = Event()
+        self._mended.set()
         self.refused = ""
         """Why the last test was not begun."""
         self.unmeshed = "it was switched off with --mesh off"
@@ -103,13 +111,13 @@ class Control:
     def _in_cluster(self) -> bool:
         return bool(self.mesh) and self.mesh["mesh"]["kind"] == "cluster"
 
-    def _connect(self, *, needed: bool) -> None:
-        """Start the desk. If it is ``needed``, Locust ends without one."""
+    def _connect(self, *, needed: bool, **again: object) -> None:
+        """Start the desk. If it is ``needed``, Locust ends without one. ``again`` is said to one that takes another one's place."""
         options = self._environment.parsed_options
         assert options is not None, "see above"
-        link = Link(mesh_options(options), self._heard, self._mend)
+        link = Link({**mesh_options(options), **again}, self._heard, self._mend)
         try:
-            self.mesh = link.ask("hello", timeout_s=HELLO_S)
+            self.mesh = link.ask("hello", timeout_s=self._patience_s if again else HELLO_S)
         except LoadgenError as error:
             link.close()
             if needed:
@@ -125,23 +133,39 @@ class Control:
     def _mend(self) -> None:
         """Have a new desk undo what one that died may have left in force. Its test is lost: nobody knows what was counted."""
         lost, self._running = self._running, False
+        self.link, self._mends = None, self._mends + 1
+        if self._mends > MENDS_AT_MOST:
+            self._ends_with(ExitCode.RESTORE_FAILED)
+            log.error("the desk has died %d times; what it may have left in force is there", self._mends)
+            return
         log.error("the desk died; a new one takes out what it may have left in force")
-        self.link = None
-        self._connect(needed=False)
+        self._mended.clear()
         try:
+            about = self.mesh["mesh"]
+            self._connect(needed=False, kind=about["kind"], pid=about.get("pid"), mend=True)
             self.ask("restore", timeout_s=self._patience_s)
         except LoadgenError as error:
             log.error("%s", error.message)
-            self._environment.process_exit_code = ExitCode.RESTORE_FAILED
+            self._ends_with(ExitCode.RESTORE_FAILED)
             return
+        finally:
+            self._mended.set()
         log.warning("no rule is in force")
         if lost:
             self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
+
+    def _ends_with(self, code: ExitCode) -> None:
+        """Have Locust end with a code, unless it is to end with one that matters more."""
+        now = self._environment.process_exit_code
+        if now is None or _MATTERS.get(now, 0) < _MATTERS.get(code, 0) or not now:
+            self._environment.process_exit_code = code
 
     # The test.
 
     def _begin(self, environment: Environment, **_: object) -> None:
         self.refused = ""
+        if environment.process_exit_code != ExitCode.RESTORE_FAILED:
+            environment.process_exit_code = None  # of an earlier test
         try:
             assert environment.parsed_options is not None, "see above"
             check(environment.parsed_options)
@@ -165,13 +189,14 @@ class Control:
         for node in nodes:
             own = [client for client in clients if self._workers[client["name"]] == node]
             self._assign(node, own, service, self.mesh["mesh"]["expect"])
+        self._running = True  # from now on there may be something to end
         try:
             self.ask("begin", timeout_s=self._patience_s)
         except LoadgenError:
+            self._running = False
             for node in nodes:
                 self._assign(node, [], service, self.mesh["mesh"]["expect"])
             raise
-        self._running = True
         if isinstance(environment.runner, MasterRunner):
             self._watcher = gevent.spawn(self._watch, environment.runner)
 
@@ -184,8 +209,10 @@ class Control:
         except OSError as error:
             raise RefusedError(f"the host {target.host} has no address: {error}", hint="give another with --host") from error
         check_allowed(target, addresses, self._allowed, in_cluster=False)
+        named = target.scheme == "https" or target.host in self._allowed
+        at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
         for node in self._nodes():
-            self._assign(node, [{"name": node, "host": target.host, "port": target.port}], target, {"status": 200, "body": ""})
+            self._assign(node, [{"name": node, "host": at, "port": target.port}], target, {"status": 200, "body": ""})
 
     def _assign(self, node: str, clients: Sequence[dict[str, Any]], target: Target, expect: dict[str, Any]) -> None:
         """Tell a Locust process which clients it has, and what their users send and expect."""
@@ -195,20 +222,30 @@ class Control:
         self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
+        del environment
         if self.link is None or not self._running:
             return
         self._running = False  # from now on the desk is asked to end
-        if self._watcher is not None:
-            self._watcher.kill()
         try:
             ended = self.link.ask("end", timeout_s=CLOSE_S)
         except LoadgenError as error:
             log.error("%s", error.message)
-            environment.process_exit_code = ExitCode.RESTORE_FAILED
+            self._ends_with(ExitCode.RESTORE_FAILED)
             return
+        finally:
+            if self._watcher is not None:  # until now: a worker that is lost meanwhile is not waited for
+                self._watcher.kill()
         self._tell(ended)
-        if (ended["restore"] or {}).get("state") == "failed":
-            environment.process_exit_code = ExitCode.RESTORE_FAILED
+        self._judge(ended)
+
+    def _judge(self, ended: dict[str, Any]) -> None:
+        """Let what has come of a test in which a rule was in force be seen in the exit code; without one it is Locust's alone."""
+        restored = (ended.get("restore") or {}).get("state", "not_needed")
+        if restored == "failed":
+            log.error("the rule may still be in force: %s", ended["restore"]["detail"])
+            self._ends_with(ExitCode.RESTORE_FAILED)
+        elif restored != "not_needed" and ended["validity"]["state"] == "INVALID":
+            self._ends_with(ExitCode.INVALID)
 
     def _tell(self, ended: dict[str, Any]) -> None:
         if ended["verdict"] is not None:
@@ -217,6 +254,7 @@ class Control:
 
     def _quit(self, environment: Environment, **_: object) -> None:
         self._end(environment)
+        self._mended.wait(CLOSE_S)
         if self.link is not None:
             self.link.close()
 
@@ -226,7 +264,7 @@ class Control:
         log.error("%s", self.refused)
         runner, options = self._environment.runner, self._environment.parsed_options
         assert runner is not None, "there is one while a test begins"
-        self._environment.process_exit_code = error.exit_code
+        self._ends_with(error.exit_code)
         gevent.spawn(runner.quit if options is not None and options.headless else runner.stop)
 
     # Between the desk and the users.
@@ -248,13 +286,16 @@ class Control:
             log.info("%s", message["text"])
         elif message.get("event") == "ended" and self._running:  # nobody asked for it
             self._running = False
+            self._judge(message)
             self._refuse(MeshError(f"the measurement ended: {message['said']}"))
 
     def _send(self, kind: str, data: dict[str, Any], node: str) -> None:
         runner = self._environment.runner
-        if runner is not None:
-            with contextlib.suppress(Exception):  # a worker that is gone is missed by ``_watch``
+        if isinstance(runner, MasterRunner):
+            with contextlib.suppress(RPCError):  # a worker that is gone is missed by ``_watch``
                 runner.send_message(kind, data, client_id=node)
+        elif runner is not None:
+            runner.send_message(kind, data)
 
     def _answered(self, environment: Environment, msg: Any, **_: object) -> None:
         del environment

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import AsyncResult
+from gevent.queue import Queue
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ASK_S = 20.0
+WAITING_AT_MOST = 2000
+"""So many messages may wait for a desk that is busy; after that what is only news is dropped."""
+GONE = "the desk is gone: its process ended"
 CLOSE_S = 40.0
 """How long the desk may take to put everything back when Locust ends."""
 
@@ -53,17 +57,19 @@ class Link:
         self._died = died
         self._questions: dict[int, AsyncResult] = {}
         self._numbers = itertools.count(1)
+        self._greeted = False
+        """Whether it has ever answered: one that has not is not there to be missed."""
+        self._waiting: Queue[bytes] = Queue()
+        """Written by one greenlet alone: two would write into each other's messages when the socket is full."""
         self.death = ""
         """Why the desk is gone; empty while it is there."""
         self._listener = gevent.spawn(self._listen)
+        self._writer = gevent.spawn(self._write)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message; it is dropped if the desk is gone."""
-        if not self.death:
-            try:
-                self._socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-            except OSError:
-                self._bury("the desk is gone")
+        """Send a message; it is dropped if the desk is gone, and news are if it is far behind."""
+        if not self.death and ("seen" not in message or self._waiting.qsize() < WAITING_AT_MOST):
+            self._waiting.put(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
         """Have the desk do something, and wait for what comes of it; other greenlets go on.
@@ -85,6 +91,7 @@ class Link:
     def close(self) -> None:
         """Let the desk put everything back and end; end it if it takes too long."""
         self.death = self.death or "Locust ends"
+        self._writer.kill()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         self._reap()
@@ -97,13 +104,20 @@ class Link:
             self._process.kill()
             self._process.wait()
 
+    def _write(self) -> None:
+        try:
+            while True:
+                self._socket.sendall(self._waiting.get())
+        except OSError:
+            self._bury(GONE)
+
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
                 self._take(json.loads(line))
-        unasked = not self.death
-        self._bury("the desk is gone: its process ended")
-        if unasked:
+        missed = self._greeted and self.death in {"", GONE}
+        self._bury(GONE)
+        if missed:
             self._reap()  # who is no more, but still has a number, looks alive to the next one
             self._died()
 
@@ -117,6 +131,7 @@ class Link:
         question = self._questions.get(message["done"])
         if question is None or question.ready():
             return
+        self._greeted = True
         if (error := message.get("error")) is not None:
             question.set_exception(AskError(error))
         else:

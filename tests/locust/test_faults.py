@@ -36,12 +36,14 @@ def wait(until: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *arguments: str, files: tuple[Path, ...] = ()) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run Locust in the background; its log is in the file."""
+def running(
+    folder: Path, *arguments: str, files: tuple[Path, ...] = (), alone: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run Locust in the background, ``alone`` in a process group of its own; its log is in the file."""
     log = folder / "log"
     line = command(*LONG, *arguments, files=files) if files else command(*LONG, *arguments)
     with log.open("wb") as file:
-        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=REPOSITORY, env=environment())
+        process = subprocess.Popen(line, stdout=file, stderr=file, cwd=REPOSITORY, env=environment(), start_new_session=alone)
     try:
         yield process, log
     finally:
@@ -65,6 +67,16 @@ def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, num
         process.send_signal(number)
         process.wait(END_S)
         wait(lambda: mesh.rules() == {None}, "the rule is gone")
+
+
+def test_a_ctrl_c_at_a_terminal_with_workers_ends_in_order(mesh: Up, tmp_path: Path) -> None:
+    """The terminal gives it to all of them at the same time, and the workers may be gone first."""
+    with running(tmp_path, *mesh.options, "--stage", "5s", "--processes", "2", alone=True) as (process, log):
+        wait(lambda: "the rule is in force" in log.read_text(), "it is said")
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(END_S)
+    assert mesh.rules() == {None}
+    assert "did not answer within" not in log.read_text()
 
 
 def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out(mesh: Up, tmp_path: Path) -> None:
