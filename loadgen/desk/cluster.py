@@ -299,7 +299,7 @@ class ClusterSite:
         return {}
 
     def gone(self) -> str:
-        """Say nothing: a cluster that does not answer is asked again, and what is lost of it ends the session."""
+        """Nothing: a cluster that does not answer now may do so later."""
         return ""
 
     def environment(self) -> Environment:

@@ -70,10 +70,10 @@ class Site(Protocol):
         """What of the mesh is shown, beside its kind."""
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        """What is noteworthy of rules, without asking anybody."""
+        """What is noteworthy of rules here."""
 
     def prepared(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[list[Problem]]:
-        """Give what is noteworthy of rules beside that, ready to be put in force in the block.
+        """Make ready that rules are put in force in the block; give what is noteworthy of how.
 
         Raises LoadgenError if they may not be; nothing was changed then, and the test goes on.
         """
@@ -120,14 +120,13 @@ class Desk:
         """What was measured until now, or in the last test."""
         self._rules: tuple[Rule, ...] = ()
         """What was applied last."""
-        self._wanted: tuple[Rule, ...] = ()
-        """What the sidecars are to show now, or while a toggle goes on: afterwards."""
         self._expired = False
         """Whether that was removed because its time was over."""
+        self._wanted: tuple[Rule, ...] = ()
+        """What the sidecars are to show now, or while a toggle goes on: afterwards."""
         self._tests = 0
         self._toggles = 0
-        target = site.plan.scenario.target
-        self._mesh = {"kind": site.kind, "service": target.url, **site.about()}
+        self._mesh = self._about()
         self._watched_at = 0.0
         self._idle: tuple[float, dict[str, SidecarState]] = (0.0, {})
 
@@ -136,6 +135,7 @@ class Desk:
     async def hello(self) -> dict[str, Any]:
         """Say what there is now."""
         await self._site.look()
+        self._mesh = self._about()
         return {"clients": list(self._site.clients), "mesh": self._mesh}
 
     async def begin(self) -> None:
@@ -144,7 +144,6 @@ class Desk:
         Raises LoadgenError if there can be none.
         """
         await self._end_if_any()
-        self._session = None
         self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
@@ -172,8 +171,9 @@ class Desk:
         if it cannot be done.
         """
         rules, findings = await self._read(rule)
-        session = self._running(expected)
-        async with self._site.prepared(rules) as more:
+        self._running(expected)
+        async with self._site.prepared(rules) as notes:
+            session = self._running(expected)  # to prepare it may have taken long
             before, self._rules = self._rules, rules
             try:
                 await self._toggle(session, rules)
@@ -182,8 +182,8 @@ class Desk:
                 raise
         self._expired = False
         if self._site.hold_s is not None:
-            self._tasks.start_soon(self._remove_after, session, session.toggles, self._site.hold_s)
-        return {"findings": list({each["text"]: each for each in [*findings, *map(showing.problem, more)]}.values())}
+            self._tasks.start_soon(self._remove_after, session, self._toggles, self._site.hold_s)
+        return {"findings": [*findings, *(showing.problem(each) for each in notes)]}
 
     async def remove(self, expected: str | None = None) -> None:
         """Remove the policy, and return when the phase without it counts; ``expected`` as for ``apply``."""
@@ -196,10 +196,10 @@ class Desk:
     async def _remove_after(self, session: Session[Any, Any], toggles: int, seconds: float) -> None:
         """Remove what was put with the toggle of this number when its time is over, if nobody else has."""
         await anyio.sleep(seconds)
-        if session is self._session and session.toggles == toggles:
+        if session is self._session and self._toggles == toggles:
             self._expired = True
             with contextlib.suppress(LoadgenError):  # then the session has ended, and has removed it
-                await session.toggle(())
+                await self._toggle(session, ())
 
     async def restore(self) -> None:
         """Remove what a desk that died may have left in force, and verify it.
@@ -391,6 +391,9 @@ class Desk:
             self._timeline.second(totals)
 
     # What is shown.
+
+    def _about(self) -> dict[str, Any]:
+        return {"kind": self._site.kind, "service": self._site.plan.scenario.target.url, **self._site.about()}
 
     def _verdict(self) -> dict[str, Any]:
         if self._report is not None:

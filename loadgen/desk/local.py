@@ -79,9 +79,8 @@ class LocalSite:
         return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client), *shortfalls(rules)]
 
     @contextlib.asynccontextmanager
-    async def prepared(self, rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:
+    async def prepared(self, _rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:
         """Nothing to prepare: the mesh is the session's own."""
-        del rules
         yield []
 
     @contextlib.asynccontextmanager

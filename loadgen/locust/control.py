@@ -61,6 +61,7 @@ class Control:
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
         self._allowed = tuple(options.allow_host)  # now: the start page can rewrite every option
+        self._mesh_options = mesh_options(options)  # as above
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
@@ -113,9 +114,7 @@ class Control:
 
     def _connect(self, *, needed: bool, **again: object) -> None:
         """Start the desk. If it is ``needed``, Locust ends without one. ``again`` is said to one that takes another one's place."""
-        options = self._environment.parsed_options
-        assert options is not None, "see above"
-        link = Link({**mesh_options(options), **again}, self._heard, self._mend)
+        link = Link({**self._mesh_options, **again}, self._heard, self._mend)
         try:
             self.mesh = link.ask("hello", timeout_s=self._patience_s if again else HELLO_S)
         except LoadgenError as error:

@@ -77,11 +77,6 @@ class Session(Stage[C, L]):
         return self._rules
 
     @property
-    def toggles(self) -> int:
-        """How often the policy was toggled, the last try included."""
-        return self._toggles
-
-    @property
     def began(self) -> float:
         """When the load began, on ``clock``; 0 before."""
         return self._began

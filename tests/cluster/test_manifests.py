@@ -20,6 +20,7 @@ from loadgen.cli import exit_code_of
 from loadgen.cluster.guard import guard_job
 from loadgen.cluster.marks import Run, guard_name, journal_name, lease_name, overlay_name, this_holder
 from loadgen.inputs import load_plan
+from loadgen.preview import state_of
 from tests.cluster.controlplane.api import ApiError, path_of
 from tests.cluster.controlplane.plane import ROOT_NAMESPACE
 from tests.story.command import REPOSITORY
@@ -257,7 +258,8 @@ def test_the_files_of_locust_are_about_the_tutorial(tmp_path: Path) -> None:
     shipped = load_plan(REPOSITORY / "scenarios" / "connection-pool.yaml")
     plan = load_plan(tmp_path / "scenario.yaml")
     assert (plan.scenario.target, plan.client.namespace) == (shipped.scenario.target, shipped.client.namespace)
-    assert [rule.spec() for rule in plan.rules] == [rule.spec() for rule in shipped.rules]
+    assert [rule.key for rule in plan.rules] == [rule.key for rule in shipped.rules]
+    assert state_of(plan.rules, plan.service, plan.client) == state_of(shipped.rules, plan.service, plan.client)
 
 
 def test_the_files_of_locust_name_the_images_of_this_version() -> None:
