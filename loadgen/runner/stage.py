@@ -147,7 +147,8 @@ class Stage(abc.ABC, Generic[C, L]):
         starts = await self._each(partial(self._edge, opens=phase.name))
         await self._mesh.phase(phase.name)
         service = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), toggled if convergence else None)
+        at = toggled if convergence else None
+        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), at, rules)
         self._live.enters(phase.name, states.values())
         self._entered(self._open)
 
