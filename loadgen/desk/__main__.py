@@ -1,4 +1,8 @@
-"""``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone."""
+"""``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone.
+
+OPTIONS are JSON: ``pid`` names the mesh, null if there is only one; with ``mend``, what a desk that died may have left in force is removed
+before anything is read, so an end of Locust comes after it.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,8 @@ async def serve(descriptor: int, options: dict[str, Any]) -> None:
         return
     async with anyio.create_task_group() as tasks:
         desk = Desk(site, lines, tasks)
+        if options.get("mend"):
+            await desk.mend()
         try:
             while True:
                 message = await lines.receive()
