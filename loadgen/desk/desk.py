@@ -51,7 +51,7 @@ FOLLOW_S = 0.01
 JUDGE_S = 1.0
 WATCHED_S = 10.0
 END_S = 15.0
-"""How long the end of a test may take before it is cut short; both together must come before Locust gives the desk up."""
+"""How long the end of a test may take before it is cut short. With the mesh's ``hurry_s`` and ``UNDO_S``, that is less than Locust waits for it."""
 UNDO_S = 5.0
 """How long the end of a test goes on trying to remove a policy that did not go."""
 CLOSE_S = 600.0
