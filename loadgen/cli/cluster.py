@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.cli.signals import Interruption, attended
-from loadgen.cli.story import environment, shown, since_process_start
+from loadgen.cli.story import shown, since_process_start
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
@@ -35,6 +35,7 @@ from loadgen.cluster.survey import SECRET, Survey, survey
 from loadgen.cluster.turn import turn
 from loadgen.errors import LoadgenError, RefusedError, UnverifiedError
 from loadgen.render.screen import Screen
+from loadgen.runner.environment import environment
 from loadgen.runner.story import Story
 from loadgen.runner.window import Measured
 

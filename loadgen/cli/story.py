@@ -6,18 +6,17 @@ import contextlib
 import datetime as dt
 import gc
 import os
-import platform
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
-from loadgen import __version__
 from loadgen.cli.signals import Interruption, attended
 from loadgen.mesh.local import ready
 from loadgen.render.screen import Screen
 from loadgen.runner.crew import LocalCrew
+from loadgen.runner.environment import environment
 from loadgen.runner.story import Story
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from loadgen.mesh.boot import Booting
     from loadgen.mesh.local import Sidecar
     from loadgen.render.stream import Stream
-    from loadgen.report import Environment
     from loadgen.runner.live import Live
     from loadgen.runner.result import Result
 
@@ -81,19 +79,3 @@ def since_process_start() -> float:
     """Give the seconds since this process was started, the interpreter's own start included."""
     ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def environment(envoy: str, ready_s: float, processes: int) -> Environment:
-    """Say where a run is made, for its report."""
-    from loadgen.report import Environment  # noqa: PLC0415  # as above
-
-    return Environment(
-        loadgen=__version__,
-        python=platform.python_version(),
-        platform=platform.platform(),
-        cpus=len(os.sched_getaffinity(0)),
-        envoy=envoy,
-        processes=processes,
-        hammer_cpu_share=0,
-        ready_s=round(ready_s, 3),
-    )

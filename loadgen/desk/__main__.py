@@ -1,4 +1,8 @@
-"""``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone."""
+"""``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone.
+
+OPTIONS are JSON: ``pid`` names the mesh, null if there is only one; with ``mend``, what a desk that died may have left in force is removed
+before anything is read, so an end of Locust comes after it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ async def serve(descriptor: int, options: dict[str, Any]) -> None:
             problems = [str(problem) for problem in getattr(error, "problems", ())]
             lines.send({"event": "refused", "message": "\n".join([*problems, error.message]), "hint": error.hint})
             return
-        await _answer_all(site, lines)
+        await _answer_all(site, lines, mend=bool(options.get("mend")))
 
 
 async def _site(options: dict[str, Any], lines: Lines, stack: contextlib.AsyncExitStack) -> Site:
@@ -49,9 +53,11 @@ async def _site(options: dict[str, Any], lines: Lines, stack: contextlib.AsyncEx
     return LocalSite.found(options["pid"])
 
 
-async def _answer_all(site: Site, lines: Lines) -> None:
+async def _answer_all(site: Site, lines: Lines, *, mend: bool) -> None:
     async with anyio.create_task_group() as tasks:
         desk = Desk(site, lines, tasks)
+        if mend:
+            await desk.mend()
         try:
             while True:
                 message = await lines.receive()

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.cli.cluster import BEGIN_S, HOLD_S, TICK_S, as_found, control_secret, judge_restore, reach, refuse_if_held
-from loadgen.cli.story import environment
 from loadgen.cluster.access import find_access, in_pod
 from loadgen.cluster.api import KubeApi
 from loadgen.cluster.change import Mode
@@ -45,6 +44,7 @@ from loadgen.policy.lint import lint
 from loadgen.policy.selection import host_of
 from loadgen.quantity import positive_duration_s
 from loadgen.runner.convergence import for_each
+from loadgen.runner.environment import environment
 from loadgen.scenario import ClosedLoad, Phase
 
 if TYPE_CHECKING:

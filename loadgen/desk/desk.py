@@ -22,6 +22,7 @@ from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
+from loadgen.runner.convergence import converge
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.runner.result import Result, make_report
@@ -49,7 +50,13 @@ IDLE_S = 1.0
 FOLLOW_S = 0.01
 JUDGE_S = 1.0
 WATCHED_S = 10.0
-END_S = 30.0
+END_S = 15.0
+"""How long the end of a test may take before it is cut short. With the mesh's ``hurry_s`` and ``UNDO_S``, that is less than Locust waits for it."""
+UNDO_S = 5.0
+"""How long the end of a test goes on trying to remove a policy that did not go."""
+CLOSE_S = 600.0
+"""How long the desk stays for that when Locust is gone: the mesh lives on, and nobody else would remove it."""
+AGAIN_S = 0.25
 
 
 class Site(Protocol):
@@ -118,10 +125,12 @@ class Desk:
         """Why the last session ended, if that was not in good order."""
         self._report: Result | None = None
         """What was measured until now, or in the last test."""
-        self._rules: tuple[Rule, ...] = ()
-        """What was applied last."""
         self._expired = False
-        """Whether that was removed because its time was over."""
+        """Whether the rule was removed because its time was over."""
+        self._left = False
+        """Whether a policy may be in force that this desk, or one that died, did not get out."""
+        self._turns = anyio.Lock()
+        """Of whoever begins or ends a session, or restores: there is one session at most."""
         self._wanted: tuple[Rule, ...] = ()
         """What the sidecars are to show now, or while a toggle goes on: afterwards."""
         self._tests = 0
@@ -143,19 +152,24 @@ class Desk:
 
         Raises LoadgenError if there can be none.
         """
-        await self._end_if_any()
+        async with self._turns:
+            await self._end_if_any()
+            await self._begin()
+
+    async def _begin(self) -> None:
         self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
-        self._timeline, self._said, self._report, self._rules, self._wanted = Timeline(), "", None, (), ()
+        self._timeline, self._said, self._report, self._wanted = Timeline(), "", None, ()
         self._session, self._tests, self._toggles, self._expired = None, self._tests + 1, 0, False
         self._over = anyio.Event()
         await self._tasks.start(self._hold, self._users, self._over)
 
     async def end(self) -> dict[str, Any]:
         """End the session: leave the phase that counts, remove the policy, and say how the test ended."""
-        await self._end_if_any()
-        return self._verdict()
+        async with self._turns:
+            await self._end_if_any()
+            return self._verdict()
 
     async def check(self, rule: str) -> dict[str, Any]:
         """Say what is noteworthy of the rules of a text; nothing is changed.
@@ -174,12 +188,7 @@ class Desk:
         self._running(expected)
         async with self._site.prepared(rules) as notes:
             session = self._running(expected)  # to prepare it may have taken long
-            before, self._rules = self._rules, rules
-            try:
-                await self._toggle(session, rules)
-            except RefusedError:
-                self._rules = before
-                raise
+            await self._toggle(session, rules)
         self._expired = False
         if self._site.hold_s is not None:
             self._tasks.start_soon(self._remove_after, session, self._toggles, self._site.hold_s)
@@ -206,8 +215,11 @@ class Desk:
 
         Raises LoadgenError if that cannot be.
         """
-        await self._end_if_any()
-        await self._site.restore()
+        async with self._turns:
+            await self._end_if_any()
+            self._left = True
+            await self._site.restore()
+            self._left = False
 
     async def state(self, since: int = 0, *, watched: bool = True) -> dict[str, Any]:
         """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on."""
@@ -248,7 +260,7 @@ class Desk:
 
         if self._report is None or self._over is not None:
             raise RefusedError("there is no report yet", hint="it is made when the test ends")
-        return FORMATS["html"].render(self._report.report, self._report.series)
+        return await anyio.to_thread.run_sync(FORMATS["html"].render, self._report.report, self._report.series)
 
     def take(self, message: dict[str, Any]) -> None:
         """Take in what Locust's processes report by themselves."""
@@ -267,8 +279,21 @@ class Desk:
             self._users.lose("Locust is gone")
 
     async def close(self) -> None:
-        """Put everything back."""
-        await self._end_if_any()
+        """End the session, and remove what may still be in force, again and again until that is verified, the mesh is gone or time is up."""
+        async with self._turns:
+            await self._end_if_any()
+            with anyio.move_on_after(CLOSE_S):
+                while self._left and not self._site.gone():
+                    with contextlib.suppress(LoadgenError):
+                        await self._site.restore()
+                        self._left = False
+                        break
+                    await anyio.sleep(AGAIN_S)
+
+    async def mend(self) -> None:
+        """Restore before anything else; if that cannot be, ``restore`` says why, and ``close`` tries again."""
+        with contextlib.suppress(LoadgenError):
+            await self.restore()
 
     # The session.
 
@@ -286,7 +311,11 @@ class Desk:
                     beside.start_soon(self._judge_now_and_then, session, started_at)
                     measured = await session.run()
                     beside.cancel_scope.cancel()
-                await self._site.judge(mesh, measured, session.wanted(self._rules))
+                await self._site.judge(mesh, measured, session.wanted(_last_rules(measured)))
+                if measured.restored is False:
+                    self._left = True
+                    if self._site.kind == "local":  # in a cluster the guard is at it
+                        await self._undo(mesh, measured)
                 self._said = "; ".join(measured.reasons)
                 self._report = self._result(session, measured, started_at)
         except LoadgenError as error:
@@ -297,7 +326,25 @@ class Desk:
             self._over = None
             over.set()
             self._tell()
-            self._lines.send({"event": "ended", "said": self._said})
+            self._lines.send({"event": "ended", "said": self._said, **self._verdict()})
+
+    async def _undo(self, mesh: Mesh[Any, Any], measured: Measured) -> None:
+        """Try again to remove the policy, which a mesh that is about to end takes along: its sidecars are silent before it is gone."""
+        with anyio.move_on_after(UNDO_S):
+            while self._left:
+                if self._site.gone():
+                    self._left, measured.restored, measured.restore_detail = False, True, "the mesh is gone and took the policy along"
+                    return
+                with contextlib.suppress(LoadgenError):
+                    await self._remove_from(mesh)
+                    measured.restored, measured.restore_detail = True, "all sidecars show that the policy is gone, at a second attempt"
+                    return
+                await anyio.sleep(AGAIN_S)
+
+    async def _remove_from(self, mesh: Mesh[Any, Any]) -> None:
+        await mesh.put(())
+        await converge(mesh, ())
+        self._left = False
 
     async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
         """While somebody watches, judge what was measured until then."""
@@ -308,12 +355,13 @@ class Desk:
                     self._report = self._result(session, await session.interim(), started_at)
 
     def _result(self, session: Session[Any, Any], measured: Measured, started_at: str) -> Result:
-        """Make the report: what the scenario says of phases and load is not what was done."""
+        """Make the report: what the scenario says of phases and load is not what was done. It is about the rules that were in force last."""
         plan = self._site.plan
         phases = [window.phase for window in measured.windows]
         scenario = plan.scenario.model_copy(update={"phases": phases, "expectations": {}})
-        done = type(plan)(scenario, self._rules, ())
-        report = make_report(done, measured, session.wanted(self._rules), self._site.environment(), started_at, self._site.kind)  # type: ignore[arg-type]
+        rules = _last_rules(measured)
+        done = type(plan)(scenario, rules, ())
+        report = make_report(done, measured, session.wanted(rules), self._site.environment(), started_at, self._site.kind)  # type: ignore[arg-type]
         shown = report.scenario.model_copy(update={"load": {"model": "locust"}})
         return Result(report.model_copy(update={"scenario": shown}), measured.series)
 
@@ -427,6 +475,11 @@ class Desk:
                 states = await self._site.states()
             self._idle = clock(), states
         return states
+
+
+def _last_rules(measured: Measured) -> tuple[Rule, ...]:
+    """Give the rules that were in force last, none if none were."""
+    return next((tuple(window.rules) for window in reversed(measured.windows) if window.rules), ())
 
 
 async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import socket
 
 MAX_LINE_BYTES = 32 << 20
-"""The largest message is a report with its plots."""
+"""The longest line that is read here, a tally or the text of a rule, is far below. What is sent, a report with its plots, has no limit."""
 
 
 class Lines:

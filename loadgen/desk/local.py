@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loadgen.cli.story import environment
+import anyio.to_thread
+
 from loadgen.errors import RefusedError, UsageError
 from loadgen.inputs import load_plan
 from loadgen.mesh.boot import shortfalls
@@ -15,6 +16,7 @@ from loadgen.mesh.published import POLICY_LOCK, Published, published
 from loadgen.mesh.run_folder import locked
 from loadgen.policy.lint import lint
 from loadgen.runner.convergence import converge, for_each
+from loadgen.runner.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -36,10 +38,11 @@ class LocalSite:
     kind = "local"
     hold_s: float | None = None
 
-    def __init__(self, mesh: LocalMesh, scenario: Path) -> None:
-        self.plan = load_plan(scenario)
-        self._mesh = mesh
-        self._scenario = scenario
+    def __init__(self, found: Published) -> None:
+        self._scenario = Path(found.scenario)
+        self.plan = load_plan(self._scenario)
+        self._mesh = found.mesh
+        self._pid = found.pid
 
     @classmethod
     def found(cls, pid: int | None) -> LocalSite:
@@ -53,7 +56,7 @@ class LocalSite:
         if len(chosen) > 1:
             listing = "; ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in chosen)
             raise UsageError("several local meshes are running", hint=f"choose one: {listing}")
-        return cls(chosen[0].mesh, Path(chosen[0].scenario))
+        return cls(chosen[0])
 
     async def look(self) -> None:
         """Nothing to look for: the clients are those that the mesh was started with."""
@@ -68,6 +71,7 @@ class LocalSite:
         text = path.read_text(encoding="utf-8") if path is not None else ""
         expected = self.plan.scenario.target.expect
         return {
+            "pid": self._pid,
             "scenario": str(self._scenario),
             "envoy": self._mesh.envoy_version,
             "policy": str(path) if path is not None else "",
@@ -85,8 +89,9 @@ class LocalSite:
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[LocalMesh]:
-        """Give the mesh. Meanwhile ``loadgen policy`` waits."""
-        with locked(self._mesh.folder / POLICY_LOCK):
+        """Give the mesh. Meanwhile ``loadgen policy`` waits; whoever waits here for that one keeps nobody else in the desk waiting."""
+        with contextlib.ExitStack() as stack:
+            await anyio.to_thread.run_sync(stack.enter_context, locked(self._mesh.folder / POLICY_LOCK))
             yield self._mesh
 
     async def judge(self, mesh: LocalMesh, measured: Measured, ours: SidecarState) -> None:

@@ -94,12 +94,14 @@ class UserLoad:
 class Users:
     """All of Locust's users, by client. ``apart``: each client's have a process in a pod of its own, where all of them have the same number."""
 
+    _numbers = itertools.count(1)
+    """Of all questions of this process: a late answer of an earlier test's is none to a question of this one."""
+
     def __init__(self, names: Sequence[str], lines: Lines, *, apart: bool = False) -> None:
         self.apart = apart
         self.loads = {name: UserLoad(name, self, number + 1) for number, name in enumerate(names)}
         self._lines = lines
         self._questions: dict[int, tuple[str, asyncio.Future[Any]]] = {}
-        self._numbers = itertools.count(1)
         self._deaths: list[HammerError] = []
         self._died = anyio.Event()
 

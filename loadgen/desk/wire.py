@@ -1,6 +1,10 @@
 """``python -m loadgen.desk.wire FD``: the engine as a process of Locust's own, for users that send through it; it ends with Locust.
 
-It is told, a line of JSON each: ``make`` with the clients and what they send; ``join`` and ``leave`` of users; and what a run asks of a load.
+It is told, a line of JSON each: ``make`` with the clients, what they send and the number of the test; ``join`` and ``leave`` of users; and
+what a run asks of a load. All that it says has the number of the test that it is about.
+
+The law: of a load that was stopped, what it has seen is said a ``last`` time when all of its requests have ended, and before any answer that
+lets anybody conclude that; then no more, unless it is asked.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 MAX_USERS = 10_000
 """Of one client."""
 SEEN_S = 0.5
+DRAINED_S = 0.01
 
 
 class Wire:
@@ -39,10 +44,16 @@ class Wire:
         self._lines = lines
         self._tasks = tasks
         self._loads: dict[str, ClientLoad] = {}
+        self._ending: set[str] = set()
+        """The loads that were stopped and have something in flight."""
+        self._over: set[str] = set()
+        """The loads of which everything was said."""
+        self._test = 0
 
     def make(self, clients: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         """Have a load without users for each client; those of an earlier test are gone."""
         self.drop()
+        self._test = said.get("test", 0)
         expected = Expected(said["status"], said["body"].encode() if said["body"] else None)
         pacing = Closed(0, interval(said["think"]))
         for name, address in clients.items():
@@ -56,7 +67,8 @@ class Wire:
         """Drop all loads and what they have in flight."""
         for load in self._loads.values():
             load.abort()
-        self._loads.clear()
+        for each in (self._loads, self._ending, self._over):
+            each.clear()
 
     async def obey(self, number: int, client: str, verb: str, args: Mapping[str, Any]) -> None:
         """Do what was asked of a client's load, and say what came of it if that is wanted."""
@@ -64,15 +76,31 @@ class Wire:
         if load is None:
             return
         value = await _ask(load, verb, args) if verb in _ASKED else getattr(load, verb)(**args)
+        if verb == "stop" and client not in self._over:  # a load may be stopped more than once
+            self._ending.add(client)
+        self._say_last()
         if number:
-            self._lines.send({"answer": number, "value": value})
+            self._lines.send({"answer": number, "value": value, "test": self._test})
 
     async def report(self) -> None:
         """Say twice a second what was seen."""
         while True:
             await anyio.sleep(SEEN_S)
             for name, load in self._loads.items():
-                self._lines.send(seen(name, load))
+                if name not in self._over:
+                    self._lines.send({**seen(name, load), "test": self._test})
+
+    async def follow(self) -> None:
+        """Say at once what was seen of a load that ends: Locust may be about to end, too."""
+        while True:
+            await anyio.sleep(DRAINED_S)
+            self._say_last()
+
+    def _say_last(self) -> None:
+        for name in [each for each in self._ending if not self._loads[each].in_flight]:
+            self._ending.remove(name)
+            self._over.add(name)
+            self._lines.send({**seen(name, self._loads[name]), "test": self._test, "last": True})
 
 
 _ASKED = ("begin_tally", "look", "snapshot", "all_done_since")
@@ -112,6 +140,7 @@ async def serve(descriptor: int) -> None:
     async with anyio.create_task_group() as tasks:
         wire = Wire(lines, tasks)
         tasks.start_soon(wire.report)
+        tasks.start_soon(wire.follow)
         try:
             while True:
                 message = await lines.receive()

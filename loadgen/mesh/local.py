@@ -39,6 +39,8 @@ REACH_POLL_S = 0.005
 WATCH_S = 0.05
 CONVERGE_S = 10.0
 """A sidecar shows within milliseconds what was put into its folder; a machine that needs longer than this is not fit for a measurement."""
+REFUSALS_S = 0.5
+"""How long ``put`` asks what was refused before: a sidecar that hangs must not keep the others from their configuration until time is up."""
 HURRY_S = 2.0
 """^C must be answered within 3 s."""
 
@@ -77,9 +79,10 @@ class LocalMesh:
         Returns the moment (on ``clock``) at which each client's configuration was renamed into place. No wait lies between the renames, and
         one sidecar that does not answer keeps none of the others from getting its configuration.
         """
-        async with anyio.create_task_group() as tasks:
-            for sidecar in self.clients:
-                tasks.start_soon(self._remember_refusals, sidecar)
+        with anyio.move_on_after(REFUSALS_S):
+            async with anyio.create_task_group() as tasks:
+                for sidecar in self.clients:
+                    tasks.start_soon(self._remember_refusals, sidecar)
         moments = {}
         for sidecar in self.clients:
             put_rules(sidecar.folder, self.spec, rules, self.ports[0])

@@ -24,16 +24,25 @@ _FILE = "mesh.json"
 POLICY_LOCK = "policy.lock"
 """The file in the mesh's folder that is locked by whoever toggles the policy."""
 LOOK_S = 0.25
+HURRY_S = 18.0
+"""The mesh lives on when whoever borrowed it ends, with what is left in it: enough for the last readings (a third), to put, to converge and
+to say what a sidecar shows that did not."""
 
 
 class BorrowedMesh(LocalMesh):
     """A mesh that another process runs: it dies when that one ends."""
+
+    hurry_s = HURRY_S
 
     def deaths(self) -> list[MeshError]:
         """Say that the mesh is gone, if it is."""
         if self.folder in live_folders():
             return []
         return [MeshError("the local mesh is gone", hint="its process has ended; start it again: loadgen up")]
+
+    def gone(self) -> frozenset[str]:
+        """Name all clients if the mesh is gone."""
+        return frozenset(client.name for client in self.clients) if self.deaths() else frozenset()
 
     async def watch(self) -> MeshError:
         """Wait until the mesh is gone."""

@@ -73,7 +73,7 @@ def make_report(
         verdict=parts.VerdictPart(state=verdict.state, sentence=verdict.sentence),
         phases=phases,
         expectations=[_expectation(each, figures.get(each.phase, NOTHING)) for each in plan.scenario.expected()],
-        findings=[*(str(finding) for finding in plan.findings), *_blind_spots(measured.windows)],
+        findings=[*(str(finding) for finding in plan.findings), *_not_judged(measured), *_blind_spots(measured.windows)],
         restore=_restore(measured),
     )
 
@@ -214,6 +214,13 @@ def _blind_spots(windows: Iterable[Window]) -> list[str]:
     return [f"the service's peak in phase {', '.join(names)} is not known: {why}" for why, names in phases.items()]
 
 
+def _not_judged(measured: Measured) -> list[str]:
+    """Say in which phases another policy was applied than the one that the verdict is about."""
+    judged = [window.phase.name for window in _judged(measured)]
+    others = [window.phase.name for window in measured.windows if window.phase.policy == "applied" and window.phase.name not in judged]
+    return [f"the verdict is about the policy of {', '.join(judged)}; another one was in force in {', '.join(others)}"] if others else []
+
+
 def _outcomes(tally: Tally) -> dict[str, int]:
     return {outcome.value: count for outcome, count in tally.outcomes.items()}
 
@@ -292,7 +299,7 @@ def _strangers(window: Window) -> list[str]:
 
 
 def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
-    begun = [window for window in measured.windows if window.phase.policy == "applied"]
+    begun = _judged(measured)
     applied = [window for window in begun if window.ends]
     whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
     others = sum(
@@ -317,6 +324,12 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
     )
 
 
+def _judged(measured: Measured) -> list[Window]:
+    """Give the phases that the verdict is about: those with the policy that was applied last. What another one let through says nothing of it."""
+    applied = [window for window in measured.windows if window.phase.policy == "applied"]
+    return [window for window in applied if window.rules == applied[-1].rules]
+
+
 def _peak(windows: Iterable[Window], name: str | None = None) -> int | None:
     """Give the most that the service saw at a time in some phases, in all or of one client; None if it does not say."""
     return max((count.peak_in_flight for window in windows if (count := _counted(window, name)) is not None), default=None)
@@ -336,7 +349,7 @@ def _with_hint(finding: Problem) -> str:
 
 
 def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
-    """Take all phases with the policy applied together."""
+    """Take all phases that are judged together."""
     counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
     tally = merged(window.tallies[name] for window in windows)
     return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))

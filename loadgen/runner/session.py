@@ -108,16 +108,17 @@ class Session(Stage[C, L]):
     async def interim(self) -> Measured:
         """Give what was measured until now, the phase that counts included as far as it has come; it goes on counting.
 
-        Raises LoadgenError if a witness cannot be read.
+        If that phase is left meanwhile, it is not included: a client whose edge was found counts in its next tally already, which is not what
+        its sidecar's counters since the start of the phase are to be held against. Raises LoadgenError if a witness cannot be read.
         """
-        window = self._open
-        until_now = list(self._measured.windows)
+        window, further = self._open, []
         if window is not None and not window.ended:
             service = await self._mesh.count()
             ends = await self._each(self._peek)
             tallies = {name: edge.tally for name, edge in ends.items()}
-            until_now.append(replace(window, ends=ends, tallies=tallies, service=service, cpu_end_s=self._cpu_s(), ended=clock()))
-        return replace(self._measured, windows=until_now)
+            if self._open is window and not window.ended:
+                further = [replace(window, ends=ends, tallies=tallies, service=service, cpu_end_s=self._cpu_s(), ended=clock())]
+        return replace(self._measured, windows=[*self._measured.windows, *further])
 
     async def _peek(self, client: C) -> Edge:
         load = Peeked(self._hammers.loads[client.name])

@@ -147,7 +147,8 @@ class Stage(abc.ABC, Generic[C, L]):
         starts = await self._each(partial(self._edge, opens=phase.name))
         await self._mesh.phase(phase.name)
         service = await self._mesh.count(restart_peak=True)
-        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), toggled if convergence else None)
+        at = toggled if convergence else None
+        self._open = Window(phase, starts, convergence, drain, states, service, self._cpu_s(), clock(), at, rules)
         self._live.enters(phase.name, states.values())
         self._entered(self._open)
 
@@ -230,7 +231,7 @@ class Stage(abc.ABC, Generic[C, L]):
         with self._ending:
             with anyio.move_on_after(self._mesh.hurry_s / 3):
                 await self._close_early()
-            await self._attempt(self._restore)
+            await self._attempt(self._restore, always=True)
             await self._attempt(self._settle)
         if self._ending.cancelled_caught:
             self._measured.reasons.append("the end was cut short: not everything could be read and verified in time")
@@ -254,21 +255,23 @@ class Stage(abc.ABC, Generic[C, L]):
                 tally = window.tallies[name] = await load.snapshot()
                 self._series.complete(self._second(), name, tally)
 
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _attempt(self, step: Callable[[], Awaitable[None]], *, always: bool = False) -> None:
+        """Try a step. That it failed is a reason if there is no other, of which it may be a mere consequence, or if it is one ``always``."""
         try:
             await step()
         except LoadgenError as error:
-            if not self._measured.reasons:
-                self._measured.reasons.append(_sentence(error))
+            sentence = _sentence(error)
+            if not self._measured.reasons or (always and sentence not in self._measured.reasons):
+                self._measured.reasons.append(sentence)
 
     async def _restore(self) -> None:
         """Remove the policy if one may be in force. A sidecar that died took it along."""
         if not self._touched:
             return
         self._live.toggles()
-        await self._mesh.put(())
-        gone = self._mesh.gone()
         try:
+            await self._mesh.put(())
+            gone = self._mesh.gone()
             reached = await converge(self._mesh, (), without=gone)
         except LoadgenError as error:
             self._restored(done=False, detail=f"the sidecars did not confirm that the policy is gone: {_sentence(error)}")

@@ -9,8 +9,11 @@ from loadgen.ledger import Ledger
 from loadgen.series import Series
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadgen.engine.edge import Edge
     from loadgen.ledger import ServiceReading
+    from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
     from loadgen.scenario import Phase
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 class Window:
     """One phase as it was measured.
 
-    ``ends`` lacks a client, and ``service`` (what the service said at the end; ``service_before`` is what it said at the start) is None, if
+    ``rules`` are the policy that was in force, none if there was none. ``ends`` lacks a client, and ``service`` (what the service said at the end; ``service_before`` is what it said at the start) is None, if
     they could not be read any more; ``tallies`` has all clients when the window is closed. The CPU times are seconds by process id. ``began``, ``ended`` and
     ``toggled`` (None if nothing was toggled for the phase) are on ``clock``.
     """
@@ -34,6 +37,7 @@ class Window:
     cpu_start_s: dict[int, float]
     began: float
     toggled: float | None = None
+    rules: Sequence[Rule] = ()
     ends: dict[str, Edge] = field(default_factory=dict)
     tallies: dict[str, Tally] = field(default_factory=dict)
     service: ServiceReading | None = None

@@ -13,6 +13,7 @@ from loadgen.inputs import Plan, load_plan
 from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.outcome import Outcome
 from loadgen.policy.limits import Limits
+from loadgen.policy.rule import Rule
 from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 from loadgen.report import Environment, Report
@@ -83,6 +84,20 @@ def test_a_run_whose_witnesses_agree_is_valid_enforced_and_ends_with_0() -> None
     assert report.verdict.state == "enforced"
     assert all(expectation.held for expectation in report.expectations)
     assert exit_code(report, 0) == 0
+
+
+def test_the_verdict_is_about_the_policy_that_was_in_force_last() -> None:
+    run = measured()
+    looser = window(1)
+    looser.phase, looser.rules = looser.phase.model_copy(update={"name": "looser"}), (Rule("user", "base", "looser"),)
+    looser.service = served(peak=5)
+    run.windows[1].rules = plan().rules
+    run.windows.insert(1, looser)
+    scenario = plan().scenario.model_copy(update={"phases": [each.phase for each in run.windows], "expectations": {}})
+    report = make_report(replace(plan(), scenario=scenario), run, LIMITED, ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+    assert report.verdict.state == "enforced", "five at a time were right while five were allowed"
+    assert report.findings == ["the verdict is about the policy of limited; another one was in force in looser"]
+    assert len(report.phases) == 4
 
 
 def starve(run: Measured) -> None:

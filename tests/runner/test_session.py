@@ -18,12 +18,14 @@ from loadgen.policy.rule import Rule
 from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
 from loadgen.runner import session as sessions
-from loadgen.runner.session import Session
+from loadgen.runner.session import Peeked, Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from anyio.abc import TaskGroup
+
+    from loadgen.runner.window import Window
 
 pytestmark = pytest.mark.anyio
 RULE = Rule("user", "base", "user")
@@ -39,6 +41,13 @@ class Users:
 
     def __init__(self) -> None:
         self.last_tally = Tally()
+
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+
+    async def begin_tally(self, *, if_overflow: int | None = None) -> Tally:
+        ended, self.last_tally = self.last_tally, Tally(self.last_tally.number + 1)
+        return ended
 
     async def prepare(self) -> None: ...
     def start(self) -> None: ...
@@ -57,7 +66,7 @@ class Users:
 
 
 class Mesh:
-    """One sidecar that takes every rule but one, at once; ``slow`` holds it back."""
+    """One sidecar that takes every rule but one, at once; ``slow`` holds it back, and ``blind`` the look at a load that goes on counting."""
 
     converge_s = 5.0
     hurry_s = 2.0
@@ -67,6 +76,8 @@ class Mesh:
         self.rules: Sequence[Rule] = ()
         self.put_before: list[tuple[str, ...]] = []
         self.slow: anyio.Event | None = None
+        self.blind: anyio.Event | None = None
+        self.looks = 0
 
     async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
         self.rules = rules
@@ -90,7 +101,11 @@ class Mesh:
 
     async def edge(self, client: Users, load: Any, *, offset: int) -> Edge:
         assert offset == -7, "what the sidecar had counted before is not the users'"
-        return Edge(clock(), Reading(Counters(pending_overflow=7)), Tally(), 0)
+        if isinstance(load, Peeked) and self.blind is not None:
+            self.looks += 1
+            await self.blind.wait()
+        tally = await load.begin_tally()
+        return Edge(clock(), Reading(Counters(pending_overflow=7)), tally, 0)
 
     async def count(self, *, restart_peak: bool = False) -> ServiceReading:
         return ServiceReading(ServiceCount(), {})
@@ -208,3 +223,24 @@ async def test_an_interim_look_ends_nothing() -> None:
         assert phases(session) == ["baseline"]
         assert session.window is not None
         assert not session.window.ends
+        assert mesh.clients[0].last_tally.number == session.window.starts[NAME].tally.number + 1, "it goes on counting"
+
+
+async def test_a_look_at_a_phase_that_is_left_meanwhile_says_nothing_of_it() -> None:
+    mesh = Mesh()
+    async with running(mesh) as session:
+        mesh.blind = anyio.Event()
+        looked: list[Window] = []
+
+        async def look() -> None:
+            looked.extend((await session.interim()).windows)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(look)
+            while not mesh.looks:  # noqa: ASYNC110  # once
+                await anyio.sleep(0.001)
+            await session.toggle((RULE,))
+            mesh.blind.set()
+        (baseline,) = session.measured.windows
+        assert len(looked) == 1
+        assert looked[0] is baseline, "as it was when it ended: what was seen of the load afterwards is of another tally"
