@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_USERS = 10_000
 """Of one client."""
 SEEN_S = 0.5
+DRAIN_S = 0.02
 
 
 class Wire:
@@ -39,10 +40,14 @@ class Wire:
         self._lines = lines
         self._tasks = tasks
         self._loads: dict[str, ClientLoad] = {}
+        self._test = 0
+        self._ended: set[str] = set()
+        """The clients whose load was stopped."""
 
     def make(self, clients: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         """Have a load without users for each client; those of an earlier test are gone."""
         self.drop()
+        self._test = said["test"]
         expected = Expected(said["status"], said["body"].encode() if said["body"] else None)
         pacing = Closed(0, interval(said["think"]))
         for name, address in clients.items():
@@ -57,22 +62,35 @@ class Wire:
         for load in self._loads.values():
             load.abort()
         self._loads.clear()
+        self._ended.clear()
 
     async def obey(self, number: int, client: str, verb: str, args: Mapping[str, Any]) -> None:
         """Do what was asked of a client's load, and say what came of it if that is wanted."""
         load = self._loads.get(client)
         if load is None:
             return
+        test = self._test
         value = await _ask(load, verb, args) if verb in _ASKED else getattr(load, verb)(**args)
         if number:
-            self._lines.send({"answer": number, "value": value})
+            self._lines.send({"answer": number, "value": value, "test": test})
+        if verb == "stop" and client not in self._ended:
+            self._ended.add(client)
+            self._tasks.start_soon(self._drain, client, load, test)
+
+    async def _drain(self, name: str, load: ClientLoad, test: int) -> None:
+        """Say for the last time what a load has seen, when all that it has sent has ended; it still answers what it is asked."""
+        while load.in_flight:  # noqa: ASYNC110  # bounded by the requests' timeout, or by the next test
+            await anyio.sleep(DRAIN_S)
+        if test == self._test:
+            self._lines.send({**seen(name, load), "test": test, "last": True})
 
     async def report(self) -> None:
         """Say twice a second what was seen."""
         while True:
             await anyio.sleep(SEEN_S)
             for name, load in self._loads.items():
-                self._lines.send(seen(name, load))
+                if name not in self._ended:
+                    self._lines.send({**seen(name, load), "test": self._test})
 
 
 _ASKED = ("begin_tally", "look", "snapshot", "all_done_since")

@@ -14,6 +14,7 @@ from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.link import ASK_S, CLOSE_S, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, NEWS, SEEN
 from loadgen.locust.options import check
+from loadgen.locust.wire import check as check_users
 from loadgen.target import check_allowed, parse_target
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Control:
         try:
             assert environment.parsed_options is not None, "see above"
             check(environment.parsed_options)
+            check_users(environment.user_classes, environment.host or "")
             if self.link is None:
                 self._begin_without(environment)
             else:
@@ -168,7 +170,8 @@ class Control:
         """Tell a Locust process which clients it has, and what their users send and expect."""
         options = self._environment.parsed_options
         body = (options.expect_body if options is not None else "") or expect["body"]
-        about = {"scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
+        users = [user.__name__ for user in self._environment.user_classes]  # a worker has those, too, that were not picked
+        about = {"users": users, "scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
         self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
