@@ -13,7 +13,8 @@ from locust.runners import STATE_MISSING, MasterRunner
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.link import ASK_S, CLOSE_S, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, NEWS, SEEN
-from loadgen.locust.options import check
+from loadgen.locust.options import check, rule_of
+from loadgen.locust.origin import why_not
 from loadgen.locust.wire import check as check_users
 from loadgen.target import check_allowed, parse_target
 
@@ -49,6 +50,14 @@ class Control:
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
         self._allowed = tuple(options.allow_host)  # now: the start page can rewrite every option
+        try:
+            self.rule = rule_of(options)
+        except LoadgenError as error:
+            log.error("%s", error.message)
+            raise SystemExit(error.exit_code) from error
+        ui, login, anywhere = environment.web_ui, options.web_login, options.mesh_control_anywhere
+        self.forbidden = why_not(ui.host, login=login, anywhere=anywhere) if ui is not None else ""
+        """Why nobody may toggle, if so."""
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import UsageError
@@ -75,6 +76,20 @@ def add(parser: Any) -> None:
         help="Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
     )
     parser.set_defaults(stop_timeout=STOP_TIMEOUT_S, web_host=WEB_HOST)
+
+
+def rule_of(options: Namespace) -> str:
+    """Read the file that ``--rule`` names, if there is that option and it names one. To be read once: later the start page may have changed it.
+
+    Raises UsageError if it cannot be read.
+    """
+    path: str = getattr(options, "rule", "")
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--rule {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def check(options: Namespace) -> None:
