@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from locust.exception import RPCError
+from locust.exception import RPCError, RPCSendError
 from locust.runners import WorkerRunner
 
 from loadgen.errors import LoadgenError
@@ -104,8 +104,9 @@ class Node:
             self._engine.settle()
 
     def _bereft(self, why: str) -> None:
-        """Go on without the engine; the next test has a new one."""
+        """Go on without the engine; the next test has a new one. In this one nobody answers for its clients: their books are empty."""
         self._engine, self.by_engine = None, False
+        self._clients, self._turn = {}, iter(())
         self._lose(why)
 
     def _lose(self, why: str) -> None:
@@ -157,5 +158,5 @@ class Node:
         if runner is not None:
             try:
                 runner.send_message(kind, data)
-            except RPCError as error:
+            except (RPCError, RPCSendError) as error:  # neither is the other
                 log.error("the master could not be told: %s", error)

@@ -26,6 +26,7 @@ from locust.exception import StopUser
 
 from loadgen.errors import UsageError
 from loadgen.locust.statistics import Statistics
+from loadgen.locust.users import SidecarUser
 from loadgen.quantity import interval
 from loadgen.recorder import Tally
 from loadgen.target import parse_target
@@ -120,6 +121,7 @@ class Engine:
                 message = json.loads(line)
                 if message["test"] == self._test:
                     self._take(message)
+        self._socket.close()
         self._settled.set()
         self._died("the engine's process is gone: its users send nothing more")
 
@@ -195,7 +197,8 @@ def check(users: Iterable[type[User]], url: str) -> None:
         raise UsageError(f"a WireUser has the test for itself, and here are {names}", hint="name one of them on the command line")
     for user in wired:
         _check_one(user)
-    if not (host := str(url or next((user.host for user in classes if user.host), ""))):
+    host = str(url or next((user.host for user in classes if user.host), ""))
+    if not host or not any(issubclass(user, (SidecarUser, WireUser)) for user in classes):
         return
     target = parse_target(host)
     if target.path != "/":

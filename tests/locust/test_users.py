@@ -173,7 +173,8 @@ def test_an_overflow_is_forgiven_if_a_rule_was_in_force_when_it_happened() -> No
 
 CHECKS = """
 import json
-import sys
+
+from locust import User
 
 from loadgen.errors import LoadgenError
 from loadgen.locust.users import SidecarUser
@@ -203,7 +204,7 @@ def said(*users, url="http://127.0.0.1:1", **attributes):
 
 print(json.dumps([
     said(), said(Sidecar, url="https://127.0.0.1"), said(path="/a?b=c%20d", think="exponential 30ms"), said(url=""),
-    said(Wired, Other), said(Wired, Sidecar), said(url="https://127.0.0.1"), said(url="http://127.0.0.1/base"),
+    said(User, url="http://127.0.0.1/base"), said(Wired, Other), said(Wired, Sidecar), said(url="https://127.0.0.1"), said(url="http://127.0.0.1/base"),
     said(Sidecar, url="http://127.0.0.1/base"), said(think="30 ms"), said(path="/\\u00e4"), said(path="/ HTTP/1.1\\r\\nx: y"), said(path=[]),
     said(url="", path="x"), said(name=7), said(timeout_s="5"), said(timeout_s=0), said(timeout_s=float("nan")), said(think=None),
 ]))
@@ -212,10 +213,10 @@ print(json.dumps([
 
 def test_users_that_could_not_be_what_their_class_says_are_refused_with_a_hint() -> None:
     said = json.loads(patched(CHECKS))
-    assert said[:4] == [""] * 4
+    assert said[:5] == [""] * 5
     alone, path, ascii_only, number = "has the test for itself", "has a path", "printable ASCII", "is a number of seconds"
     expected = [alone, alone, "plain HTTP", path, path, "write 30ms", *[ascii_only] * 4, "is no text", *[number] * 3, "think of Wired"]
-    assert [each for each, part in zip(said[4:], expected, strict=True) if part not in each] == []
+    assert [each for each, part in zip(said[5:], expected, strict=True) if part not in each] == []
 
 
 def test_a_test_with_such_users_is_refused(tmp_path: Path) -> None:
@@ -226,6 +227,54 @@ def test_a_test_with_such_users_is_refused(tmp_path: Path) -> None:
         assert "think of Wired: '30 ms' is no duration; write 30ms" in ended.log
         assert "Traceback" not in ended.log
         assert not own.answered
+
+
+@pytest.mark.parametrize("text", [SIDECAR, WIRE], ids=["SidecarUser", "WireUser"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_test_that_is_refused_end_quietly(tmp_path: Path, text: str, workers: int) -> None:
+    processes = ("--processes", str(workers)) if workers > 1 else ()
+    file = locustfile(tmp_path, text)
+    ended = headless(tmp_path, "-u", "4", "-r", "4", "-t", "5s", "--mesh", "off", "-H", "http://0.0.0.0", *processes, files=(file,))
+    assert ended.code == 3
+    assert "is not this machine, so nothing was sent" in ended.log
+    assert "Traceback" not in ended.log
+    assert workers > 1 or "it joined when" not in ended.log
+
+
+UNHEARD = (
+    SIDECAR
+    + """
+from pathlib import Path
+
+from locust import events
+from locust.exception import RPCSendError
+
+TOLD = Path(__file__).with_name("told")
+
+
+@events.init.add_listener
+def _break(environment, **_):
+    send, broken = environment.runner.send_message, []
+
+    def break_once(kind, data=None, client_id=None):
+        if kind == "loadgen-seen" and not broken:
+            broken.append(kind)
+            raise RPCSendError("the wire is broken")
+        if kind == "loadgen-seen":
+            TOLD.touch()
+        send(kind, data, client_id)
+
+    environment.runner.send_message = break_once
+"""
+)
+
+
+def test_a_report_that_cannot_be_sent_is_not_the_last(tmp_path: Path) -> None:
+    with service() as own:
+        options = ("-u", "1", "-t", "3s", "--mesh", "off", "-H", own.url)
+        ended = headless(tmp_path, *options, files=(locustfile(tmp_path, UNHEARD),))
+        assert "the master could not be told: the wire is broken" in ended.log
+        assert (tmp_path / "told").exists()
 
 
 MORTAL = (
