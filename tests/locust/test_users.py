@@ -246,6 +246,7 @@ UNHEARD = (
     + """
 from pathlib import Path
 
+import gevent
 from locust import events
 from locust.exception import RPCSendError
 
@@ -260,8 +261,9 @@ def _break(environment, **_):
         if kind == "loadgen-seen" and not broken:
             broken.append(kind)
             raise RPCSendError("the wire is broken")
-        if kind == "loadgen-seen":
+        if kind == "loadgen-seen" and not TOLD.exists():
             TOLD.touch()
+            gevent.spawn(environment.runner.quit)
         send(kind, data, client_id)
 
     environment.runner.send_message = break_once
@@ -271,7 +273,7 @@ def _break(environment, **_):
 
 def test_a_report_that_cannot_be_sent_is_not_the_last(tmp_path: Path) -> None:
     with service() as own:
-        options = ("-u", "1", "-t", "3s", "--mesh", "off", "-H", own.url)
+        options = ("-u", "1", "-t", "20s", "--mesh", "off", "-H", own.url)
         ended = headless(tmp_path, *options, files=(locustfile(tmp_path, UNHEARD),))
         assert "the master could not be told: the wire is broken" in ended.log
         assert (tmp_path / "told").exists()
