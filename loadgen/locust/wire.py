@@ -113,11 +113,10 @@ class Engine:
             self._socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def _listen(self) -> None:
-        with (
-            contextlib.suppress(OSError, ValueError),
-            self._socket.makefile("rb") as lines,
-        ):  # the last line of one that is killed is cut off
+        with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
+                if not line.endswith(b"\n"):  # it was killed in the middle of it
+                    break
                 message = json.loads(line)
                 if message["test"] == self._test:
                     self._take(message)
