@@ -53,6 +53,7 @@ class Node:
         """Whether the engine sends for the users of this test."""
         self._said_none = False
         environment.events.test_stop.add_listener(self._settle)
+        environment.events.quitting.add_listener(self._settle)  # a main that sees the runner stopped does not wait for its listeners
         self._reporter = gevent.spawn(self._report)
 
     def client(self) -> Client | None:
