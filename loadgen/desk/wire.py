@@ -53,7 +53,7 @@ class Wire:
     def make(self, clients: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         """Have a load without users for each client; those of an earlier test are gone."""
         self.drop()
-        self._test = said.get("test", 0)
+        self._test = said["test"]
         expected = Expected(said["status"], said["body"].encode() if said["body"] else None)
         pacing = Closed(0, interval(said["think"]))
         for name, address in clients.items():

@@ -14,8 +14,10 @@ from locust.runners import STATE_MISSING, MasterRunner
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.link import ASK_S, CLOSE_S, Link
-from loadgen.locust.node import ANSWER, ASK, ASSIGN, NEWS, SEEN
-from loadgen.locust.options import check, mesh_options
+from loadgen.locust.node import ANSWER, ASK, ASSIGN, LOST, NEWS, SEEN
+from loadgen.locust.options import check, mesh_options, rule_of
+from loadgen.locust.origin import why_not
+from loadgen.locust.wire import check as check_users
 from loadgen.target import check_allowed, parse_target
 
 if TYPE_CHECKING:
@@ -62,6 +64,14 @@ class Control:
         assert options is not None, "locust -f has parsed its options"
         self._allowed = tuple(options.allow_host)  # now: the start page can rewrite every option
         self._mesh_options = mesh_options(options)  # as above
+        try:
+            self.rule = rule_of(options)
+        except LoadgenError as error:
+            log.error("%s", error.message)
+            raise SystemExit(error.exit_code) from error
+        ui, login, anywhere = environment.web_ui, options.web_login, options.mesh_control_anywhere
+        self.forbidden = why_not(ui.host, login=login, anywhere=anywhere) if ui is not None else ""
+        """Why nobody may toggle, if so."""
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
@@ -69,6 +79,7 @@ class Control:
         assert environment.runner is not None, "the event init comes after the runner"
         environment.runner.register_message(ANSWER, self._answered)
         environment.runner.register_message(SEEN, self._seen)
+        environment.runner.register_message(LOST, self._lost)
         environment.events.test_start.add_listener(self._begin)
         environment.events.test_stopping.add_listener(self._end)
         environment.events.quitting.add_listener(self._quit)
@@ -168,6 +179,7 @@ class Control:
         try:
             assert environment.parsed_options is not None, "see above"
             check(environment.parsed_options)
+            check_users(environment.user_classes, environment.host or "")
             if self.link is None:
                 self._begin_without(environment)
             else:
@@ -217,7 +229,8 @@ class Control:
         """Tell a Locust process which clients it has, and what their users send and expect."""
         options = self._environment.parsed_options
         body = (options.expect_body if options is not None else "") or expect["body"]
-        about = {"scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
+        users = [user.__name__ for user in self._environment.user_classes]  # a worker has those, too, that were not picked
+        about = {"users": users, "scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
         self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
@@ -300,6 +313,14 @@ class Control:
         del environment
         if self.link is not None:
             self.link.send({"answer": msg.data["number"], "value": msg.data["value"]})
+
+    def _lost(self, environment: Environment, msg: Any, **_: object) -> None:
+        """Hear that an engine's process is gone: its users send nothing more."""
+        del environment
+        if self.link is not None:
+            self.link.send({"lost": msg.data["why"]})
+        else:
+            self._refuse(MeshError(msg.data["why"]))
 
     def _seen(self, environment: Environment, msg: Any, **_: object) -> None:
         del environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import UsageError
@@ -104,6 +105,20 @@ def mesh_options(options: Namespace) -> dict[str, Any]:
     """Give what the desk has to know of the mesh."""
     names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed")
     return {"kind": options.mesh, "pid": options.mesh_pid, **{name: getattr(options, name) for name in names}}
+
+
+def rule_of(options: Namespace) -> str:
+    """Read the file that ``--rule`` names, if there is that option and it names one. To be read once: later the start page may have changed it.
+
+    Raises UsageError if it cannot be read.
+    """
+    path: str = getattr(options, "rule", "")
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--rule {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def check(options: Namespace) -> None:

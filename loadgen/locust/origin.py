@@ -3,6 +3,7 @@
 The law: Locust lets every origin read everything and start anything, and does not look at the name that it is called by. So this stands in front
 of all of it, outermost. What allows another origin something is taken out of every answer, so that no preflight succeeds; what changes something
 is refused if a page of another origin asks for it; and a name that is not known here is refused, for it may be one that somebody else points here.
+No answer is shown in a frame: a page of another origin could lay its own over the buttons and have a person click them.
 It imports nothing of Locust's.
 """
 
@@ -27,6 +28,7 @@ FAR = (
     "the web UI can be reached from other machines, and everybody may use it; start Locust with --web-host 127.0.0.1 or with --web-login, "
     "or allow it with --mesh-control-anywhere"
 )
+_UNFRAMED = (("X-Frame-Options", "DENY"), ("Content-Security-Policy", "frame-ancestors 'none'"))
 _PORTS = {"http": ":80", "https": ":443"}
 _OWN = frozenset({"", "same-origin", "none"})
 """What a browser says of a request by the UI's own page, or by a person; older ones and other programs say nothing."""
@@ -50,7 +52,7 @@ class Guard:
 
         def begin(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             kept = [(name, value) for name, value in headers if not name.lower().startswith("access-control-")]
-            return start_response(status, kept, exc_info)
+            return start_response(status, _unframed(kept), exc_info)
 
         answer: Iterable[bytes] = self._app(environ, begin)
         return answer
@@ -118,6 +120,12 @@ def _bare(name: str) -> str:
     return re.sub(r":[0-9]*$", "", name).rstrip(".")
 
 
+def _unframed(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Forbid to frame an answer, in the old way and in the new one, where it says nothing of that itself."""
+    said = {name.lower() for name, _ in headers}
+    return [*headers, *((name, value) for name, value in _UNFRAMED if name.lower() not in said)]
+
+
 def _refuse(start_response: Callable[..., Any], why: str) -> list[bytes]:
     body = f"{why}\n".encode()
     headers = [
@@ -126,5 +134,5 @@ def _refuse(start_response: Callable[..., Any], why: str) -> list[bytes]:
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
     ]
-    start_response("403 Forbidden", headers)
+    start_response("403 Forbidden", _unframed(headers))
     return [body]

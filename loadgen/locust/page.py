@@ -21,7 +21,7 @@ from loadgen.errors import ExitCode, LoadgenError
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.locust import tab, view
 from loadgen.locust.link import AskError
-from loadgen.locust.origin import Guard, hosts_of, why_not
+from loadgen.locust.origin import Guard, hosts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,10 +43,9 @@ def install(environment: Environment, web_ui: WebUI, control: Control) -> None:
     options, app = environment.parsed_options, web_ui.app
     assert options is not None, "locust -f has parsed its options"
     assert app is not None, "it is made with the web UI"
-    forbidden = why_not(web_ui.host, login=options.web_login, anywhere=options.mesh_control_anywhere)
-    if forbidden:
-        log.warning("the policy cannot be toggled on the page: %s", forbidden)
-    app.register_blueprint(Page(environment, web_ui, control, forbidden).blueprint(options.web_base_path or None))
+    if control.forbidden:
+        log.warning("the policy cannot be toggled on the page: %s", control.forbidden)
+    app.register_blueprint(Page(environment, web_ui, control, control.forbidden).blueprint(options.web_base_path or None))
     app.after_request(_link)
     app.after_request(functools.partial(_extend, control))
     app.wsgi_app = Guard(app.wsgi_app, hosts_of(web_ui.host, options.web_allow_host, options.web_host_display_name or ""))  # type: ignore[method-assign]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from locust import LoadTestShape
+from locust import LoadTestShape, events
 
-from loadgen.errors import LoadgenError, UsageError
+from loadgen.errors import LoadgenError, RefusedError, UsageError
 from loadgen.quantity import positive_duration_s
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ def add_options(parser: Any) -> None:
 class StoryShape(LoadTestShape):
     """Three stages with the same users, as many as ``-u`` says or ``users``; the rule is in force in the second one.
 
-    A stage lasts from when every sidecar has confirmed.
+    A stage lasts from when every sidecar has confirmed. The law: the story ends with its test, and it toggles only what a person at the web
+    UI, if there is one, might toggle. The rule is that of the command line: what the start page has sent is not read.
     """
 
     abstract = True
@@ -39,11 +39,14 @@ class StoryShape(LoadTestShape):
     users = USERS
     _told: gevent.Greenlet | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        events.test_stopping.add_listener(self._stop)  # now: Control, which comes later, has the desk end, and that would refuse us
+
     def reset_time(self) -> None:
         """Begin the story anew."""
         super().reset_time()
-        if self._told is not None:  # a master resets it twice
-            self._told.kill()
+        self._stop()  # a master resets it twice
         self._told = gevent.spawn(self._tell)
 
     def tick(self) -> tuple[int, float] | None:
@@ -53,12 +56,20 @@ class StoryShape(LoadTestShape):
         users = self._environment().parsed_options.num_users or self.users
         return users, float(users)
 
+    def _stop(self, **_: object) -> None:
+        """Tell no more. There is no story then: ``tick`` would take one that is told for the end, and Locust would stop twice."""
+        told, self._told = self._told, None
+        if told is not None:
+            told.kill()
+
     def _tell(self) -> None:
         environment = self._environment()
         options, control = environment.parsed_options, environment.loadgen
         try:
             stage_s = _stage_s(options.stage)
-            rule = _rule(options.rule, control)
+            if control.forbidden:
+                raise RefusedError(f"the story cannot toggle the policy: {control.forbidden}")
+            rule = _rule(control)
             while control.mesh and not control.testing:  # it takes seconds in a cluster; a test that is refused stops the shape
                 gevent.sleep(LOOK_S)
             gevent.sleep(stage_s)
@@ -87,14 +98,9 @@ def _stage_s(text: str) -> float:
         raise UsageError(f"--stage: {error}") from error
 
 
-def _rule(path: str, control: Control) -> str:
-    """Read the rule's text."""
-    if not path:
-        rule: str = control.mesh["mesh"]["rule"] if control.mesh else ""
-        if not rule:
-            raise UsageError("there is no rule to apply", hint="name its file with --rule, and have a mesh")
-        return rule
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--rule {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+def _rule(control: Control) -> str:
+    """Give the rule's text."""
+    rule: str = control.rule or (control.mesh["mesh"]["rule"] if control.mesh else "")
+    if not rule:
+        raise UsageError("there is no rule to apply", hint="name its file with --rule, and have a mesh")
+    return rule

@@ -1,6 +1,7 @@
 """How do the engine's counts get into Locust's statistics? By what a tally has more than at the last look, entered all at once.
 
-The law: a request is entered once, so Locust's counts are the engine's in the end.
+The law: a request is entered once, so Locust's counts are the engine's in the end. And an overflow is forgiven if a rule may have been in force
+when it happened, not when we hear of it: a tally comes late, so one in which a rule was at any moment is one with a rule.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from loadgen.outcome import Outcome
 from loadgen.recorder import value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from locust.stats import RequestStats
 
@@ -25,31 +26,44 @@ METHOD = "GET"
 
 
 class Statistics:
-    """Enters tallies. ``failed`` tells whether an overflow is a failure now."""
+    """Enters tallies. ``failed`` tells whether an overflow is a failure, with a rule or without one."""
 
-    def __init__(self, stats: RequestStats, failed: Callable[[], bool]) -> None:
+    def __init__(self, stats: RequestStats, failed: Callable[[bool], bool]) -> None:
         self._stats = stats
         self._failed = failed
         self._name = ""
         self._entered: dict[tuple[str, int, Outcome], Counter[int]] = {}
+        self._ruled = False
+        self._with_rule: dict[str, bool] = {}
+        """By client: whether a rule may have been in force since its present tally began."""
 
-    def begin(self, name: str) -> None:
-        """Enter what comes under this name; nothing of it was entered yet."""
+    def begin(self, name: str, clients: Iterable[str]) -> None:
+        """Enter what comes of these clients under this name; nothing of it was entered yet, and there is no rule."""
         self._name = name
         self._entered.clear()
+        self._ruled = False
+        self._with_rule = dict.fromkeys(clients, False)
 
-    def notice(self, client: str, tally: Tally) -> None:
-        """Enter what a client's tally has more than before."""
+    def rule(self, ruled: bool) -> None:
+        """Take in whether a rule may be in force from now on."""
+        self._ruled = ruled
+        if ruled:
+            self._with_rule = dict.fromkeys(self._with_rule, True)
+
+    def notice(self, client: str, tally: Tally, *, ended: bool = False) -> None:
+        """Enter what a client's tally has more than before; ``ended`` says that another one follows."""
         for outcome, histogram in tally.latency.items():
             before = self._entered.setdefault((client, tally.number, outcome), Counter())
             if histogram.count > before.total():
                 more = {bucket: count - before[bucket] for bucket, count in histogram.buckets.items() if count > before[bucket]}
                 before.update(more)
-                self._enter(outcome, more, histogram)
+                self._enter(outcome, more, histogram, self._failed(self._with_rule[client]))
+        if ended:
+            self._with_rule[client] = self._ruled
 
-    def _enter(self, outcome: Outcome, more: dict[int, int], histogram: Histogram) -> None:
+    def _enter(self, outcome: Outcome, more: dict[int, int], histogram: Histogram, overflow_fails: bool) -> None:
         name = f"{self._name} (overflow)" if outcome is Outcome.OVERFLOW else self._name
-        failure = outcome.value if outcome is not Outcome.OK and (outcome is not Outcome.OVERFLOW or self._failed()) else None
+        failure = outcome.value if outcome is not Outcome.OK and (outcome is not Outcome.OVERFLOW or overflow_fails) else None
         delta, now = StatsEntry(self._stats, name, METHOD), time.time()
         count = sum(more.values())
         for bucket, times in more.items():

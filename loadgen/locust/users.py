@@ -9,8 +9,9 @@ import gevent
 from geventhttpclient._parser import HTTPParseError
 from geventhttpclient.response import HTTPConnectionClosed
 from locust import FastHttpUser
-from locust.exception import CatchResponseError
+from locust.exception import CatchResponseError, StopUser
 
+from loadgen.errors import UsageError
 from loadgen.locust.book import clock
 from loadgen.outcome import Outcome, Response, classify
 
@@ -29,7 +30,11 @@ _FAILURES = {outcome: CatchResponseError(outcome.value) for outcome in Outcome}
 
 
 class SidecarUser(FastHttpUser):
-    """A user whose requests go through the sidecar of the client that it belongs to. ``get`` sends one."""
+    """A user whose requests go through the sidecar of the client that it belongs to. ``get`` sends one.
+
+    The law: where a request goes is decided by the test's owner only. Locust's POST /user sets any attribute of the class, so
+    what would take a request elsewhere is not read from there: a proxy, a pool of connections, a factory of TLS contexts.
+    """
 
     abstract = True
     host = "http://user.base.svc.cluster.local:7000"
@@ -39,14 +44,27 @@ class SidecarUser(FastHttpUser):
     node: ClassVar[Node]
 
     def __init__(self, environment: Environment) -> None:
+        self.proxy_host = self.proxy_port = self.client_pool = self.ssl_context_factory = None
         super().__init__(environment)
         self.client.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
         self._at = self.node.client()
-        self._headers = {"Host": self.node.authority, "x-loadgen-client": self._at.book.name, "Accept-Encoding": "identity"}
+        self._headers = {
+            "Host": self.node.authority,
+            "x-loadgen-client": self._at.book.name if self._at else "",
+            "Accept-Encoding": "identity",
+        }
 
     def get(self, path: str = "/", *, name: str | None = None) -> Outcome:
-        """Send a GET and say what became of it; ``name`` is that of its entry in the statistics, where an overflow has one of its own."""
-        at, url = self._at, self._at.origin + path
+        """Send a GET and say what became of it; ``name`` is that of its entry in the statistics, where an overflow has one of its own.
+
+        Raises StopUser if the test is over, or was refused; UsageError if the path does not begin with a slash: what stands there would
+        be read as a part of the host.
+        """
+        if not path.startswith("/"):
+            raise UsageError(f"the path {path[:100]!r} does not begin with /")
+        if (at := self._at) is None:
+            raise StopUser
+        url = at.origin + path
         with at.book.request() as ended:
             began = clock()
             with self.client.request(
@@ -76,7 +94,7 @@ class SidecarUser(FastHttpUser):
         meta["response_length"] = len(response.body) if response is not None else 0
         if outcome is Outcome.OVERFLOW:
             meta["name"] += " (overflow)"
-        if outcome is Outcome.OK or (outcome is Outcome.OVERFLOW and not self.node.failed()):
+        if outcome is Outcome.OK or (outcome is Outcome.OVERFLOW and not self.node.failed(self.node.ruled)):
             answer.success()
         else:
             answer.failure(_FAILURES[outcome])

@@ -111,6 +111,8 @@ def test_a_host_that_is_not_the_service_of_the_mesh_is_refused(mesh: Up, tmp_pat
     ended = headless(tmp_path, *mesh.options, "-u", "2", "-t", "5s", "-H", "http://0.0.0.0", files=files)
     assert ended.code == 3
     assert "the host http://0.0.0.0 is not the mesh's service" in ended.log
+    assert "Traceback" not in ended.log
+    assert "it joined when" not in ended.log
     assert not ended.requests
 
 
@@ -118,6 +120,8 @@ def test_without_a_mesh_a_host_off_this_machine_is_refused(tmp_path: Path) -> No
     ended = headless(tmp_path, "-u", "2", "-t", "5s", "-H", "http://0.0.0.0", "--mesh", "off", files=(USERS,))
     assert ended.code == 3
     assert "0.0.0.0 (0.0.0.0) is not this machine, so nothing was sent" in ended.log
+    assert "Traceback" not in ended.log
+    assert "it joined when" not in ended.log
     assert not ended.requests
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 OWN = "127.0.0.1:8089"
+UNFRAMED = {"X-Frame-Options": "DENY", "Content-Security-Policy": "frame-ancestors 'none'"}
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -50,7 +51,26 @@ def passes(*arguments: Any, **headers: Any) -> bool:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
 def test_no_answer_allows_another_origin_anything(method: str) -> None:
     _, headers, _ = ask(method, origin=f"http://{OWN}")
-    assert headers == {"Content-Type": "text/plain", "Vary": "Origin"}
+    assert headers == {"Content-Type": "text/plain", "Vary": "Origin", **UNFRAMED}
+
+
+@pytest.mark.parametrize("host", [OWN, "evil.example"])
+def test_no_answer_may_be_framed_be_it_a_refusal(host: str) -> None:
+    _, headers, _ = ask(host=host)
+    assert headers.items() >= UNFRAMED.items()
+
+
+def test_what_an_answer_says_of_frames_itself_is_left() -> None:
+    own = {"content-security-policy": "default-src 'none'", "x-frame-options": "SAMEORIGIN"}
+
+    def strict(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response("200 OK", list(own.items()))
+        return []
+
+    got: list[Any] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": OWN}
+    Guard(strict, hosts_of("127.0.0.1", ()))(environ, lambda status, fields, exc_info=None: got.extend(fields))
+    assert dict(got) == own
 
 
 def test_a_preflight_of_another_origin_does_not_succeed() -> None:

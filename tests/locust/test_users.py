@@ -1,0 +1,319 @@
+"""Do users send to where they were sent only, what their classes say, and is all of it counted? Without a mesh, at a service of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.locust.headless import REPOSITORY, environment, headless
+from tests.locust.webui import until, web_ui
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SIDECAR = """
+from locust import task
+
+import loadgen.locust.plugin
+from loadgen.locust.users import SidecarUser
+
+
+class Caller(SidecarUser):
+    def wait_time(self):
+        return 0.05
+
+    @task
+    def call(self):
+        self.get("/")
+"""
+WIRE = """
+import loadgen.locust.plugin
+from loadgen.locust.wire import WireUser
+
+
+class Wired(WireUser):
+    think = "1ms"
+"""
+
+
+class Service(http.server.ThreadingHTTPServer):
+    """Answers after a while, and counts."""
+
+    daemon_threads = True
+    request_queue_size = 100
+
+    def __init__(self, answer_s: float) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer_s = answer_s
+        self.answered = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Service
+
+    def do_GET(self) -> None:
+        time.sleep(self.server.answer_s)
+        with self.server.lock:
+            self.server.answered += 1
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def service(answer_s: float = 0.0) -> Iterator[Service]:
+    with Service(answer_s) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def locustfile(folder: Path, text: str) -> Path:
+    file = folder / "locustfile_of_a_test.py"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def patched(code: str) -> str:
+    """Run code in a process of its own, for Locust patches the one that imports it."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_whoever_sets_a_users_attributes_does_not_send_its_requests_elsewhere(tmp_path: Path) -> None:
+    with service() as own, service() as other, web_ui(tmp_path, "--mesh", "off", file=locustfile(tmp_path, SIDECAR)) as ui:
+        said = {"user_class_name": "Caller", "proxy_host": "127.0.0.1", "proxy_port": other.server_address[1]}
+        assert ui.wire.post(f"{ui.address}/user", json=said).is_success
+        ui.start_users(own.url)
+        until(lambda: own.answered + other.answered >= 20, "the users send")
+        assert not other.answered
+
+
+def test_a_path_that_would_be_read_as_a_host_is_not_sent(tmp_path: Path) -> None:
+    with service() as own, service() as other:
+        text = SIDECAR.replace('"/"', repr(f"@{other.url.removeprefix('http://')}/"))
+        ended = headless(tmp_path, "-u", "1", "-t", "2s", "--mesh", "off", "-H", own.url, files=(locustfile(tmp_path, text),))
+        assert "does not begin with /" in ended.log
+        assert not other.answered
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_ends_after_the_end_is_in_the_statistics(tmp_path: Path, workers: int) -> None:
+    processes = ("--processes", str(workers)) if workers > 1 else ()
+    with service(answer_s=0.4) as own:
+        options = ("-u", "6", "-r", "6", "-t", "3s", "--mesh", "off", "-H", own.url, *processes)
+        ended = headless(tmp_path, *options, files=(locustfile(tmp_path, WIRE),))
+        assert ended.requests == {"/": own.answered}, ended.log
+        assert own.answered > 6
+    assert ended.code == 0
+
+
+LATE = """
+from locust.stats import RequestStats
+
+from loadgen.locust.statistics import Statistics
+from loadgen.outcome import Outcome
+from loadgen.recorder import Tally
+
+stats = RequestStats()
+statistics = Statistics(stats, lambda ruled: not ruled)
+statistics.begin("user", ["a"])
+
+
+def overflows(number, count):
+    tally = Tally(number)
+    for _ in range(count):
+        tally.record(Outcome.OVERFLOW, 0.001, 503)
+    return Tally.from_snapshot(tally.snapshot())
+
+
+def failures():
+    return stats.get("user (overflow)", "GET").num_failures
+
+
+statistics.notice("a", overflows(0, 2), ended=True)
+assert failures() == 2, "without a rule"
+statistics.rule(True)
+statistics.rule(False)
+statistics.notice("a", overflows(1, 3))
+assert failures() == 2, "a rule was in force in this tally"
+statistics.notice("a", overflows(1, 4), ended=True)
+assert failures() == 2, "still the same tally"
+statistics.notice("a", overflows(2, 5))
+assert failures() == 7, "without a rule again"
+"""
+
+
+def test_an_overflow_is_forgiven_if_a_rule_was_in_force_when_it_happened() -> None:
+    patched(LATE)
+
+
+CHECKS = """
+import json
+
+from locust import User
+
+from loadgen.errors import LoadgenError
+from loadgen.locust.users import SidecarUser
+from loadgen.locust.wire import WireUser, check
+
+
+class Sidecar(SidecarUser):
+    abstract = False
+
+
+class Wired(WireUser):
+    abstract = False
+
+
+class Other(WireUser):
+    abstract = False
+
+
+def said(*users, url="http://127.0.0.1:1", **attributes):
+    one = type("Wired", (Wired,), attributes)
+    try:
+        check(users or [one], url)
+    except LoadgenError as error:
+        return error.message + "; " + error.hint
+    return ""
+
+
+print(json.dumps([
+    said(), said(Sidecar, url="https://127.0.0.1"), said(path="/a?b=c%20d", think="exponential 30ms"), said(url=""),
+    said(User, url="http://127.0.0.1/base"), said(Wired, Other), said(Wired, Sidecar), said(url="https://127.0.0.1"), said(url="http://127.0.0.1/base"),
+    said(Sidecar, url="http://127.0.0.1/base"), said(think="30 ms"), said(path="/\\u00e4"), said(path="/ HTTP/1.1\\r\\nx: y"), said(path=[]),
+    said(url="", path="x"), said(name=7), said(timeout_s="5"), said(timeout_s=0), said(timeout_s=float("nan")), said(think=None),
+]))
+"""
+
+
+def test_users_that_could_not_be_what_their_class_says_are_refused_with_a_hint() -> None:
+    said = json.loads(patched(CHECKS))
+    assert said[:5] == [""] * 5
+    alone, path, ascii_only, number = "has the test for itself", "has a path", "printable ASCII", "is a number of seconds"
+    expected = [alone, alone, "plain HTTP", path, path, "write 30ms", *[ascii_only] * 4, "is no text", *[number] * 3, "think of Wired"]
+    assert [each for each, part in zip(said[5:], expected, strict=True) if part not in each] == []
+
+
+def test_a_test_with_such_users_is_refused(tmp_path: Path) -> None:
+    file = locustfile(tmp_path, WIRE.replace('"1ms"', '"30 ms"'))
+    with service() as own:
+        ended = headless(tmp_path, "-u", "2", "-t", "5s", "--mesh", "off", "-H", own.url, files=(file,))
+        assert ended.code == 2
+        assert "think of Wired: '30 ms' is no duration; write 30ms" in ended.log
+        assert "Traceback" not in ended.log
+        assert not own.answered
+
+
+@pytest.mark.parametrize("text", [SIDECAR, WIRE], ids=["SidecarUser", "WireUser"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_users_of_a_test_that_is_refused_end_quietly(tmp_path: Path, text: str, workers: int) -> None:
+    processes = ("--processes", str(workers)) if workers > 1 else ()
+    file = locustfile(tmp_path, text)
+    ended = headless(tmp_path, "-u", "4", "-r", "4", "-t", "5s", "--mesh", "off", "-H", "http://0.0.0.0", *processes, files=(file,))
+    assert ended.code == 3
+    assert "is not this machine, so nothing was sent" in ended.log
+    assert "Traceback" not in ended.log
+    assert workers > 1 or "it joined when" not in ended.log
+
+
+UNHEARD = (
+    SIDECAR
+    + """
+from pathlib import Path
+
+import gevent
+from locust import events
+from locust.exception import RPCSendError
+
+TOLD = Path(__file__).with_name("told")
+
+
+@events.init.add_listener
+def _break(environment, **_):
+    send, broken = environment.runner.send_message, []
+
+    def break_once(kind, data=None, client_id=None):
+        if kind == "loadgen-seen" and not broken:
+            broken.append(kind)
+            raise RPCSendError("the wire is broken")
+        if kind == "loadgen-seen" and not TOLD.exists():
+            TOLD.touch()
+            gevent.spawn(environment.runner.quit)
+        send(kind, data, client_id)
+
+    environment.runner.send_message = break_once
+"""
+)
+
+
+def test_a_report_that_cannot_be_sent_is_not_the_last(tmp_path: Path) -> None:
+    with service() as own:
+        options = ("-u", "1", "-t", "20s", "--mesh", "off", "-H", own.url)
+        ended = headless(tmp_path, *options, files=(locustfile(tmp_path, UNHEARD),))
+        assert "the master could not be told: the wire is broken" in ended.log
+        assert (tmp_path / "told").exists()
+
+
+MORTAL = (
+    WIRE
+    + """
+import os
+import signal
+from pathlib import Path
+
+from locust import events
+
+TOLD = Path(__file__).with_name("told")
+
+
+@events.init.add_listener
+def _hear(environment, **_):
+    def lost(environment, msg, **_):
+        TOLD.write_text(msg.data["why"])
+
+    environment.runner.custom_messages["loadgen-lost"] = lost, False
+"""
+)
+
+
+def test_an_engine_that_dies_is_told_and_the_next_test_has_another(tmp_path: Path) -> None:
+    with service() as own, web_ui(tmp_path, "--mesh", "off", file=locustfile(tmp_path, MORTAL)) as ui:
+        ui.start_users(own.url)
+        until(lambda: own.answered >= 20, "the engine sends")
+        subprocess.run(["kill", "-KILL", str(engine_of(ui.process.pid))], check=True)
+        until((tmp_path / "told").exists, "it is told")
+        assert (tmp_path / "told").read_text() == "the engine's process is gone: its users send nothing more"
+        ui.stop_users()
+        before = own.answered
+        ui.start_users(own.url)
+        until(lambda: own.answered >= before + 20, "the next engine sends")
+
+
+def engine_of(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return next(int(each) for each in children if b"loadgen.desk.wire\0" in Path(f"/proc/{each}/cmdline").read_bytes())
