@@ -14,7 +14,7 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-.PHONY: help install run locust test format lint types imports tests controlplane cluster ledgers bench schema lock clean
+.PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers bench schema lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ imports: $(VENV)/.dev  ## imports point one way
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
 	$(BIN)/python -m pytest -n 2 --dist loadgroup  # one process for what needs the machine to itself, one for all else
+
+thorough: $(VENV)/.dev controlplane  ## what takes longer than the gate may
+	$(BIN)/python -m pytest -m thorough
 
 controlplane: $(VENV)/.dev  ## build what the tests of the cluster run against (root, Go, Debian; 15 minutes the first time)
 	$(BIN)/python -m tests.cluster.controlplane.binaries

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 HERE = Path(__file__).parent
-ONE_AT_A_TIME = frozenset({"bench", "browser", "cluster", "engine", "hit", "locust", "mesh", "metrics", "pod", "serving", "story"})
-"""Folders whose tests measure, load, or start many processes: two of them at the same time would spoil each other's figures."""
+ONE_AT_A_TIME = frozenset({"bench", "browser", "cluster", "locust", "mesh", "metrics", "story"})
+"""Folders whose tests measure, or start whole meshes: two of them at the same time would spoil each other's figures."""
 
 
 def pytest_configure() -> None:

@@ -80,6 +80,7 @@ def locust_of(desk: int) -> int:
     return int(Path(f"/proc/{desk}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[1])
 
 
+@pytest.mark.thorough
 def test_a_master_that_is_killed_with_its_desk_leaves_the_guard_which_puts_the_rule_back(
     locusts: Locusts, start: Callable[..., Master]
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_master_that_is_killed_with_its_desk_leaves_the_guard_which_puts_the_r
     until(lambda: not locusts.left_overs(), "nothing is left")
 
 
+@pytest.mark.thorough
 def test_a_master_that_is_asked_to_end_takes_the_rule_out_before(locusts: Locusts, start: Callable[..., Master]) -> None:
     master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
@@ -99,6 +101,7 @@ def test_a_master_that_is_asked_to_end_takes_the_rule_out_before(locusts: Locust
     assert (locusts.rules("base"), locusts.left_overs()) == ([], []), log
 
 
+@pytest.mark.thorough
 def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out_at_once(locusts: Locusts, start: Callable[..., Master]) -> None:
     master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
@@ -125,6 +128,7 @@ def test_a_rule_that_may_not_be_changed_is_refused_with_the_reason_and_nothing_i
     assert locusts.left_overs() == []
 
 
+@pytest.mark.thorough
 def test_over_somebody_s_rule_a_rule_of_our_own_is_laid_and_theirs_is_as_it_was(locusts: Locusts, start: Callable[..., Master]) -> None:
     theirs = locusts.add_rule({"host": HOST, "trafficPolicy": POOL})
     try:
@@ -138,6 +142,7 @@ def test_over_somebody_s_rule_a_rule_of_our_own_is_laid_and_theirs_is_as_it_was(
     assert "Enforced: " in log
 
 
+@pytest.mark.thorough
 def test_a_rule_that_is_in_force_for_as_long_as_it_may_be_is_removed_and_the_test_goes_on(
     locusts: Locusts, start: Callable[..., Master]
 ) -> None:
@@ -150,6 +155,7 @@ def test_a_rule_that_is_in_force_for_as_long_as_it_may_be_is_removed_and_the_tes
     assert code == 3, log
 
 
+@pytest.mark.thorough
 def test_a_worker_that_dies_ends_the_measurement_and_the_rule(locusts: Locusts, start: Callable[..., Master]) -> None:
     master = start("-u", "9", "--stage", "8s")
     master.says("the rule is in force at every sidecar")
@@ -161,6 +167,7 @@ def test_a_worker_that_dies_ends_the_measurement_and_the_rule(locusts: Locusts, 
     assert f"pod {victim} is gone: it was deleted or evicted" in log or f"the users of {victim}" in log
 
 
+@pytest.mark.thorough
 def test_workers_that_are_no_clients_of_the_mesh_are_refused_and_named(locusts: Locusts, start: Callable[..., Master]) -> None:
     victim = locusts.workers()[0].name
     path = f"/api/v1/namespaces/test/pods/{victim}"

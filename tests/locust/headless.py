@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
 import os
 import re
 import signal
@@ -98,14 +97,16 @@ def command(*arguments: str, files: tuple[Path, ...] = (USERS, STORY)) -> list[s
 
 
 def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, STORY), path: Path | None = None) -> Ended:
-    """Run Locust to its end; what is in ``path`` comes before what is installed."""
+    """Run Locust to its end; what is in ``path`` comes before what is installed.
+
+    The statistics are those that it prints in the end: its CSV is written once a second, and the last second may be missing.
+    """
     line = command("--headless", "--only-summary", "--csv", str(folder / "stats"), *arguments, files=files)
     ended = subprocess.run(line, capture_output=True, text=True, timeout=END_S, cwd=REPOSITORY, env=environment(path), check=False)
-    rows = {}
-    with contextlib.suppress(FileNotFoundError), (folder / "stats_stats.csv").open(encoding="utf-8") as file:
-        rows = {row["Name"]: row for row in csv.DictReader(file) if row["Name"] != "Aggregated"}
-    requests = {name: int(row["Request Count"]) for name, row in rows.items()}
-    return Ended(ended.returncode, ended.stdout + ended.stderr, requests, {name: int(row["Failure Count"]) for name, row in rows.items()})
+    log = ended.stdout + ended.stderr
+    rows = re.findall(r"^GET +(.+?) +([0-9]+) +([0-9]+)\(", log, flags=re.MULTILINE)
+    requests = {name: int(count) for name, count, _ in rows}
+    return Ended(ended.returncode, log, requests, {name: int(count) for name, _, count in rows})
 
 
 def environment(path: Path | None = None) -> dict[str, str]:

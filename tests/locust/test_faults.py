@@ -62,7 +62,7 @@ def desk_of(pid: int) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda each: each.name)
 def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals) -> None:
-    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, _):
+    with running(tmp_path, *mesh.options, "--stage", "2s") as (process, _):
         wait(lambda: mesh.rules() == RULE, "the rule is in force")
         process.send_signal(number)
         process.wait(END_S)
