@@ -14,6 +14,9 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
+# Tests that measure nothing and start no mesh: two of them may run at the same time.
+BESIDE := tests/core tests/desk tests/engine tests/policy tests/render tests/runner tests/serving $(wildcard tests/test_*.py)
+
 .PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers bench schema lock clean
 
 help:  ## show this
@@ -41,7 +44,8 @@ imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
-	$(BIN)/python -m pytest -n 2 --dist loadgroup  # one process for what needs the machine to itself, one for all else
+	$(BIN)/python -m pytest -q -n 2 $(BESIDE)
+	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(BESIDE))
 
 thorough: $(VENV)/.dev controlplane  ## what takes longer than the gate may
 	$(BIN)/python -m pytest -m thorough

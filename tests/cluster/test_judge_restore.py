@@ -64,7 +64,7 @@ async def judged(
 ) -> Measured:
     mesh: Any = Mesh([Client("client-1", list(states)), *others], converge_s)
     toggle: Any = change
-    await cluster.judge_restore(toggle, mesh, OURS, measured, failure)
+    await cluster.judge_restore(toggle.undone, mesh, OURS, measured, failure)
     return measured
 
 
