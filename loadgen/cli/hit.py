@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadgen.cli.options import DURATION, HIT_RATE
+from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode, UnwrittenError
 
 if TYPE_CHECKING:
@@ -113,9 +113,5 @@ def _print(summary: Summary, *, as_json: bool) -> None:
         from loadgen.render.hit import summary_text  # noqa: PLC0415
 
         text = summary_text(summary, (sys.stdout and sys.stdout.encoding) or "ascii")
-    try:
+    with printing("the result"):
         click.echo(text)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        if not isinstance(error, BrokenPipeError):
-            raise UnwrittenError(f"the result cannot be printed: {error.strerror}", hint="free some space there and run again") from error

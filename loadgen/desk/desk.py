@@ -5,7 +5,6 @@ The law: whatever ends first (the test, Locust, the mesh), the policy is removed
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import datetime as dt
 import os
@@ -22,7 +21,7 @@ from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
-from loadgen.runner.convergence import converge
+from loadgen.runner.convergence import removed
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
 from loadgen.runner.result import Result, make_report
@@ -336,15 +335,11 @@ class Desk:
                     self._left, measured.restored, measured.restore_detail = False, True, "the mesh is gone and took the policy along"
                     return
                 with contextlib.suppress(LoadgenError):
-                    await self._remove_from(mesh)
+                    await removed(mesh)
+                    self._left = False
                     measured.restored, measured.restore_detail = True, "all sidecars show that the policy is gone, at a second attempt"
                     return
                 await anyio.sleep(AGAIN_S)
-
-    async def _remove_from(self, mesh: Mesh[Any, Any]) -> None:
-        await mesh.put(())
-        await converge(mesh, ())
-        self._left = False
 
     async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
         """While somebody watches, judge what was measured until then."""
@@ -482,21 +477,15 @@ def _last_rules(measured: Measured) -> tuple[Rule, ...]:
     return next((tuple(window.rules) for window in reversed(measured.windows) if window.rules), ())
 
 
+_VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
+    verb: getattr(Desk, verb) for verb in ("hello", "begin", "end", "check", "apply", "remove", "restore", "state", "metrics", "report")
+}
+
+
 async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:
     """Do what was asked, and say what came of it; a mistake of the user's is an answer, too."""
-    verb: dict[str, Callable[..., Awaitable[Any]]] = {
-        "hello": desk.hello,
-        "begin": desk.begin,
-        "end": desk.end,
-        "check": desk.check,
-        "apply": desk.apply,
-        "remove": desk.remove,
-    }
-    verb |= {"state": desk.state, "restore": desk.restore, "metrics": desk.metrics, "report": desk.report}
     try:
-        value = await verb[message["do"]](**message.get("args", {}))
-    except asyncio.CancelledError:
-        raise
+        value = await _VERBS[message["do"]](desk, **message.get("args", {}))
     except InputError as error:
         lines.send({"done": message["number"], "error": _failure(error, error.problems)})
     except LoadgenError as error:

@@ -15,7 +15,7 @@ from loadgen.mesh.boot import shortfalls
 from loadgen.mesh.published import POLICY_LOCK, Published, published
 from loadgen.mesh.run_folder import locked
 from loadgen.policy.lint import lint
-from loadgen.runner.convergence import converge, for_each
+from loadgen.runner.convergence import for_each, removed
 from loadgen.runner.environment import environment
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ class LocalSite:
 
     async def restore(self) -> None:
         async with self.session() as mesh:
-            await mesh.put(())
-            await converge(mesh, ())
+            await removed(mesh)
 
     async def states(self) -> dict[str, SidecarState]:
         return await for_each(self._mesh.clients, self._mesh.state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from locust import events
-from locust.runners import MasterRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen.locust import options, page
 from loadgen.locust.control import Control
@@ -24,13 +24,7 @@ def _init(environment: Any, web_ui: Any, **_: object) -> None:
     runner = environment.runner
     if not isinstance(runner, MasterRunner):
         SidecarUser.node = WireUser.node = Node(environment)
-    if not _is_worker(runner):
+    if not isinstance(runner, WorkerRunner):
         environment.loadgen = Control(environment)
         if web_ui is not None:
             page.install(environment, web_ui, environment.loadgen)
-
-
-def _is_worker(runner: object) -> bool:
-    from locust.runners import WorkerRunner  # noqa: PLC0415
-
-    return isinstance(runner, WorkerRunner)

@@ -51,6 +51,13 @@ class Sidecars(Protocol[C]):
         """Wait until one sidecar shows a state."""
 
 
+class Puts(Sidecars[C], Protocol[C]):
+    """The part of a mesh that puts a policy."""
+
+    async def put(self, rules: Sequence[Rule]) -> object:
+        """Make these rules the policy; none removes it."""
+
+
 async def converge(
     mesh: Sidecars[C], rules: Sequence[Rule], *, without: Collection[str] = (), tell: Callable[[int], None] = lambda _confirmed: None
 ) -> dict[str, float]:
@@ -81,6 +88,15 @@ async def converge(
             hint="somebody else may have changed the policy meanwhile, the sidecars may not take the configuration (TLS without certificates, a control plane that is away), or the machine is overloaded",
         ) from error
     return reached
+
+
+async def removed(mesh: Puts[C]) -> None:
+    """Remove the policy, and return when every sidecar shows that it is gone.
+
+    Raises LoadgenError as ``put`` and ``converge`` do.
+    """
+    await mesh.put(())
+    await converge(mesh, ())
 
 
 async def _shown(mesh: Sidecars[C], client: C) -> str:

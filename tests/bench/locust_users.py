@@ -7,18 +7,15 @@ loadgen's engine sends. ``python -m tests.bench.locust_users``.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadgen.mesh.children import Children
-from tests.bench.hammers.target import envoy, pinned
-from tests.bench.scaling import HAMMER_CORE, TARGET_CORE, cpu_s
+from tests.bench.hammers.target import envoy
+from tests.bench.scaling import TARGET_CORE, cpu_us_per_request
 
 if TYPE_CHECKING:
     from tests.bench.hammers.target import Target
@@ -40,18 +37,11 @@ class Own(SidecarUser):
 }
 
 
-def cpu_us_per_request(target: Target, file: Path, seconds: float, *, own: bool) -> float:
-    """Give what a request costs while the users send, in microseconds; their start is not in it."""
+def locust(target: Target, file: Path, seconds: float, *, own: bool) -> list[str]:
+    """Give the command that has a locustfile's users send; ``own`` says that it is one with loadgen's options."""
     command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "-u", str(USERS), "-r", str(USERS)]
-    command += ["-t", f"{seconds + 2 * SETTLE_S:.0f}s", "-H", target.url.rstrip("/"), "--only-summary", *(["--mesh", "off"] if own else [])]
-    with contextlib.ExitStack() as stack:
-        with pinned(HAMMER_CORE):
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stack.callback(process.wait)
-        time.sleep(SETTLE_S)
-        requests, used = target.counts(wait=False).requests, cpu_s(process.pid)
-        time.sleep(seconds)
-        return (cpu_s(process.pid) - used) * 1e6 / (target.counts(wait=False).requests - requests)
+    command += ["-t", f"{seconds + 2 * SETTLE_S:.0f}s", "-H", target.url.rstrip("/"), "--only-summary"]
+    return [*command, "--mesh", "off"] if own else command
 
 
 def main() -> None:
@@ -65,7 +55,8 @@ def main() -> None:
             (Path(folder) / f"{name}.py").write_text(text, encoding="utf-8")
         for number in range(options.rounds):
             for name, text in FILES.items():
-                costs[name].append(cpu_us_per_request(target, Path(folder) / f"{name}.py", options.seconds, own="loadgen" in text))
+                command = locust(target, Path(folder) / f"{name}.py", options.seconds, own="loadgen" in text)
+                costs[name].append(cpu_us_per_request(target, command, options.seconds, SETTLE_S))
             shown = ", ".join(f"{name} {each[-1]:.1f} us" for name, each in costs.items())
             print(f"round {number + 1}: {shown}", flush=True)
     plain = statistics.median(costs["FastHttpUser"])

@@ -41,18 +41,22 @@ def cpu_s(pid: int) -> float:
     return used
 
 
-def cpu_us_per_request(target: Target, processes: int, seconds: float) -> float:
-    """Give what a request costs the hammer while so many processes send, in microseconds; their start is not in it."""
-    command = [sys.executable, "-m", "loadgen", "hit", target.url, "-c", str(CONNECTIONS * processes), "--processes", str(processes)]
-    command += ["-z", f"{seconds + 2 * SETTLE_S:.0f}s", "-q", "--json"]
+def cpu_us_per_request(target: Target, command: list[str], seconds: float, settle_s: float = SETTLE_S) -> float:
+    """Give what a request costs whoever sends, in microseconds; the ``settle_s`` seconds of the start are not in it."""
     with contextlib.ExitStack() as stack:
         with pinned(HAMMER_CORE):
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(process.wait)
-        time.sleep(SETTLE_S)
+        time.sleep(settle_s)
         requests, used = target.counts(wait=False).requests, cpu_s(process.pid)
         time.sleep(seconds)
         return (cpu_s(process.pid) - used) * 1e6 / (target.counts(wait=False).requests - requests)
+
+
+def hit(target: Target, processes: int, seconds: float) -> list[str]:
+    """Give the command that has so many processes send."""
+    command = [sys.executable, "-m", "loadgen", "hit", target.url, "-c", str(CONNECTIONS * processes), "--processes", str(processes)]
+    return [*command, "-z", f"{seconds + 2 * SETTLE_S:.0f}s", "-q", "--json"]
 
 
 def main() -> None:
@@ -63,7 +67,7 @@ def main() -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as folder, Children() as children, envoy(children, TARGET_CORE, Path(folder)) as target:
         for number in range(options.rounds):
-            one, two = (cpu_us_per_request(target, processes, options.seconds) for processes in (1, 2))
+            one, two = (cpu_us_per_request(target, hit(target, processes, options.seconds), options.seconds) for processes in (1, 2))
             ratios.append(2 * one / two)
             print(
                 f"round {number + 1}: one process {one:.2f} us/request, two {two:.2f}, so two send {ratios[-1]:.2f} times as much",

@@ -197,18 +197,13 @@
     };
   }
 
+  const COUNTS = [["ok"], ["overflow"], ["other"], ["overflow share"], ["Ledger: client"], ["sidecar"], ["difference"]];
   const showClients = table(at("clients"), [
     ["Client", true],
     ["Rule in force", true],
     ["Limits", "wide"],
     ["Confirmed", true],
-    ["ok"],
-    ["overflow"],
-    ["other"],
-    ["overflow share"],
-    ["Ledger: client"],
-    ["sidecar"],
-    ["difference"],
+    ...COUNTS,
   ]);
   const showPhases = table(at("phases"), [
     ["Phase", true],
@@ -217,13 +212,7 @@
     ["From"],
     ["To"],
     ["Converged"],
-    ["ok"],
-    ["overflow"],
-    ["other"],
-    ["overflow share"],
-    ["Ledger: client"],
-    ["sidecar"],
-    ["difference"],
+    ...COUNTS,
   ]);
 
   const split = ({ ok, overflow, other }) => [count(ok), count(overflow), [count(other), other > 0], share(overflow, ok + overflow + other)];
