@@ -38,6 +38,11 @@ class LoadgenError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def in_a_line(self) -> str:
+        """What happened and what to do next, where there is one line for both."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
     def ending_with(self, code: ExitCode) -> Self:
         """Let what a command has found out decide its exit code; if that is 0, this error's own."""
         self.exit_code = code or self.exit_code

@@ -25,6 +25,8 @@ EXAMPLE_HOST = "user.base.svc.cluster.local"
 EXAMPLE_RULE = "user"
 CLIENTS = ("client", "locust-worker")
 """The Deployments whose pods are clients of the mesh."""
+LOCUSTFILES = {"fast-http": "locustfile.py", "engine": "wire.py"}
+"""The files in Locust's ConfigMap that have users, by what sends for them."""
 SECRET_BYTES = 32
 SECRET_CHARACTERS = 16, 1024
 MAX_REPLICAS = 200
@@ -51,6 +53,13 @@ _IMAGE = re.compile(r"[a-zA-Z0-9][!-~]{0,510}")
 )
 @click.option(
     "--locust", is_flag=True, help="Locust's master and workers in the place of the clients; --replicas is the number of workers."
+)
+@click.option(
+    "--locust-users",
+    type=click.Choice(list(LOCUSTFILES)),
+    default="fast-http",
+    show_default=True,
+    help="What sends for Locust's users: its own FastHttpUser, or loadgen's engine, for a tenth of the CPU and without tasks.",
 )
 @click.option("--locust-image", default=f"loadgen-locust:{__version__}", show_default=True, help="The image that Locust runs.")
 @click.option(
@@ -98,6 +107,7 @@ def cluster_objects(
     rules: Sequence[str],
     service_counts: bool,
     locust: bool,
+    locust_users: str,
     locust_image: str,
     secret: str,
 ) -> list[Object]:
@@ -137,7 +147,8 @@ def cluster_objects(
                 right["resourceNames"] = [after for name in right["resourceNames"] for after in names.get(name, [name])]
         _aim(each, host, target, namespace)
         if each["kind"] == "Deployment":
-            _set_images(each, image, locust_image, namespace)
+            _set_images(each, image, locust_image)
+            _set_locust(each, LOCUSTFILES[locust_users], namespace)
             _set_clients(each, replicas, {"REGION": region, "LOADGEN_TARGET": target})
     made = next((index for index, each in enumerate(found) if each["kind"] == "Deployment"), len(found))
     return [*found[:made], _control_secret(namespace, secret), *found[made:]]
@@ -220,13 +231,18 @@ def _is_clients(thing: Object) -> bool:
     return (thing["metadata"]["name"], thing["kind"]) in [("client", kind) for kind in ("Deployment", "Service", "PodDisruptionBudget")]
 
 
-def _set_images(deployment: Object, image: str, locust_image: str, namespace: str) -> None:
-    """Name the images, and in Locust's arguments the namespace."""
+def _set_images(deployment: Object, image: str, locust_image: str) -> None:
     for container in _containers(deployment):
-        is_locust = container["name"] == "locust"
-        container["image"] = locust_image if is_locust else image
-        if is_locust:
-            container["args"] = [each.replace(f".{NAMESPACE}.svc.", f".{namespace}.svc.") for each in container["args"]]
+        container["image"] = locust_image if container["name"] == "locust" else image
+
+
+def _set_locust(deployment: Object, locustfile: str, namespace: str) -> None:
+    """Say in Locust's arguments which file its users are in, and in which namespace its master is."""
+    changes = {f"/{LOCUSTFILES['fast-http']}": f"/{locustfile}", f".{NAMESPACE}.svc.": f".{namespace}.svc."}
+    for container in _containers(deployment):
+        if container["name"] == "locust":
+            for old, new in changes.items():
+                container["args"] = [each.replace(old, new) for each in container["args"]]
 
 
 def _aim(thing: Object, host: str, target: str, namespace: str) -> None:

@@ -131,7 +131,7 @@ async def restore(
                 except LeaseLostError as error:
                     tell(f"{error.message}; it has to be taken again")
                 except LoadgenError as error:
-                    undone = Undone(Fate.FAILED, f"{error.message}; {error.hint}" if error.hint else error.message)
+                    undone = Undone(Fate.FAILED, error.in_a_line)
                 tasks.cancel_scope.cancel()
         finally:
             await let_go(lease, tell)

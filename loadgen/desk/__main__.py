@@ -1,7 +1,7 @@
 """``python -m loadgen.desk FD OPTIONS``: serves the process that holds the other end of the socket FD, until that one is gone.
 
-OPTIONS are JSON: ``pid`` names the mesh, null if there is only one; with ``mend``, what a desk that died may have left in force is removed
-before anything is read, so an end of Locust comes after it.
+OPTIONS are JSON: ``pid`` names the mesh, null if there is only one; ``mend`` is the process of a desk that died, if one has: what it may have
+left in force is removed before anything is read, so an end of Locust comes after it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def _site(options: dict[str, Any], lines: Lines, stack: contextlib.AsyncEx
         return await stack.enter_async_context(ClusterSite.found(options, lambda said: lines.send({"event": "said", "text": said})))
     from loadgen.desk.local import LocalSite  # noqa: PLC0415
 
-    return LocalSite.found(options["pid"])
+    return LocalSite.found(options["pid"], dead=options.get("mend", 0))
 
 
 async def _answer_all(site: Site, lines: Lines, *, mend: bool) -> None:
@@ -67,7 +67,8 @@ async def _answer_all(site: Site, lines: Lines, *, mend: bool) -> None:
                     desk.take(message)
         except EOFError:
             desk.gone()
-        await desk.close()
+        if came := await desk.close():
+            sys.stderr.write(f"loadgen: {came}\n")
         tasks.cancel_scope.cancel()
 
 

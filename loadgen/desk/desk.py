@@ -277,17 +277,26 @@ class Desk:
         if self._users is not None:
             self._users.lose("Locust is gone")
 
-    async def close(self) -> None:
-        """End the session, and remove what may still be in force, again and again until that is verified, the mesh is gone or time is up."""
+    async def close(self) -> str:
+        """End the session, and remove what may still be in force, again and again until that is verified, the mesh is gone or time is up.
+
+        Gives what came of that if the session had left something, for nobody may be there any more who asks.
+        """
         async with self._turns:
             await self._end_if_any()
+            if not self._left:
+                return ""
+            why = ""
             with anyio.move_on_after(CLOSE_S):
-                while self._left and not self._site.gone():
-                    with contextlib.suppress(LoadgenError):
+                while not self._site.gone():
+                    try:
                         await self._site.restore()
-                        self._left = False
-                        break
+                    except LoadgenError as error:
+                        why = error.in_a_line
+                    else:
+                        return "what the test had left in force is gone"
                     await anyio.sleep(AGAIN_S)
+            return self._site.gone() or f"what the test had left may still be in force: {why}"
 
     async def mend(self) -> None:
         """Restore before anything else; if that cannot be, ``restore`` says why, and ``close`` tries again."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
-from loadgen.errors import RefusedError, UsageError
+from loadgen.errors import MeshError, RefusedError, UsageError
 from loadgen.inputs import load_plan
 from loadgen.mesh.boot import shortfalls
-from loadgen.mesh.published import POLICY_LOCK, Published, published
+from loadgen.mesh.published import POLICY_LOCK, BorrowedMesh, Published, published
 from loadgen.mesh.run_folder import locked
 from loadgen.policy.lint import lint
 from loadgen.runner.convergence import for_each, removed
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from loadgen.errors import Problem
-    from loadgen.mesh.local import LocalMesh
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.report import Environment
@@ -38,15 +38,16 @@ class LocalSite:
     kind = "local"
     hold_s: float | None = None
 
-    def __init__(self, found: Published) -> None:
+    def __init__(self, found: Published, dead: int = 0) -> None:
         self._scenario = Path(found.scenario)
         self.plan = load_plan(self._scenario)
         self._mesh = found.mesh
         self._pid = found.pid
+        self._ours = {os.getpid(), dead}
 
     @classmethod
-    def found(cls, pid: int | None) -> LocalSite:
-        """Find the mesh of a process, or the only one that runs.
+    def found(cls, pid: int | None, *, dead: int = 0) -> LocalSite:
+        """Find the mesh of a process, or the only one that runs; ``dead`` is the desk whose place this one takes, 0 if it is none's.
 
         Raises RefusedError if there is none, UsageError if it is not clear which is meant, or its scenario is not what it was.
         """
@@ -56,7 +57,7 @@ class LocalSite:
         if len(chosen) > 1:
             listing = "; ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in chosen)
             raise UsageError("several local meshes are running", hint=f"choose one: {listing}")
-        return cls(chosen[0])
+        return cls(chosen[0], dead)
 
     async def look(self) -> None:
         """Nothing to look for: the clients are those that the mesh was started with."""
@@ -88,24 +89,28 @@ class LocalSite:
         yield []
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[LocalMesh]:
+    async def session(self) -> AsyncIterator[BorrowedMesh]:
         """Give the mesh. Meanwhile ``loadgen policy`` waits; whoever waits here for that one keeps nobody else in the desk waiting."""
         with contextlib.ExitStack() as stack:
-            await anyio.to_thread.run_sync(stack.enter_context, locked(self._mesh.folder / POLICY_LOCK))
+            try:
+                await anyio.to_thread.run_sync(stack.enter_context, locked(self._mesh.folder / POLICY_LOCK))
+            except FileNotFoundError as error:
+                raise MeshError("the local mesh is gone", hint="start it again: loadgen up") from error
             yield self._mesh
 
-    async def judge(self, mesh: LocalMesh, measured: Measured, ours: SidecarState) -> None:
+    async def judge(self, mesh: BorrowedMesh, measured: Measured, ours: SidecarState) -> None:
         """Nothing more is known than what the sidecars have said."""
 
     async def restore(self) -> None:
         async with self.session() as mesh:
-            await removed(mesh)
+            if mesh.toggled_by() in self._ours:  # otherwise somebody has toggled since, and what is in force is his
+                await removed(mesh)
 
     async def states(self) -> dict[str, SidecarState]:
         return await for_each(self._mesh.clients, self._mesh.state)
 
     def gone(self) -> str:
-        return "; ".join(f"{death.message}; {death.hint}" for death in self._mesh.deaths())
+        return "; ".join(death.in_a_line for death in self._mesh.deaths())
 
     def environment(self) -> Environment:
         return environment(self._mesh.envoy_version, 0.0, 1)

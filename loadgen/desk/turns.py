@@ -149,7 +149,7 @@ class Turns:
                     await held.over.wait()
         except LoadgenError as error:
             if held.taken.done():
-                self.failure = f"{error.message}; {error.hint}" if error.hint else error.message
+                self.failure = error.in_a_line
                 self._tell(self.failure)
             else:
                 held.taken.set_exception(error)

@@ -143,6 +143,7 @@ class Control:
     def _mend(self) -> None:
         """Have a new desk undo what one that died may have left in force. Its test is lost: nobody knows what was counted."""
         lost, self._running = self._running, False
+        dead = self.link.pid if self.link is not None else 0
         self.link, self._mends = None, self._mends + 1
         if self._mends > MENDS_AT_MOST:
             self._ends_with(ExitCode.RESTORE_FAILED)
@@ -152,7 +153,7 @@ class Control:
         self._mended.clear()
         try:
             about = self.mesh["mesh"]
-            self._connect(needed=False, kind=about["kind"], pid=about.get("pid"), mend=True)
+            self._connect(needed=False, kind=about["kind"], pid=about.get("pid"), mend=dead)
             self.ask("restore", timeout_s=self._patience_s)
         except LoadgenError as error:
             log.error("%s", error.message)
@@ -267,12 +268,17 @@ class Control:
     def _quit(self, environment: Environment, **_: object) -> None:
         self._end(environment)
         self._mended.wait(CLOSE_S)
-        if self.link is not None:
-            self.link.close()
+        if self.link is not None and not self.link.close():
+            log.error(
+                "the desk has not ended within %.0f s: a rule may be in force, and its process %d goes on taking it out for some minutes",
+                CLOSE_S,
+                self.link.pid,
+            )
+            self._ends_with(ExitCode.RESTORE_FAILED)
 
     def _refuse(self, error: LoadgenError) -> None:
         """End a test that may not be."""
-        self.refused = f"{error.message}; {error.hint}" if error.hint else error.message
+        self.refused = error.in_a_line
         log.error("%s", self.refused)
         runner, options = self._environment.runner, self._environment.parsed_options
         assert runner is not None, "there is one while a test begins"

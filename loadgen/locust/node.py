@@ -87,7 +87,7 @@ class Node:
         try:
             check(users, f"{said['scheme']}://{said['authority']}")  # a worker's may be others than the master's
         except LoadgenError as error:
-            self._lose(f"{error.message}; {error.hint}" if error.hint else error.message)
+            self._lose(error.in_a_line)
             return
         self._clients = {each["name"]: Client(each["name"], each["host"], each["port"], said["scheme"]) for each in said["clients"]}
         self._turn = itertools.cycle(self._clients.values())

@@ -122,20 +122,20 @@ class Page:
         try:
             return _json({**about, "missing": "", **self._control.ask("state", since=second)})
         except LoadgenError as error:
-            return _json({**about, "missing": "desk", "why": _said(error)})
+            return _json({**about, "missing": "desk", "why": error.in_a_line})
 
     def _report(self) -> Response:
         try:
             text = self._control.ask("report")
         except LoadgenError as error:
-            return _plain(_said(error), 404)
+            return _plain(error.in_a_line, 404)
         return Response(text, mimetype="text/html", headers={"Content-Security-Policy": "frame-ancestors 'none'"})
 
     def _metrics(self) -> Response:
         try:
             return Response(self._control.ask("metrics"), content_type=CONTENT_TYPE)
         except LoadgenError as error:
-            return _plain(_said(error), 503)
+            return _plain(error.in_a_line, 503)
 
     # What changes something, or could.
 
@@ -173,9 +173,9 @@ class Page:
             return _failed(error.status, error.message)
         except AskError as error:
             status = 422 if error.problems else 409 if error.exit_code is ExitCode.REFUSED else 502
-            return _failed(status, _said(error), error.problems)
+            return _failed(status, error.in_a_line, error.problems)
         except LoadgenError as error:
-            return _failed(503, _said(error))
+            return _failed(503, error.in_a_line)
 
     def _asked(self) -> dict[str, Any] | Response:
         """Read what is asked, if it comes from the page that this start served."""
@@ -207,10 +207,6 @@ def _text(said: dict[str, Any], name: str) -> str:
     if len(value) > MAX_CHARACTERS:
         raise _MalformedError(413, f"the rule has more than {MAX_CHARACTERS:,} characters")
     return value
-
-
-def _said(error: LoadgenError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
 
 
 def _failed(status: int, message: str, problems: list[dict[str, Any]] | None = None) -> Response:

@@ -83,7 +83,7 @@ class StoryShape(LoadTestShape):
         except LoadgenError as error:
             for problem in getattr(error, "problems", ()):
                 log.error("%s", problem["text"])
-            log.error("%s", f"{error.message}; {error.hint}" if error.hint else error.message)
+            log.error("%s", error.in_a_line)
             environment.process_exit_code = environment.process_exit_code or error.exit_code
 
     def _environment(self) -> Any:

@@ -9,14 +9,9 @@ dropped: it would be entered into statistics that it does not belong to.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import re
-import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent
@@ -25,6 +20,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loadgen.errors import UsageError
+from loadgen.locust.child import Child
 from loadgen.locust.statistics import Statistics
 from loadgen.locust.users import SidecarUser
 from loadgen.quantity import interval
@@ -57,16 +53,6 @@ class Engine:
         failed: Callable[[bool], bool],
         died: Callable[[str], None],
     ) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "loadgen.desk.wire", str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # it ends with Locust, not before
-            )
-        self._socket = ours
         self._answered = answered
         self._died = died
         self._statistics = Statistics(environment.stats, failed)
@@ -77,7 +63,8 @@ class Engine:
         """The clients of which the last word is missing."""
         self._settled = Event()
         self._settled.set()
-        self._listener = gevent.spawn(self._listen)
+        self._closing = False
+        self._child = Child("loadgen.desk.wire", heard=self._take, gone=self._gone)
         environment.events.quit.add_listener(self._close)
 
     def make(self, clients: Sequence[dict[str, Any]], user: type[WireUser], said: dict[str, Any]) -> None:
@@ -89,13 +76,13 @@ class Engine:
         self._statistics.begin(user.name or user.path, addresses)
         self._sending = set(addresses)
         self._settled.clear()
-        self._send({"make": addresses, "test": self._test, **about, **{each: said[each] for each in ("authority", "status", "body")}})
+        self._child.send({"make": addresses, "test": self._test, **about, **{each: said[each] for each in ("authority", "status", "body")}})
 
     def ask(self, number: int, client: str, verb: str, args: dict[str, Any]) -> None:
         """Pass a question on."""
         if verb == "begin_tally":
             self._ended[number] = client
-        self._send({"ask": number, "client": client, "verb": verb, "args": args})
+        self._child.send({"ask": number, "client": client, "verb": verb, "args": args})
 
     def rule(self, ruled: bool) -> None:
         """Take in whether a rule may be in force from now on."""
@@ -108,23 +95,9 @@ class Engine:
         if not self._settled.wait(SETTLE_S):
             log.warning("requests are still in flight %.0f s after the end: they are not in the statistics", SETTLE_S)
 
-    def _send(self, message: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # whoever waits for an answer will miss it
-            self._socket.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
-            for line in lines:
-                if not line.endswith(b"\n"):  # it was killed in the middle of it
-                    break
-                message = json.loads(line)
-                if message["test"] == self._test:
-                    self._take(message)
-        self._socket.close()
-        self._settled.set()
-        self._died("the engine's process is gone: its users send nothing more")
-
     def _take(self, message: dict[str, Any]) -> None:
+        if message["test"] != self._test:
+            return
         if "seen" in message:
             self._statistics.notice(message["seen"], Tally.from_snapshot(message["tally"]))
         elif (client := self._ended.pop(message["answer"], None)) is not None and message["value"] is not None:
@@ -135,13 +108,15 @@ class Engine:
             if not self._sending:
                 self._settled.set()
 
+    def _gone(self) -> None:
+        self._settled.set()
+        if not self._closing:
+            self._died("the engine's process is gone: its users send nothing more")
+
     def _close(self, **_: object) -> None:
-        self._listener.kill()
-        self._socket.close()
-        try:
-            self._process.wait(CLOSE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._closing = True
+        if not self._child.close(CLOSE_S):
+            self._child.kill()
 
 
 class WireUser(User):

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -20,9 +20,15 @@ from loadgen.pacing import Interval
 from loadgen.policy.selection import Service, Workload
 from loadgen.sidecar import Admin
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loadgen.policy.rule import Rule
+
 _FILE = "mesh.json"
 POLICY_LOCK = "policy.lock"
 """The file in the mesh's folder that is locked by whoever toggles the policy."""
+_TOGGLED_BY = "toggled-by"
 LOOK_S = 0.25
 HURRY_S = 18.0
 """The mesh lives on when whoever borrowed it ends, with what is left in it: enough for the last readings (a third), to put, to converge and
@@ -33,6 +39,21 @@ class BorrowedMesh(LocalMesh):
     """A mesh that another process runs: it dies when that one ends."""
 
     hurry_s = HURRY_S
+
+    async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
+        """As ``LocalMesh`` does; and who takes back what he has put can see whether somebody has toggled after him."""
+        try:
+            write_atomically(self.folder / _TOGGLED_BY, str(os.getpid()))
+        except OSError as error:
+            raise MeshError(f"cannot write into the mesh's folder: {error}", hint="the mesh may be gone, or the disk full") from error
+        return await super().put(rules)
+
+    def toggled_by(self) -> int:
+        """Give the process that put or removed a policy last; 0 if none has."""
+        try:
+            return int((self.folder / _TOGGLED_BY).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
 
     def deaths(self) -> list[MeshError]:
         """Say that the mesh is gone, if it is."""

@@ -146,7 +146,7 @@ class Control:
         except HeldError as error:
             return refusal(409, error.message, holder=error.holder)
         except (RefusedError, MeshError, HammerError) as error:
-            return refusal(503, f"{error.message}; {error.hint}" if error.hint else error.message)
+            return refusal(503, error.in_a_line)
         except TimeoutError:
             return refusal(503, f"'{name}' was not done within {ORDER_S:g} s")
 

@@ -96,7 +96,7 @@ class Stage(abc.ABC, Generic[C, L]):
             except LoadgenError as error:
                 cause = next(iter(self._mesh.deaths()), error)
                 self._measured.policy_lost |= isinstance(cause, PolicyLostError)
-                self._measured.reasons.append(_sentence(cause))
+                self._measured.reasons.append(cause.in_a_line)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._finish()
@@ -260,7 +260,7 @@ class Stage(abc.ABC, Generic[C, L]):
         try:
             await step()
         except LoadgenError as error:
-            sentence = _sentence(error)
+            sentence = error.in_a_line
             if not self._measured.reasons or (always and sentence not in self._measured.reasons):
                 self._measured.reasons.append(sentence)
 
@@ -274,7 +274,7 @@ class Stage(abc.ABC, Generic[C, L]):
             gone = self._mesh.gone()
             reached = await converge(self._mesh, (), without=gone)
         except LoadgenError as error:
-            self._restored(done=False, detail=f"the sidecars did not confirm that the policy is gone: {_sentence(error)}")
+            self._restored(done=False, detail=f"the sidecars did not confirm that the policy is gone: {error.in_a_line}")
             raise
         self._touched = False
         died = f"; {', '.join(sorted(gone))} died and took it along" if gone else ""
@@ -301,10 +301,10 @@ class Stage(abc.ABC, Generic[C, L]):
     async def _watch_mesh(self) -> None:
         death = await self._mesh.watch()
         self._measured.policy_lost |= isinstance(death, PolicyLostError)
-        self._stop_for(_sentence(death))
+        self._stop_for(death.in_a_line)
 
     async def _watch_hammers(self) -> None:
-        self._stop_for(_sentence(await self._hammers.watch()))
+        self._stop_for((await self._hammers.watch()).in_a_line)
 
     def _stop_for(self, death: str) -> None:
         if death not in self._measured.reasons:
@@ -329,8 +329,3 @@ class Stage(abc.ABC, Generic[C, L]):
 
     def _second(self) -> int:
         return int((clock() - self._began) / SECOND_S) if self._began else 0
-
-
-def _sentence(error: LoadgenError) -> str:
-    """Give an error with its hint, as it stands in the report."""
-    return f"{error.message}; {error.hint}" if error.hint else error.message

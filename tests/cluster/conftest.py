@@ -10,6 +10,7 @@ import pytest
 
 from loadgen.cluster.paths import rules
 from loadgen.errors import RefusedError
+from tests.browser.conftest import browser  # noqa: F401  # pytest finds it by its name
 from tests.cluster.controlplane import machine
 from tests.cluster.controlplane.cluster import Cluster
 from tests.cluster.controlplane.plane import ControlPlane

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 WORKERS = 3
 FILES = "/var/run/locust"
 END_S = 90.0
+STORY = ("-u", "30", "--stage", "3s", "--overflow", "failure without a rule")
 
 
 @dataclass
@@ -81,25 +83,30 @@ class Locusts(Tutorial):
         pages = [pod.admin("/stats?filter=user.base.*upstream_rq_(active|pending)_overflow") for pod in self.workers()]
         return sum(int(line.rpartition(" ")[2]) for page in pages for line in page.splitlines())
 
-    def start(self, name: str, *arguments: str, expect: int = WORKERS) -> Master:
-        """Start a master that waits for so many workers, once the one before is gone: the Service leads to whoever has its label."""
+    def start(self, name: str, *arguments: str, expect: int = WORKERS, page: bool = False) -> Master:
+        """Start a master with the story, or with the ``page``, that waits for so many workers, once the one before is gone.
+
+        The Service leads to whoever has its label.
+        """
         api = self.cluster.plane.api
         until(lambda: not api.list("/api/v1/namespaces/test/pods", labelSelector="app=locust-master"), "no other master is there")
         self.workers()
         pod = copy.deepcopy(self.template)
         [container] = pod["spec"]["containers"]
-        files = f"{FILES}/locustfile.py,{FILES}/story.py"
-        container["args"] = ["--locustfile", files, "--master", "--headless", "--only-summary", *arguments]
-        container["args"] += ["--expect-workers", str(expect), "--expect-workers-max-wait", "60"]
+        if not page:
+            users = container["args"].index("--locustfile") + 1
+            container["args"][users] += f",{FILES}/story.py"
+            container["args"] += ["--headless", "--only-summary", "--expect-workers", str(expect), "--expect-workers-max-wait", "60"]
+        container["args"] += arguments
         pod["spec"]["restartPolicy"] = "Never"
         metadata = {"name": name, "namespace": "test", "labels": {**pod["metadata"]["labels"], "run": name}}
         api.create({**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata})
         return Master(self.cluster, name)
 
 
-def make_locusts(start_cluster: Callable[[Mapping[str, Program]], Cluster]) -> Locusts:
-    """Start a cluster with Locust's workers, and no master yet."""
-    options = ["--locust", "--replicas", str(WORKERS), "--toggle-in-base", "--rule", "user", "--rule", "theirs"]
+def make_locusts(start_cluster: Callable[[Mapping[str, Program]], Cluster], *more: str) -> Locusts:
+    """Start a cluster with Locust's workers, and no master yet; ``more`` are options of ``loadgen manifests``."""
+    options = ["--locust", "--replicas", str(WORKERS), "--toggle-in-base", "--rule", "user", "--rule", "theirs", *more]
     printed = subprocess.run(
         [sys.executable, "-m", "loadgen", "manifests", *options], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
@@ -123,6 +130,12 @@ def make_locusts(start_cluster: Callable[[Mapping[str, Program]], Cluster]) -> L
         said = "; ".join(f"{pod.name}: {pod.log('client')[-500:]} {pod.log('locust')[-500:]}" for pod in cluster.pods("test"))
         raise MeshError(f"{error.message}; {said}") from error
     return made
+
+
+def overflows(log: str) -> int:
+    """Give the overflows of Locust's own statistics."""
+    found = re.search(r"GET +user \(overflow\) +(\d+)", log)
+    return int(found[1]) if found else 0
 
 
 def _no_file(cluster: Cluster) -> Path:

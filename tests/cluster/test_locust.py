@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from tests.browser.hand import click, fill, waits
+from tests.cluster.controlplane.forward import port_forward
 from tests.cluster.controlplane.network import run
-from tests.cluster.locusts import WORKERS, Locusts, Master, make_locusts
+from tests.cluster.locusts import END_S, STORY, WORKERS, Locusts, Master, make_locusts, overflows
 from tests.cluster.tutorial import HOST, rule_as_written
 from tests.story.command import AGAIN_IF_STARVED, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from tests.browser.chromium import Browser
     from tests.cluster.controlplane.cluster import Cluster
     from tests.cluster.controlplane.container import Program
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(300)]
+PAGE_PORT = 8089
 POOL = {"connectionPool": {"http": {"http2MaxRequests": 77}}}
-STORY = ("-u", "30", "--stage", "3s", "--overflow", "failure without a rule")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def start(locusts: Locusts, request: pytest.FixtureRequest) -> Iterator[Callable
     """Start masters; whatever they did, nothing of it may be left."""
     started: list[Master] = []
 
-    def begin(*arguments: str, **options: int) -> Master:
+    def begin(*arguments: str, **options: Any) -> Master:
         started.append(locusts.start(f"master-{len(started)}", *arguments, **options))
         return started[-1]
 
@@ -46,12 +51,6 @@ def start(locusts: Locusts, request: pytest.FixtureRequest) -> Iterator[Callable
         master.delete()
     assert locusts.left_overs() == []
     assert locusts.rules("base") == []
-
-
-def overflows(log: str) -> int:
-    """Give the overflows of Locust's own statistics."""
-    found = re.search(r"GET +user \(overflow\) +(\d+)", log)
-    return int(found[1]) if found else 0
 
 
 @AGAIN_IF_STARVED
@@ -180,3 +179,62 @@ def test_workers_that_are_no_clients_of_the_mesh_are_refused_and_named(locusts: 
     assert code == 3, log
     assert f"worker {victim} is not in a ready pod that the scenario's labels select" in log
     assert "GET      user" not in log
+
+
+@pytest.mark.thorough
+def test_a_test_goes_on_while_the_api_server_is_away(locusts: Locusts, start: Callable[..., Master]) -> None:
+    master = start(*STORY, "--stage", "10s")
+    master.says("the rule is in force at every sidecar")
+    with locusts.cluster.plane.apiserver_away():
+        time.sleep(6)
+    code, log = master.code(), master.log()
+    assert code == 0, log
+    assert "Enforced: " in log
+
+
+@pytest.mark.thorough
+def test_a_rule_is_taken_out_late_if_the_api_server_is_away_when_it_is_to_go(locusts: Locusts, start: Callable[..., Master]) -> None:
+    master = start(*STORY)
+    master.says("the rule is in force at every sidecar")
+    with locusts.cluster.plane.apiserver_away():
+        time.sleep(8)
+    code, log = master.code(), master.log()
+    assert locusts.rules("base") == []
+    assert code == 0, log
+    assert "the rule is gone from every sidecar" in log
+
+
+@pytest.mark.thorough
+def test_a_person_goes_through_the_tutorial_on_the_page(
+    locusts: Locusts, start: Callable[..., Master], browser: Browser, tmp_path: Path
+) -> None:
+    master = start("--overflow", "failure without a rule", page=True)
+    before = locusts.overflows()
+    with port_forward(master.view().netns, PAGE_PORT) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=END_S) as wire:
+        until(lambda: "Ready" in master.log() or "connected" in master.log(), "the workers are there")
+        browser.visit(f"http://127.0.0.1:{port}/")
+        click(browser, "#start a")
+        fill(browser, 'input[name="userCount"]', "30")
+        fill(browser, 'input[name="spawnRate"]', "30")
+        click(browser, 'button[type="submit"]')
+        until(lambda: wire.get("/mesh-policy/state").json()["running"], "the test runs", patience_s=END_S)
+        browser.visit(f"http://127.0.0.1:{port}/mesh-policy")
+        waits(browser, "now-ok", "100 %", END_S)
+        click(browser, "#apply")
+        waits(browser, "in-force", f"Rule base/user at all {WORKERS} sidecars", END_S)
+        waits(browser, "verdict-title", "Enforced, until now", END_S)
+        (tmp_path / "limited.png").write_bytes(browser.look())
+        click(browser, "#remove")
+        waits(browser, "in-force", f"No rule at any of the {WORKERS} sidecars. Converged", END_S)
+        waits(browser, "sentence", "the rule is gone again and every request succeeds", END_S)
+        (tmp_path / "recovered.png").write_bytes(browser.look())
+        ledgers = browser.run("return [...document.querySelectorAll('#clients tbody tr')].map((row) => row.lastElementChild.innerText)")
+        assert ledgers == ["0"] * WORKERS
+        entries = wire.get("/stats/requests").json()["stats"]
+        wire.post("/stop")
+        until(lambda: not wire.get("/mesh-policy/state").json()["running"], "the test is over", patience_s=END_S)
+        assert browser.said() == []
+    counted = locusts.overflows() - before
+    seen = next(each["num_requests"] for each in entries if each["name"] == "user (overflow)")
+    print(f"Locust {seen}, Envoy {counted}")
+    assert seen == counted > 0

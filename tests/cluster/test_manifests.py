@@ -248,7 +248,17 @@ def test_locust_is_about_the_target_and_the_namespace_that_were_named(printed: C
     assert plan.scenario.target.url == "http://orders.shop.svc.cluster.local:8080/x"
     assert [rule.key for rule in plan.rules] == ["shop/user"]
     assert (plan.client.namespace, plan.client.labels["app"]) == ("load", worker["spec"]["template"]["metadata"]["labels"]["app"])
-    assert 'host = "http://orders.shop.svc.cluster.local:8080"' in files["locustfile.py"]
+    for each in ("locustfile.py", "wire.py"):
+        assert 'host = "http://orders.shop.svc.cluster.local:8080"' in files[each]
+
+
+@pytest.mark.parametrize(("options", "file"), [((), "locustfile.py"), (("--locust-users", "engine"), "wire.py")])
+def test_master_and_workers_have_the_same_users(printed: Callable[..., list[Object]], options: tuple[str, ...], file: str) -> None:
+    objects = printed("--locust", *options)
+    for name in ("locust-worker", "locust-master"):
+        arguments = containers(one(objects, "Deployment", name))[-1]["args"]
+        assert f"/var/run/locust/{file}" in arguments, name
+    assert file in one(objects, "ConfigMap", "locust")["data"]
 
 
 def test_the_files_of_locust_are_about_the_tutorial(tmp_path: Path) -> None:

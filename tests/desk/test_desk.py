@@ -228,7 +228,20 @@ async def test_the_desk_stays_until_the_policy_is_gone(monkeypatch: pytest.Monke
         await desk.apply(TEXT)
         site.mesh.fails = 8
         desk.gone()
+        assert await desk.close() == "what the test had left in force is gone"
     assert not site.mesh.rules
+
+
+async def test_a_policy_that_cannot_be_got_out_is_given_up_some_day_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "UNDO_S", 0.1)
+    monkeypatch.setattr(desks, "CLOSE_S", 0.3)
+    site = Site()
+    async with desk_of(site) as (desk, _):
+        await desk.begin()
+        await desk.apply(TEXT)
+        site.mesh.fails = 10_000
+        desk.gone()
+        assert await desk.close() == "what the test had left may still be in force: client-1's sidecar does not answer"
 
 
 async def test_a_mesh_that_ends_takes_the_policy_along() -> None:
@@ -244,9 +257,9 @@ async def test_a_mesh_that_ends_takes_the_policy_along() -> None:
 
 async def test_a_desk_that_mends_does_so_before_it_hears_that_locust_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site()
-    monkeypatch.setattr(LocalSite, "found", lambda _pid: site)
+    monkeypatch.setattr(LocalSite, "found", lambda _pid, *, dead: site)
     monkeypatch.setattr(process, "Lines", Deaf)
-    for options, put in (({"mend": True}, [()]), ({}, [])):
+    for options, put in (({"mend": 7}, [()]), ({}, [])):
         site.mesh.put_before.clear()
         ours, theirs = socket.socketpair()
         ours.close()

@@ -6,16 +6,16 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.locust.headless import END_S, READY_S, REPOSITORY, SCENARIO, USERS, WIRE_USERS, Up, command, environment, headless, up
+from tests.locust.headless import END_S, REPOSITORY, SCENARIO, USERS, WIRE_USERS, Up, command, environment, headless, up
+from tests.story.command import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.envoy
 RULE = {"base/user"}
@@ -26,13 +26,6 @@ LONG = ("--headless", "-u", "20", "--only-summary")
 def mesh() -> Iterator[Up]:
     with up() as running:
         yield running
-
-
-def wait(until: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + READY_S
-    while not until():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -63,16 +56,16 @@ def desk_of(pid: int) -> int:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda each: each.name)
 def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path, *mesh.options, "--stage", "2s") as (process, _):
-        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        until(lambda: mesh.rules() == RULE, "the rule is in force")
         process.send_signal(number)
         process.wait(END_S)
-        wait(lambda: mesh.rules() == {None}, "the rule is gone")
+        until(lambda: mesh.rules() == {None}, "the rule is gone")
 
 
 def test_a_ctrl_c_at_a_terminal_with_workers_ends_in_order(mesh: Up, tmp_path: Path) -> None:
     """The terminal gives it to all of them at the same time, and the workers may be gone first."""
     with running(tmp_path, *mesh.options, "--stage", "5s", "--processes", "2", alone=True) as (process, log):
-        wait(lambda: "the rule is in force" in log.read_text(), "it is said")
+        until(lambda: "the rule is in force" in log.read_text(), "it is said")
         os.killpg(process.pid, signal.SIGINT)
         process.wait(END_S)
     assert mesh.rules() == {None}
@@ -81,25 +74,25 @@ def test_a_ctrl_c_at_a_terminal_with_workers_ends_in_order(mesh: Up, tmp_path: P
 
 def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out(mesh: Up, tmp_path: Path) -> None:
     with running(tmp_path, *mesh.options, "--stage", "5s") as (process, log):
-        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        until(lambda: mesh.rules() == RULE, "the rule is in force")
         os.kill(desk_of(process.pid), signal.SIGKILL)
-        wait(lambda: mesh.rules() == {None}, "the rule is gone")
+        until(lambda: mesh.rules() == {None}, "the rule is gone")
         assert process.wait(END_S) == 4
     assert "the desk died in the test; what it had counted is lost" in log.read_text()
 
 
 def test_a_worker_that_is_killed_ends_the_measurement_and_the_rule(mesh: Up, tmp_path: Path) -> None:
     with running(tmp_path, *mesh.options, "--stage", "6s", "--processes", "2") as (process, log):
-        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        until(lambda: mesh.rules() == RULE, "the rule is in force")
         worker = next(each for each in children(process.pid) if b"loadgen.desk" not in Path(f"/proc/{each}/cmdline").read_bytes())
         os.kill(worker, signal.SIGKILL)
-        wait(lambda: mesh.rules() == {None}, "the rule is gone")
-        wait(lambda: "is lost" in log.read_text(), "it is said")
+        until(lambda: mesh.rules() == {None}, "the rule is gone")
+        until(lambda: "is lost" in log.read_text(), "it is said")
 
 
 def test_a_mesh_that_ends_in_the_test_ends_the_measurement(tmp_path: Path) -> None:
     with up() as mesh, running(tmp_path, *mesh.options, "--stage", "4s") as (process, log):
-        wait(lambda: mesh.rules() == RULE, "the rule is in force")
+        until(lambda: mesh.rules() == RULE, "the rule is in force")
         os.kill(mesh.pid, signal.SIGINT)
         assert process.wait(END_S) == 4
     said = log.read_text()
@@ -148,3 +141,27 @@ def test_a_mistake_in_the_rule_is_shown_with_its_place(mesh: Up, tmp_path: Path)
     assert "error: " in ended.log
     assert "many" in ended.log
     assert mesh.rules() == {None}
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(240)
+def test_a_sidecar_that_hangs_keeps_nobody_from_ending_and_the_rule_is_taken_out_when_it_goes_on(mesh: Up, tmp_path: Path) -> None:
+    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, log):
+        until(lambda: "the rule is in force" in log.read_text(), "it is said")
+        desk, envoy = desk_of(process.pid), sidecar_of(mesh)
+        os.kill(envoy, signal.SIGSTOP)
+        try:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(END_S) == 5
+            os.kill(desk, 0)
+        finally:
+            os.kill(envoy, signal.SIGCONT)
+        until(lambda: mesh.rules() == {None}, "the rule is gone")
+        until(lambda: not Path(f"/proc/{desk}").exists(), "the desk ends")
+    assert f"its process {desk} goes on" in log.read_text()
+    assert "what the test had left in force is gone" in log.read_text()
+
+
+def sidecar_of(mesh: Up) -> int:
+    """Give the process of one of the mesh's sidecars."""
+    return next(each for each in children(mesh.pid) if b"envoy" in Path(f"/proc/{each}/cmdline").read_bytes().split(b"\0")[0])

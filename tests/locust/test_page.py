@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.browser.hand import click, enabled, fill, press, text, waits
 from tests.locust.headless import READY_S, SCENARIO, Up, up
-from tests.locust.webui import USERS_COUNT, WebUi, mesh_of, until, web_ui
+from tests.locust.webui import USERS_COUNT, WebUi, mesh_of, web_ui
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,39 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.envoy
 RULE = (SCENARIO.parent / "policies" / "user.yaml").read_text(encoding="utf-8")
-
-
-def text(browser: Browser, name: str) -> str:
-    found: str = browser.run("return document.getElementById(arguments[0]).innerText", name)
-    return found
-
-
-def waits(browser: Browser, name: str, part: str) -> None:
-    """Wait until an element says something."""
-    until(lambda: part in text(browser, name), lambda: f"#{name} says '{part}', and not '{text(browser, name)}'")
-
-
-def enabled(browser: Browser, name: str) -> bool:
-    return not browser.run("return document.getElementById(arguments[0]).disabled", name)
-
-
-def click(browser: Browser, selector: str) -> None:
-    """Click where an element is, as a hand would."""
-    until(lambda: browser.run("return document.querySelector(arguments[0]) !== null", selector), f"there is {selector}")
-    x, y = browser.run(
-        "const found = document.querySelector(arguments[0]); found.scrollIntoView({block: 'center', behavior: 'instant'});"
-        "const box = found.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]",
-        selector,
-    )
-    for kind in ("mousePressed", "mouseReleased"):
-        browser.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
-
-def fill(browser: Browser, selector: str, value: str) -> None:
-    """Type over what stands in a field."""
-    until(lambda: browser.run("return document.querySelector(arguments[0]) !== null", selector), f"there is {selector}")
-    browser.run("const found = document.querySelector(arguments[0]); found.focus(); found.select()", selector)
-    browser.command("Input.insertText", text=value)
 
 
 def looked(browser: Browser, folder: Path, name: str) -> None:
@@ -396,10 +365,3 @@ def test_only_a_keyboard_is_needed_and_everything_has_a_name(ui: WebUi, browser:
     assert browser.run(tab) == "apply"
     press(browser, "Enter")
     waits(browser, "in-force", "Rule base/user")
-
-
-def press(browser: Browser, key: str) -> None:
-    code = {"Tab": 9, "Enter": 13}[key]
-    said = {"text": "\r"} if key == "Enter" else {}
-    browser.command("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **said)
-    browser.command("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)

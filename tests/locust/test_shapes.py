@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.locust.headless import REPOSITORY, headless
-from tests.locust.webui import until, web_ui
+from tests.locust.webui import web_ui
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from pathlib import Path

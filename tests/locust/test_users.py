@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.locust.headless import REPOSITORY, environment, headless
-from tests.locust.webui import until, web_ui
+from tests.locust.webui import web_ui
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

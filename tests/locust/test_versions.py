@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.locust.headless import REPOSITORY, STORY, USERS, WIRE_USERS, headless, up
-from tests.locust.webui import mesh_of, until, web_ui
+from tests.locust.webui import mesh_of, web_ui
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from tests.browser.chromium import Browser

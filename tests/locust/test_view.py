@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from loadgen.locust import view
-from tests.locust.webui import until
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,16 +7,16 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.locust.headless import END_S, READY_S, REPOSITORY, USERS, command, environment
+from tests.locust.headless import END_S, REPOSITORY, USERS, command, environment
+from tests.story.command import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.locust.headless import Up
@@ -102,14 +102,6 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-def until(condition: Callable[[], object], what: str | Callable[[], str], patience_s: float = READY_S) -> None:
-    """Ask until something is so; for what no event announces. ``what`` may say it when the time is up."""
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what if isinstance(what, str) else what()}"
-        time.sleep(0.1)
 
 
 def _answers(running: WebUi) -> bool:

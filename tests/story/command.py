@@ -11,14 +11,18 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REPOSITORY = Path(__file__).parents[2]
 SCENARIOS = REPOSITORY / "scenarios"
 PATIENCE_S = 60.0
 """No command of these tests takes a quarter of it; a machine that needs more is broken."""
+POLL_S = 0.05
 AGAIN_IF_STARVED = pytest.mark.flaky(reruns=2, only_rerun=["the hammer was (late|starved) in phase"])
 """In a phase of one second a virtual machine that loses its core for 60 ms has spoilt the run, and the run says so: it does not count, and is
 done again, as its user would. The failed assertion must show what the command said."""
@@ -134,12 +138,12 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals = signal.SI
     process.send_signal(number)
 
 
-def until(condition: Any, what: str) -> None:
-    """Ask until something is so; for what no event announces."""
-    deadline = time.monotonic() + PATIENCE_S
+def until(condition: Callable[[], object], what: str | Callable[[], str], patience_s: float = PATIENCE_S) -> None:
+    """Ask until something is so; for what no event announces. ``what`` may say it when the time is up."""
+    deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(0.02)
+        assert time.monotonic() < deadline, f"waited in vain until {what if isinstance(what, str) else what()}"
+        time.sleep(POLL_S)
 
 
 def variant(target: Path, source: Path, *changes: tuple[str, str]) -> Path:
