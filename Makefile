@@ -14,8 +14,8 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-# Tests that measure nothing and start no mesh: two of them may run at the same time.
-BESIDE := tests/core tests/desk tests/engine tests/policy tests/render tests/runner tests/serving $(wildcard tests/test_*.py)
+# Tests that measure, and those of Locust, for whose master there is one port: each of them has the machine to itself.
+ALONE := tests/bench tests/browser tests/hit tests/locust tests/metrics tests/story $(patsubst %,tests/cluster/test_%.py,kill locust locust_engine story)
 
 .PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers bench schema lock clean
 
@@ -44,8 +44,8 @@ imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
-	$(BIN)/python -m pytest -q -n 2 $(BESIDE)
-	$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(BESIDE))
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 thorough: $(VENV)/.dev controlplane  ## what takes longer than the gate may
 	$(BIN)/python -m pytest -m thorough
