@@ -97,7 +97,7 @@
       if (spans.length && spans[spans.length - 1][1] === null) spans[spans.length - 1][1] = from;
       if (policy === "applied") spans.push([from, null]);
     }
-    return spans.map(([from, to]) => [from, to ?? Infinity]);
+    return spans.map(([from, to]) => [from, to ?? Math.max(from, plotted.seen)]); // what is to come is not known
   }
 
   const marks = {
