@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from loadgen.desk.desk import Desk, answer
+from loadgen.desk.desk import Desk
 from loadgen.desk.lines import Lines
+from loadgen.desk.questions import answer
+from loadgen.desk.signals import leave_signals_to_locust
 from loadgen.errors import LoadgenError
 
 if TYPE_CHECKING:
-    from loadgen.desk.desk import Site
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""They are Locust's business, whose end is ours."""
+    from loadgen.desk.site import Site
 
 
 async def serve(descriptor: int, options: dict[str, Any]) -> None:
@@ -74,8 +72,7 @@ async def _answer_all(site: Site, lines: Lines, *, mend: bool) -> None:
 
 def main() -> None:
     """Run until the parent closes its end."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    leave_signals_to_locust()
     anyio.run(serve, int(sys.argv[1]), json.loads(sys.argv[2]), backend_options={"use_uvloop": True})
 
 

@@ -36,6 +36,7 @@ from loadgen.cluster.roll_call import roll_call
 from loadgen.cluster.rules import read_rule
 from loadgen.cluster.survey import survey
 from loadgen.cluster.turn import GUARD_S
+from loadgen.desk.site import about_scenario
 from loadgen.desk.turns import Turns
 from loadgen.engine.edge import Reading, find_edge
 from loadgen.errors import Problem, RefusedError, Severity, UnverifiedError, UsageError
@@ -149,18 +150,8 @@ class ClusterSite:
         return [{"name": name, "host": self.plan.service.host, "port": target.port} for name in self._pods]
 
     def about(self) -> dict[str, Any]:
-        policy = self.plan.scenario.policy
-        path = self._scenario.parent / policy if policy else None
-        expected = self.plan.scenario.target.expect
-        return {
-            "scenario": str(self._scenario),
-            "namespace": self.plan.client.namespace,
-            "envoy": self._envoy,
-            "hold_s": self.hold_s,
-            "policy": str(path) if path is not None else "",
-            "rule": path.read_text(encoding="utf-8") if path is not None else "",
-            "expect": {"status": expected.status, "body": expected.body},
-        }
+        about = about_scenario(self.plan, self._scenario)
+        return {"namespace": self.plan.client.namespace, "envoy": self._envoy, "hold_s": self.hold_s, **about}
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[UserMesh]:

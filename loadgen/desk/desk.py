@@ -9,7 +9,7 @@ import contextlib
 import datetime as dt
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -28,17 +28,13 @@ from loadgen.runner.result import Result, make_report
 from loadgen.runner.session import PHASES, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
-
     from anyio.abc import TaskGroup
 
     from loadgen.desk.lines import Lines
-    from loadgen.inputs import Plan
+    from loadgen.desk.site import Site
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
-    from loadgen.report import Environment
     from loadgen.runner.needs import Mesh
     from loadgen.runner.window import Measured
 
@@ -46,6 +42,7 @@ RULE_NAME = "rule"
 """What the text of the page is called in messages."""
 SECOND_S = 1.0
 IDLE_S = 1.0
+TOGGLING_S = 0.25
 FOLLOW_S = 0.01
 JUDGE_S = 1.0
 WATCHED_S = 10.0
@@ -56,54 +53,6 @@ UNDO_S = 5.0
 CLOSE_S = 600.0
 """How long the desk stays for that when Locust is gone: the mesh lives on, and nobody else would remove it."""
 AGAIN_S = 0.25
-
-
-class Site(Protocol):
-    """Where the mesh is. ``plan`` says what the service is and what its clients are; ``hold_s`` how long a rule may be in force, None for as long as it likes."""
-
-    plan: Plan
-    kind: str
-    hold_s: float | None
-
-    async def look(self) -> None:
-        """Look who the clients are now; between two tests they may change."""
-
-    @property
-    def clients(self) -> Sequence[dict[str, Any]]:
-        """The clients with the addresses that their users send to, for Locust."""
-
-    def about(self) -> dict[str, Any]:
-        """What of the mesh is shown, beside its kind."""
-
-    def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        """What is noteworthy of rules here."""
-
-    def prepared(self, rules: Sequence[Rule]) -> AbstractAsyncContextManager[list[Problem]]:
-        """Make ready that rules are put in force in the block; give what is noteworthy of how.
-
-        Raises LoadgenError if they may not be; nothing was changed then, and the test goes on.
-        """
-
-    def session(self) -> AbstractAsyncContextManager[Mesh[Any, Any]]:
-        """Give the mesh for the time of a session, for whose policy nobody else may care meanwhile."""
-
-    async def judge(self, mesh: Any, measured: Measured, ours: SidecarState) -> None:
-        """Add to what a session has measured how the policy was put back, as far as more is known of it here; ``ours`` is the last one's state."""
-
-    async def restore(self) -> None:
-        """Remove what a desk that died may have left in force, and verify it.
-
-        Raises LoadgenError if that cannot be.
-        """
-
-    async def states(self) -> dict[str, SidecarState]:
-        """Say what is in force at every client's sidecar."""
-
-    def gone(self) -> str:
-        """Say why the mesh is no more; nothing while it is there."""
-
-    def environment(self) -> Environment:
-        """Say where a run is made, for its report."""
 
 
 class Desk:
@@ -146,23 +95,23 @@ class Desk:
         self._mesh = self._about()
         return {"clients": list(self._site.clients), "mesh": self._mesh}
 
-    async def begin(self) -> None:
-        """Begin a session: users are being started.
+    async def begin(self, test: int = 0) -> None:
+        """Begin a session: users are being started. ``test`` is the number by which its end is told.
 
         Raises LoadgenError if there can be none.
         """
         async with self._turns:
             await self._end_if_any()
-            await self._begin()
+            await self._begin(test)
 
-    async def _begin(self) -> None:
+    async def _begin(self, test: int) -> None:
         self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._live = Live(PHASES)
         self._page = RunMetrics(CollectorRegistry(), self._live).page
         self._timeline, self._said, self._report, self._wanted = Timeline(), "", None, ()
         self._session, self._tests, self._toggles, self._expired = None, self._tests + 1, 0, False
         self._over = anyio.Event()
-        await self._tasks.start(self._hold, self._users, self._over)
+        await self._tasks.start(self._hold, self._users, self._over, test)
 
     async def end(self) -> dict[str, Any]:
         """End the session: leave the phase that counts, remove the policy, and say how the test ended."""
@@ -185,12 +134,14 @@ class Desk:
         """
         rules, findings = await self._read(rule)
         self._running(expected)
+        over = self._over
+        assert over is not None, "a session is running"
         async with self._site.prepared(rules) as notes:
             session = self._running(expected)  # to prepare it may have taken long
             await self._toggle(session, rules)
         self._expired = False
         if self._site.hold_s is not None:
-            self._tasks.start_soon(self._remove_after, session, self._toggles, self._site.hold_s)
+            self._tasks.start_soon(self._remove_after, session, over, self._toggles, self._site.hold_s)
         return {"findings": [*findings, *(showing.problem(each) for each in notes)]}
 
     async def remove(self, expected: str | None = None) -> None:
@@ -201,9 +152,11 @@ class Desk:
             raise RefusedError(f"no rule is in force that could be removed{over}")
         await self._toggle(session, ())
 
-    async def _remove_after(self, session: Session[Any, Any], toggles: int, seconds: float) -> None:
+    async def _remove_after(self, session: Session[Any, Any], over: anyio.Event, toggles: int, seconds: float) -> None:
         """Remove what was put with the toggle of this number when its time is over, if nobody else has."""
-        await anyio.sleep(seconds)
+        with anyio.move_on_after(seconds):
+            await over.wait()
+            return
         if session is self._session and self._toggles == toggles:
             self._expired = True
             with contextlib.suppress(LoadgenError):  # then the session has ended, and has removed it
@@ -305,7 +258,7 @@ class Desk:
 
     # The session.
 
-    async def _hold(self, users: Users, over: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _hold(self, users: Users, over: anyio.Event, test: int, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         try:
             async with self._site.session() as mesh:
@@ -334,7 +287,8 @@ class Desk:
             self._over = None
             over.set()
             self._tell()
-            self._lines.send({"event": "ended", "said": self._said, **self._verdict()})
+            if self._session is not None:  # otherwise it is refused, which whoever has asked hears
+                self._lines.send({"event": "ended", "test": test, "said": self._said, **self._verdict()})
 
     async def _undo(self, mesh: Mesh[Any, Any], measured: Measured) -> None:
         """Try again to remove the policy, which a mesh that is about to end takes along: its sidecars are silent before it is gone."""
@@ -474,7 +428,7 @@ class Desk:
     async def _idle_states(self) -> dict[str, SidecarState]:
         """Look what is in force, at most once a second: nobody else has to notice while no phase counts."""
         at, states = self._idle
-        if clock() - at > IDLE_S:
+        if clock() - at > (TOGGLING_S if self._toggling() else IDLE_S):
             with contextlib.suppress(LoadgenError):
                 states = await self._site.states()
             self._idle = clock(), states
@@ -484,25 +438,3 @@ class Desk:
 def _last_rules(measured: Measured) -> tuple[Rule, ...]:
     """Give the rules that were in force last, none if none were."""
     return next((tuple(window.rules) for window in reversed(measured.windows) if window.rules), ())
-
-
-_VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
-    verb: getattr(Desk, verb) for verb in ("hello", "begin", "end", "check", "apply", "remove", "restore", "state", "metrics", "report")
-}
-
-
-async def answer(desk: Desk, lines: Lines, message: dict[str, Any]) -> None:
-    """Do what was asked, and say what came of it; a mistake of the user's is an answer, too."""
-    try:
-        value = await _VERBS[message["do"]](desk, **message.get("args", {}))
-    except InputError as error:
-        lines.send({"done": message["number"], "error": _failure(error, error.problems)})
-    except LoadgenError as error:
-        lines.send({"done": message["number"], "error": _failure(error)})
-    else:
-        lines.send({"done": message["number"], "value": value})
-
-
-def _failure(error: LoadgenError, problems: Sequence[Problem] = ()) -> dict[str, Any]:
-    about = {"message": error.message, "hint": error.hint, "exit_code": int(error.exit_code)}
-    return {**about, "problems": [showing.problem(each) for each in problems]}

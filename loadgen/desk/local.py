@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 
+from loadgen.desk.site import about_scenario
 from loadgen.errors import MeshError, RefusedError, UsageError
 from loadgen.inputs import load_plan
 from loadgen.mesh.boot import shortfalls
@@ -67,18 +68,7 @@ class LocalSite:
         return [{"name": client.name, "host": client.address[0], "port": client.address[1]} for client in self._mesh.clients]
 
     def about(self) -> dict[str, Any]:
-        policy = self.plan.scenario.policy
-        path = self._scenario.parent / policy if policy else None
-        text = path.read_text(encoding="utf-8") if path is not None else ""
-        expected = self.plan.scenario.target.expect
-        return {
-            "pid": self._pid,
-            "scenario": str(self._scenario),
-            "envoy": self._mesh.envoy_version,
-            "policy": str(path) if path is not None else "",
-            "rule": text,
-            "expect": {"status": expected.status, "body": expected.body},
-        }
+        return {"pid": self._pid, "envoy": self._mesh.envoy_version, **about_scenario(self.plan, self._scenario)}
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
         return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client), *shortfalls(rules)]

@@ -9,7 +9,6 @@ lets anybody conclude that; then no more, unless it is asked.
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.desk.lines import Lines
+from loadgen.desk.signals import leave_signals_to_locust
 from loadgen.engine.lanes import Shot
 from loadgen.engine.load import allow_many_files, clock
 from loadgen.engine.spec import LoadSpec, mesh_request
@@ -155,7 +155,7 @@ async def serve(descriptor: int) -> None:
 
 def main() -> None:
     """Run until the parent closes its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a ^C at the terminal is for Locust
+    leave_signals_to_locust()
     allow_many_files()
     anyio.run(serve, int(sys.argv[1]), backend_options={"use_uvloop": True})
 

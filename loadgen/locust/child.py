@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 REAP_S = 5.0
 """How long a process may take to end that has closed its end of the socket."""
+log = logging.getLogger("loadgen")
 
 
 class Child:
@@ -80,12 +82,18 @@ class Child:
             while True:
                 self._socket.sendall(self._queue.get())
 
+    def _take(self, message: dict[str, Any]) -> None:
+        try:
+            self._heard(message)
+        except Exception:  # a bug; but nobody would hear anything any more
+            log.exception("a message of %r was lost", self)
+
     def _listen(self) -> None:
         with contextlib.suppress(OSError), self._socket.makefile("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):  # it was killed in the middle of it
                     break
-                self._heard(json.loads(line))
+                self._take(json.loads(line))
         self._writer.kill()
         self._socket.close()
         try:

@@ -5,36 +5,40 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
-from locust.exception import RPCError
+from locust.exception import RPCError, RPCSendError
 from locust.runners import STATE_MISSING, MasterRunner
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
-from loadgen.locust.link import ASK_S, CLOSE_S, Link
+from loadgen.locust.exit_code import Verdicts
+from loadgen.locust.link import ASK_S, AskError, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, LOST, NEWS, SEEN
-from loadgen.locust.options import check, mesh_options, rule_of
+from loadgen.locust.options import STOP_TIMEOUT_S, check, mesh_options, rule_of
 from loadgen.locust.origin import why_not
 from loadgen.locust.wire import check as check_users
 from loadgen.target import check_allowed, parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from locust.env import Environment
 
     from loadgen.target import Target
 
 HELLO_S = 20.0
+CLOSE_S = 5.0
+"""How long a desk that has found no mesh may take to end."""
 TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
 LOOK_S = 1.0
 MENDS_AT_MOST = 3
-_MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 3, ExitCode.INVALID: 2, ExitCode.REFUSED: 1, ExitCode.USAGE: 1}
-"""Which exit code wins if several apply, as everywhere: 5, then 4."""
+QUIT_S = 40.0
+"""How long Locust's end waits until everything is put back, all in all. In a pod that is within ``terminationGracePeriodSeconds``."""
 HOST_CHARACTERS = 63
 """A pod's host name is its name, cut to what a host name may have."""
 SHOWN = 5
@@ -52,18 +56,29 @@ class Control:
         self._workers: dict[str, str] = {}
         """By client: the Locust process that has its users."""
         self._watcher: gevent.Greenlet | None = None
+        self._asked: dict[int, str] = {}
+        """By question: the Locust process that is to answer it."""
         self._running = False
+        self._test = 0
+        """The number of the test; what the desk says of another one is late."""
+        self._ending = 0
+        """How many are having the test end now."""
         self._mends = 0
-        self._mended = Event()
-        self._mended.set()
+        self._still = Event()
+        """Set while nothing is being ended or mended."""
+        self._still.set()
+        self.verdicts = Verdicts(environment)
+        """What Locust's exit code is to say."""
         self.refused = ""
-        """Why the last test was not begun."""
-        self.unmeshed = "it was switched off with --mesh off"
-        """Why there is no mesh, if there is none."""
+        """Why the last test was not begun, or broken off."""
+        self.unmeshed = "it was switched off with --mesh off; start one (loadgen up scenarios/connection-pool.yaml), and Locust after it"
+        """Why there is no mesh, or no desk, if so, and what to do."""
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
-        self._allowed = tuple(options.allow_host)  # now: the start page can rewrite every option
-        self._mesh_options = mesh_options(options)  # as above
+        self._allowed = tuple(options.allow_host)  # now, as all that follow: the start page can rewrite every option
+        self._mesh_options = mesh_options(options)
+        self._expect_body: str = options.expect_body
+        self._headless: bool = options.headless
         try:
             self.rule = rule_of(options)
         except LoadgenError as error:
@@ -129,11 +144,11 @@ class Control:
         try:
             self.mesh = link.ask("hello", timeout_s=self._patience_s if again else HELLO_S)
         except LoadgenError as error:
-            link.close()
+            link.close(CLOSE_S)
             if needed:
                 log.error("%s", error.message)
                 raise SystemExit(ExitCode.REFUSED) from error
-            self.unmeshed = error.message
+            self.unmeshed = error.in_a_line
             log.warning("no mesh: %s", error.message)
             return
         self.link = link
@@ -145,69 +160,98 @@ class Control:
         lost, self._running = self._running, False
         dead = self.link.pid if self.link is not None else 0
         self.link, self._mends = None, self._mends + 1
-        if self._mends > MENDS_AT_MOST:
-            self._ends_with(ExitCode.RESTORE_FAILED)
-            log.error("the desk has died %d times; what it may have left in force is there", self._mends)
-            return
+        self.unmeshed = "the desk died, and a new one takes out what it may have left in force; wait for it"
+        for client, node in self._workers.items():  # nobody else lets those go on that it was holding
+            self._send(ASK, {"number": 0, "client": client, "verb": "stop", "args": {}}, node)
         log.error("the desk died; a new one takes out what it may have left in force")
-        self._mended.clear()
         try:
-            about = self.mesh["mesh"]
-            self._connect(needed=False, kind=about["kind"], pid=about.get("pid"), mend=dead)
-            self.ask("restore", timeout_s=self._patience_s)
+            with self._busy():
+                self._replace(dead)
         except LoadgenError as error:
             log.error("%s", error.message)
-            self._ends_with(ExitCode.RESTORE_FAILED)
-            return
-        finally:
-            self._mended.set()
-        log.warning("no rule is in force")
+            self.unmeshed = f"{error.message}; a rule may be in force: {self._by_hand}, then start Locust again"
+            self.verdicts.restored(False)
+        else:
+            log.warning("no rule is in force")
+            self.verdicts.restored(True)
         if lost:
             self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
 
-    def _ends_with(self, code: ExitCode) -> None:
-        """Have Locust end with a code, unless it is to end with one that matters more."""
-        now = self._environment.process_exit_code
-        if now is None or _MATTERS.get(now, 0) < _MATTERS.get(code, 0) or not now:
-            self._environment.process_exit_code = code
+    def _replace(self, dead: int) -> None:
+        """Start a desk in the place of one that died, and let it restore.
+
+        Raises LoadgenError if it cannot, or they die too often.
+        """
+        if self._mends > MENDS_AT_MOST:
+            raise MeshError(f"the desk has died {self._mends} times")
+        about = self.mesh["mesh"]
+        self._connect(needed=False, kind=about["kind"], pid=about.get("pid"), mend=dead)
+        if self.link is None:
+            raise MeshError(self.unmeshed)
+        self.ask("restore", timeout_s=self._patience_s)
+
+    @property
+    def _by_hand(self) -> str:
+        """What takes a rule out if nobody here does."""
+        return f"take it out with: loadgen {'restore' if self._in_cluster else 'policy remove'}"
+
+    @contextlib.contextmanager
+    def _busy(self) -> Iterator[None]:
+        """Say meanwhile that something is being ended or mended."""
+        self._ending += 1
+        self._still.clear()
+        try:
+            yield
+        finally:
+            self._ending -= 1
+            if not self._ending:
+                self._still.set()
 
     # The test.
 
     def _begin(self, environment: Environment, **_: object) -> None:
         self.refused = ""
-        if environment.process_exit_code != ExitCode.RESTORE_FAILED:
-            environment.process_exit_code = None  # of an earlier test
+        self.verdicts.begin()
         try:
             assert environment.parsed_options is not None, "see above"
             check(environment.parsed_options)
             check_users(environment.user_classes, environment.host or "")
-            if self.link is None:
-                self._begin_without(environment)
-            else:
+            if self.mesh:
                 self._begin_with(environment)
+            else:
+                self._begin_without(environment)
         except LoadgenError as error:
             self._refuse(error)
+        except Exception as error:  # Locust would log it, and go on with users that nobody has checked
+            log.exception("the test could not begin")
+            self._refuse(LoadgenError(f"the test could not begin: {error!r}", hint="please report this"))
 
     def _begin_with(self, environment: Environment) -> None:
+        if (link := self.link) is None:
+            raise RefusedError(self.unmeshed)
         service = parse_target(self.mesh["mesh"]["service"])
         host = environment.host
         if host and parse_target(host).authority != service.authority:
             message = f"the host {host[:100]} is not the mesh's service"
             raise RefusedError(message, hint=f"leave the host empty, or write http://{service.authority}")
-        self.mesh = self.ask("hello")
+        self._still.wait(self._patience_s)
+        self.mesh = link.ask("hello")
         clients = self.mesh["clients"]
-        nodes = self._nodes()
+        nodes = self.nodes()
         self._workers = (by_pod if self._in_cluster else in_turn)([client["name"] for client in clients], nodes)
+        self._asked.clear()
         for node in nodes:
             own = [client for client in clients if self._workers[client["name"]] == node]
             self._assign(node, own, service, self.mesh["mesh"]["expect"])
-        self._running = True  # from now on there may be something to end
+        self._test, self._running = self._test + 1, True  # from now on there may be something to end
         try:
-            self.ask("begin", timeout_s=self._patience_s)
-        except LoadgenError:
+            link.ask("begin", timeout_s=self._patience_s, test=self._test)
+        except BaseException as error:
             self._running = False
             for node in nodes:
                 self._assign(node, [], service, self.mesh["mesh"]["expect"])
+            if not isinstance(error, AskError):  # a stop came meanwhile, or there was no answer: it may begin all the same
+                gevent.spawn(self._have_ended, self._patience_s)
             raise
         if isinstance(environment.runner, MasterRunner):
             self._watcher = gevent.spawn(self._watch, environment.runner)
@@ -218,36 +262,49 @@ class Control:
         target = parse_target(host)
         try:
             addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)})
-        except OSError as error:
-            raise RefusedError(f"the host {target.host} has no address: {error}", hint="give another with --host") from error
+        except (OSError, UnicodeError) as error:
+            raise RefusedError(f"the host {target.host[:100]} has no address: {error}", hint="give another with --host") from error
         check_allowed(target, addresses, self._allowed, in_cluster=False)
-        named = target.scheme == "https" or target.host in self._allowed
+        named = target.host in self._allowed
         at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
-        for node in self._nodes():
+        if target.scheme == "https" and at != target.host:  # a certificate is for the name
+            raise RefusedError(f"over https {target.host} is called by its name", hint=f"allow that with --allow-host {target.host}")
+        for node in self.nodes():
             self._assign(node, [{"name": node, "host": at, "port": target.port}], target, {"status": 200, "body": ""})
 
     def _assign(self, node: str, clients: Sequence[dict[str, Any]], target: Target, expect: dict[str, Any]) -> None:
         """Tell a Locust process which clients it has, and what their users send and expect."""
-        options = self._environment.parsed_options
-        body = (options.expect_body if options is not None else "") or expect["body"]
+        body = self._expect_body or expect["body"]
         users = [user.__name__ for user in self._environment.user_classes]  # a worker has those, too, that were not picked
         about = {"users": users, "scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
         self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
         del environment
+        self._end_within(self._patience_s)
+
+    def _end_within(self, seconds: float) -> None:
+        """End the test; if somebody else is at that, wait for him: Locust must not say that it is over before it is."""
         if self.link is None or not self._running:
+            self._still.wait(seconds)
             return
         self._running = False  # from now on the desk is asked to end
-        try:
-            ended = self.link.ask("end", timeout_s=CLOSE_S)
-        except LoadgenError as error:
-            log.error("%s", error.message)
-            self._ends_with(ExitCode.RESTORE_FAILED)
+        self._have_ended(seconds)
+
+    def _have_ended(self, seconds: float) -> None:
+        """Let the desk end what it has begun, and let what has come of it be seen."""
+        link = self.link
+        if link is None:
             return
-        finally:
-            if self._watcher is not None:  # until now: a worker that is lost meanwhile is not waited for
-                self._watcher.kill()
+        with self._busy():
+            try:
+                ended = link.ask("end", timeout_s=seconds)
+            except LoadgenError as error:
+                log.error("%s", error.message)
+                self.verdicts.restored(False)
+                return
+            finally:
+                self._unwatch()  # not before: a worker that is lost meanwhile is not waited for
         self._tell(ended)
         self._judge(ended)
 
@@ -256,9 +313,10 @@ class Control:
         restored = (ended.get("restore") or {}).get("state", "not_needed")
         if restored == "failed":
             log.error("the rule may still be in force: %s", ended["restore"]["detail"])
-            self._ends_with(ExitCode.RESTORE_FAILED)
-        elif restored != "not_needed" and ended["validity"]["state"] == "INVALID":
-            self._ends_with(ExitCode.INVALID)
+        if restored != "not_needed":
+            self.verdicts.restored(restored != "failed")
+        if restored != "not_needed" and ended["validity"]["state"] == "INVALID":
+            self.verdicts.test(ExitCode.INVALID)
 
     def _tell(self, ended: dict[str, Any]) -> None:
         if ended["verdict"] is not None:
@@ -266,28 +324,35 @@ class Control:
             log.info("%s", "; ".join([ended["validity"]["state"], *ended["validity"]["reasons"]]))
 
     def _quit(self, environment: Environment, **_: object) -> None:
-        self._end(environment)
-        self._mended.wait(CLOSE_S)
-        if self.link is not None and not self.link.close():
+        """End everything in ``QUIT_S``, whatever of it is to be done."""
+        del environment
+        until = time.monotonic() + QUIT_S
+        self._end_within(QUIT_S)
+        still = self._still.wait(max(0.0, until - time.monotonic()))
+        link = self.link
+        if link is not None and not link.close(max(1.0, until - time.monotonic())):
             log.error(
                 "the desk has not ended within %.0f s: a rule may be in force, and its process %d goes on taking it out for some minutes",
-                CLOSE_S,
-                self.link.pid,
+                QUIT_S,
+                link.pid,
             )
-            self._ends_with(ExitCode.RESTORE_FAILED)
+            still = False
+        if not still:
+            self.verdicts.restored(False)
 
     def _refuse(self, error: LoadgenError) -> None:
         """End a test that may not be."""
         self.refused = error.in_a_line
         log.error("%s", self.refused)
-        runner, options = self._environment.runner, self._environment.parsed_options
+        runner = self._environment.runner
         assert runner is not None, "there is one while a test begins"
-        self._ends_with(error.exit_code)
-        gevent.spawn(runner.quit if options is not None and options.headless else runner.stop)
+        self.verdicts.test(error.exit_code)
+        gevent.spawn(runner.quit if self._headless else runner.stop)
 
     # Between the desk and the users.
 
-    def _nodes(self) -> list[str]:
+    def nodes(self) -> list[str]:
+        """Name the Locust processes that can have users."""
         runner = self._environment.runner
         if not isinstance(runner, MasterRunner):
             return [LOCAL]
@@ -296,42 +361,63 @@ class Control:
     def _heard(self, message: dict[str, Any]) -> None:
         if "ask" in message:
             said = {"number": message["ask"], "client": message["client"], "verb": message["verb"], "args": message["args"]}
-            self._send(ASK, said, self._workers.get(message["client"], LOCAL))
+            node = self._workers.get(message["client"], LOCAL)
+            if message["ask"]:
+                self._asked[message["ask"]] = node
+            self._send(ASK, said, node)
         elif message.get("event") == "news":
-            for node in self._nodes():
+            for node in self.nodes():
                 self._send(NEWS, {"ruled": message["ruled"]}, node)
         elif message.get("event") == "said":
             log.info("%s", message["text"])
-        elif message.get("event") == "ended" and self._running:  # nobody asked for it
+        elif message.get("event") == "ended" and message["test"] == self._test:
+            self._hear_the_end(message)
+
+    def _hear_the_end(self, ended: dict[str, Any]) -> None:
+        """Hear that the test has ended; who has asked for that gets an answer, too."""
+        if self._running:
             self._running = False
-            self._judge(message)
-            self._refuse(MeshError(f"the measurement ended: {message['said']}"))
+            self._unwatch()
+            self._judge(ended)
+            self._refuse(MeshError(f"the measurement ended: {ended['said']}"))
+        elif not self._ending:  # who has asked has given up waiting, and taken the worst for granted
+            self.verdicts.restored(True)
+            self._judge(ended)
 
     def _send(self, kind: str, data: dict[str, Any], node: str) -> None:
         runner = self._environment.runner
         if isinstance(runner, MasterRunner):
-            with contextlib.suppress(RPCError):  # a worker that is gone is missed by ``_watch``
+            with contextlib.suppress(RPCError, RPCSendError):  # a worker that is gone is missed by ``_watch``; neither is the other
                 runner.send_message(kind, data, client_id=node)
         elif runner is not None:
             runner.send_message(kind, data)
 
+    # Whatever calls itself a worker may say this; only what comes from whom it was asked of, or whose client it is about, is taken.
+
     def _answered(self, environment: Environment, msg: Any, **_: object) -> None:
         del environment
-        if self.link is not None:
-            self.link.send({"answer": msg.data["number"], "value": msg.data["value"]})
+        number = msg.data["number"]
+        if self.link is not None and self._asked.get(number) == msg.node_id:
+            del self._asked[number]
+            self.link.send({"answer": number, "value": msg.data["value"]})
 
     def _lost(self, environment: Environment, msg: Any, **_: object) -> None:
         """Hear that an engine's process is gone: its users send nothing more."""
         del environment
-        if self.link is not None:
-            self.link.send({"lost": msg.data["why"]})
-        else:
+        if self.link is None:
             self._refuse(MeshError(msg.data["why"]))
+        elif msg.node_id in self._workers.values():
+            self.link.send({"lost": msg.data["why"]})
 
     def _seen(self, environment: Environment, msg: Any, **_: object) -> None:
         del environment
-        if self.link is not None:
+        if self.link is not None and self._workers.get(msg.data["client"]) == msg.node_id:
             self.link.send({"seen": msg.data["client"], "sight": msg.data["sight"], "tally": msg.data["tally"]})
+
+    def _unwatch(self) -> None:
+        if self._watcher is not None:
+            self._watcher.kill()
+            self._watcher = None
 
     def _watch(self, runner: MasterRunner) -> None:
         """Tell the desk when a worker is lost that has users."""
@@ -378,6 +464,8 @@ def by_pod(clients: Sequence[str], nodes: Sequence[str]) -> dict[str, str]:
             found[client] = node
     wrong += [f"pod {client} has no worker that is connected" for client in clients if client not in found]
     if wrong or not found:
-        hint = "kubectl get pods --show-labels shows them; start the test when all of them are ready"
+        hint = (
+            f"kubectl get pods --show-labels shows them; after a test, workers are away for --stop-timeout seconds ({STOP_TIMEOUT_S:.0f})"
+        )
         raise RefusedError("; ".join(wrong[:SHOWN]) or "there are no workers", hint=hint)
     return found

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 ASK_S = 20.0
 WAITING_AT_MOST = 2000
 """So many messages may wait for a desk that is busy; after that what is only news is dropped."""
-CLOSE_S = 40.0
-"""How long Locust waits for the desk to put everything back."""
 
 
 class AskError(LoadgenError):
@@ -60,10 +58,10 @@ class Link:
     def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
         """Have the desk do something, and wait for what comes of it; other greenlets go on.
 
-        Raises AskError with what the desk says if it cannot be done, MeshError if the desk is gone or silent.
+        Raises AskError with what the desk says if it cannot be done, MeshError if it is gone or silent, RefusedError if it has refused to start.
         """
         if self.death:
-            raise MeshError(self.death)
+            raise self._dead()
         number, answer = next(self._numbers), AsyncResult()
         self._questions[number] = answer
         try:
@@ -74,10 +72,10 @@ class Link:
         finally:
             del self._questions[number]
 
-    def close(self) -> bool:
+    def close(self, patience_s: float) -> bool:
         """Let the desk put everything back and end; tell whether it has. One that has not goes on trying, without us."""
         self.death = self.death or "Locust ends"
-        return self._child.close(CLOSE_S)
+        return self._child.close(patience_s)
 
     def _gone(self) -> None:
         missed = self._greeted and not self.death
@@ -105,4 +103,8 @@ class Link:
         self.death = self.death or death
         for question in list(self._questions.values()):
             if not question.ready():
-                question.set_exception(RefusedError(self.death))
+                question.set_exception(self._dead())
+
+    def _dead(self) -> LoadgenError:
+        """One that has never answered has touched nothing."""
+        return MeshError(self.death) if self._greeted else RefusedError(self.death)

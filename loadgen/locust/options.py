@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 MESHES = ("auto", "local", "cluster", "off")
 TOGGLES = ("auto", "own", "patch", "overlay")
 OVERFLOWS = ("failure", "failure without a rule", "no failure")
-STOP_TIMEOUT_S = 10.0
-"""Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else."""
+STOP_TIMEOUT_S = 6.0
+"""Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else. One may take 5 s.
+
+Workers are away for as long after each test: Locust has them wait, whether or not a user is left.
+"""
 
 WEB_HOST = "127.0.0.1"
 """Locust's own default lets everybody on the network start a load, and now toggle a policy; ``--web-host '*'`` does it all the same."""

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
+from locust.runners import MasterRunner
 
 from loadgen.document import MAX_CHARACTERS
 from loadgen.errors import ExitCode, LoadgenError
@@ -45,7 +46,7 @@ def install(environment: Environment, web_ui: WebUI, control: Control) -> None:
     assert app is not None, "it is made with the web UI"
     if control.forbidden:
         log.warning("the policy cannot be toggled on the page: %s", control.forbidden)
-    app.register_blueprint(Page(environment, web_ui, control, control.forbidden).blueprint(options.web_base_path or None))
+    app.register_blueprint(Page(environment, web_ui, control).blueprint(options.web_base_path or None))
     app.after_request(_link)
     app.after_request(functools.partial(_extend, control))
     app.wsgi_app = Guard(app.wsgi_app, hosts_of(web_ui.host, options.web_allow_host, options.web_host_display_name or ""))  # type: ignore[method-assign]
@@ -69,13 +70,12 @@ def _extend(control: Control, response: Response) -> Response:
 
 
 class Page:
-    """Answers the page. ``forbidden`` says why nobody may toggle, if so."""
+    """Answers the page."""
 
-    def __init__(self, environment: Environment, web_ui: WebUI, control: Control, forbidden: str) -> None:
+    def __init__(self, environment: Environment, web_ui: WebUI, control: Control) -> None:
         self._environment = environment
         self._web_ui = web_ui
         self._control = control
-        self._forbidden = forbidden
         self._token = secrets.token_urlsafe(32)
 
     def blueprint(self, base_path: str | None) -> Blueprint:
@@ -112,13 +112,14 @@ class Page:
         since = request.args.get("since", "0")
         second = int(since) if since.isascii() and since.isdigit() and int(since[:12]) < MAX_SECOND else 0
         runner, link = self._environment.runner, self._control.link
+        workers = len(self._control.nodes()) if isinstance(runner, MasterRunner) else None
         about = {
-            "locust": {"state": runner.state if runner else "", "users": runner.user_count if runner else 0},
+            "locust": {"state": runner.state if runner else "", "users": runner.user_count if runner else 0, "workers": workers},
             "refused": self._control.refused,
-            "forbidden": self._forbidden,
+            "forbidden": self._control.forbidden,
         }
         if link is None:
-            return _json({**about, "missing": "mesh", "why": self._control.unmeshed})
+            return _json({**about, "missing": "desk" if self._control.mesh else "mesh", "why": self._control.unmeshed})
         try:
             return _json({**about, "missing": "", **self._control.ask("state", since=second)})
         except LoadgenError as error:
@@ -159,8 +160,8 @@ class Page:
         return found
 
     def _toggle(self, job: Callable[[dict[str, Any]], Any]) -> Response:
-        if self._forbidden:
-            return _failed(403, self._forbidden)
+        if self._control.forbidden:
+            return _failed(403, self._control.forbidden)
         return self._obey(job)
 
     def _obey(self, job: Callable[[dict[str, Any]], Any]) -> Response:

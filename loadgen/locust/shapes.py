@@ -84,7 +84,7 @@ class StoryShape(LoadTestShape):
             for problem in getattr(error, "problems", ()):
                 log.error("%s", problem["text"])
             log.error("%s", error.in_a_line)
-            environment.process_exit_code = environment.process_exit_code or error.exit_code
+            control.verdicts.test(error.exit_code)
 
     def _environment(self) -> Any:
         assert self.runner is not None, "Locust sets it before the first tick"

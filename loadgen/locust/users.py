@@ -33,18 +33,19 @@ class SidecarUser(FastHttpUser):
     """A user whose requests go through the sidecar of the client that it belongs to. ``get`` sends one.
 
     The law: where a request goes is decided by the test's owner only. Locust's POST /user sets any attribute of the class, so
-    what would take a request elsewhere is not read from there: a proxy, a pool of connections, a factory of TLS contexts.
+    what would take a request elsewhere is not read from there: a proxy, a pool of connections, a factory of TLS contexts, a certificate for
+    anybody. ``network_timeout`` is how long a request may take, whatever comes of it meanwhile: a drop now and then would last for days.
     """
 
     abstract = True
     host = "http://user.base.svc.cluster.local:7000"
     network_timeout = 5.0
     connection_timeout = 5.0
-    insecure = False
     node: ClassVar[Node]
 
     def __init__(self, environment: Environment) -> None:
         self.proxy_host = self.proxy_port = self.client_pool = self.ssl_context_factory = None
+        self.insecure = False
         super().__init__(environment)
         self.client.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
         self._at = self.node.client()
@@ -67,11 +68,13 @@ class SidecarUser(FastHttpUser):
         url = at.origin + path
         with at.book.request() as ended:
             began = clock()
-            with self.client.request(
-                "GET", url, name=name or path, headers=self._headers, catch_response=True, stream=True, allow_redirects=False
-            ) as answer:
+            with gevent.Timeout(self.network_timeout, TimeoutError("the answer took too long")):
+                answer = self.client.request(
+                    "GET", url, name=name or path, headers=self._headers, catch_response=True, stream=True, allow_redirects=False
+                )
                 outcome, response = self._judge(answer)
-                latency_s = clock() - began
+            latency_s = clock() - began
+            with answer:
                 ended(outcome, latency_s, response)
                 self._enter(answer, outcome, response, latency_s)
         return outcome

@@ -1,6 +1,6 @@
 """Who are Locust's users if the engine sends for them? A user is no more than one of the engine's, in a process of Locust's own beside it.
 
-Locust's statistics are told once a second what the engine has counted: a request costs no greenlet and no event. What such a user cannot do
+Locust's statistics are told twice a second what the engine has counted: a request costs no greenlet and no event. What such a user cannot do
 is anything but to send the same request, wait for the answer and think: no tasks, no events for single requests.
 
 The law: each line that the engine says carries the number of the test that it is about, and what is about another than the present one is

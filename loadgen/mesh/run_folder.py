@@ -116,7 +116,8 @@ def locked(path: Path) -> Iterator[None]:
         while not _try_lock(file):
             if time.monotonic() > deadline:
                 raise RefusedError(
-                    f"another loadgen has held {path} for {LOCK_S:.0f} s", hint="look for one that is stopped, and continue or end it"
+                    f"another loadgen has held {path} for {LOCK_S:.0f} s",
+                    hint="a test of Locust's holds it until it ends; otherwise look for one that is stopped, and continue or end it",
                 )
             time.sleep(LOCK_POLL_S)
         yield

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from loadgen.desk.desk import END_S, UNDO_S
-from loadgen.locust.link import CLOSE_S
 from loadgen.mesh.boot import LocalSpec
 from loadgen.mesh.children import Children
 from loadgen.mesh.local import CONVERGE_S, REFUSALS_S, Sidecar
@@ -41,10 +39,6 @@ async def test_a_sidecar_that_hangs_keeps_no_other_from_its_configuration(tmp_pa
 def test_whoever_borrowed_a_mesh_has_the_time_to_verify_that_the_policy_is_gone() -> None:
     assert BorrowedMesh.hurry_s * 2 / 3 >= REFUSALS_S + CONVERGE_S
     assert BorrowedMesh.hurry_s >= CONVERGE_S + LOOK_S
-
-
-def test_the_end_of_a_test_that_is_cut_short_comes_before_locust_gives_the_desk_up() -> None:
-    assert END_S + BorrowedMesh.hurry_s + UNDO_S < CLOSE_S
 
 
 def test_a_mesh_that_is_gone_has_no_sidecar_left(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.envoy
 RULE = {"base/user"}
 LONG = ("--headless", "-u", "20", "--only-summary")
+HELD = (USERS, Path(__file__).with_name("held.py"))
+"""The rule is put in force, and nothing takes it out by itself."""
 
 
 @pytest.fixture
@@ -53,27 +55,31 @@ def desk_of(pid: int) -> int:
     return next(each for each in children(pid) if b"loadgen.desk\0" in Path(f"/proc/{each}/cmdline").read_bytes())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda each: each.name)
-def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals) -> None:
-    with running(tmp_path, *mesh.options, "--stage", "2s") as (process, _):
-        until(lambda: mesh.rules() == RULE, "the rule is in force")
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=lambda each: getattr(each, "name", None),
+)
+def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with running(tmp_path, *mesh.options, "--overflow", "no failure", files=HELD) as (process, log):
+        until(lambda: "the rule is in force" in log.read_text(), "it is said")
         process.send_signal(number)
-        process.wait(END_S)
+        assert process.wait(END_S) == code, log.read_text()
         until(lambda: mesh.rules() == {None}, "the rule is gone")
 
 
 def test_a_ctrl_c_at_a_terminal_with_workers_ends_in_order(mesh: Up, tmp_path: Path) -> None:
     """The terminal gives it to all of them at the same time, and the workers may be gone first."""
-    with running(tmp_path, *mesh.options, "--stage", "5s", "--processes", "2", alone=True) as (process, log):
+    with running(tmp_path, *mesh.options, "--overflow", "no failure", "--processes", "2", files=HELD, alone=True) as (process, log):
         until(lambda: "the rule is in force" in log.read_text(), "it is said")
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(END_S)
+        assert process.wait(END_S) == 0, log.read_text()
     assert mesh.rules() == {None}
     assert "did not answer within" not in log.read_text()
 
 
 def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out(mesh: Up, tmp_path: Path) -> None:
-    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, log):
+    with running(tmp_path, *mesh.options, "--overflow", "no failure", files=HELD) as (process, log):
         until(lambda: mesh.rules() == RULE, "the rule is in force")
         os.kill(desk_of(process.pid), signal.SIGKILL)
         until(lambda: mesh.rules() == {None}, "the rule is gone")
@@ -82,16 +88,17 @@ def test_a_desk_that_is_killed_is_replaced_by_one_that_takes_the_rule_out(mesh: 
 
 
 def test_a_worker_that_is_killed_ends_the_measurement_and_the_rule(mesh: Up, tmp_path: Path) -> None:
-    with running(tmp_path, *mesh.options, "--stage", "6s", "--processes", "2") as (process, log):
+    with running(tmp_path, *mesh.options, "--overflow", "no failure", "--processes", "2", files=HELD) as (process, log):
         until(lambda: mesh.rules() == RULE, "the rule is in force")
         worker = next(each for each in children(process.pid) if b"loadgen.desk" not in Path(f"/proc/{each}/cmdline").read_bytes())
         os.kill(worker, signal.SIGKILL)
         until(lambda: mesh.rules() == {None}, "the rule is gone")
-        until(lambda: "is lost" in log.read_text(), "it is said")
+        assert process.wait(END_S) == 4, log.read_text()
+        assert "is lost" in log.read_text()
 
 
 def test_a_mesh_that_ends_in_the_test_ends_the_measurement(tmp_path: Path) -> None:
-    with up() as mesh, running(tmp_path, *mesh.options, "--stage", "4s") as (process, log):
+    with up() as mesh, running(tmp_path, *mesh.options, "--overflow", "no failure", files=HELD) as (process, log):
         until(lambda: mesh.rules() == RULE, "the rule is in force")
         os.kill(mesh.pid, signal.SIGINT)
         assert process.wait(END_S) == 4
@@ -146,7 +153,7 @@ def test_a_mistake_in_the_rule_is_shown_with_its_place(mesh: Up, tmp_path: Path)
 @pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_sidecar_that_hangs_keeps_nobody_from_ending_and_the_rule_is_taken_out_when_it_goes_on(mesh: Up, tmp_path: Path) -> None:
-    with running(tmp_path, *mesh.options, "--stage", "5s") as (process, log):
+    with running(tmp_path, *mesh.options, "--overflow", "no failure", files=HELD) as (process, log):
         until(lambda: "the rule is in force" in log.read_text(), "it is said")
         desk, envoy = desk_of(process.pid), sidecar_of(mesh)
         os.kill(envoy, signal.SIGSTOP)

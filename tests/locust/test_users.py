@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import json
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.locust.headless import REPOSITORY, environment, headless
+from tests.locust.headless import headless
 from tests.locust.webui import web_ui
 from tests.story.command import until
 
@@ -46,15 +44,21 @@ class Wired(WireUser):
 """
 
 
+DRIP = SIDECAR.replace("class Caller(SidecarUser):", "class Caller(SidecarUser):\n    network_timeout = 0.5\n")
+DRIP_S = 0.1
+DRIPS = 40
+
+
 class Service(http.server.ThreadingHTTPServer):
-    """Answers after a while, and counts."""
+    """Answers after a while, and counts; ``drips``: byte by byte, which takes ``DRIPS`` times ``DRIP_S``."""
 
     daemon_threads = True
     request_queue_size = 100
 
-    def __init__(self, answer_s: float) -> None:
+    def __init__(self, answer_s: float, *, drips: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer_s = answer_s
+        self.drips = drips
         self.answered = 0
         self.lock = threading.Lock()
 
@@ -72,16 +76,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.answered += 1
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(DRIPS if self.server.drips else 0))
         self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(DRIPS if self.server.drips else 0):
+                self.wfile.write(b"x")
+                time.sleep(DRIP_S)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @contextlib.contextmanager
-def service(answer_s: float = 0.0) -> Iterator[Service]:
-    with Service(answer_s) as server:
+def service(answer_s: float = 0.0, *, drips: bool = False) -> Iterator[Service]:
+    with Service(answer_s, drips=drips) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -95,13 +103,6 @@ def locustfile(folder: Path, text: str) -> Path:
     file = folder / "locustfile_of_a_test.py"
     file.write_text(text, encoding="utf-8")
     return file
-
-
-def patched(code: str) -> str:
-    """Run code in a process of its own, for Locust patches the one that imports it."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_whoever_sets_a_users_attributes_does_not_send_its_requests_elsewhere(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_path_that_would_be_read_as_a_host_is_not_sent(tmp_path: Path) -> None
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_ends_after_the_end_is_in_the_statistics(tmp_path: Path, workers: int) -> None:
     processes = ("--processes", str(workers)) if workers > 1 else ()
-    with service(answer_s=0.4) as own:
+    with service(answer_s=0.2) as own:
         options = ("-u", "6", "-r", "6", "-t", "3s", "--mesh", "off", "-H", own.url, *processes)
         ended = headless(tmp_path, *options, files=(locustfile(tmp_path, WIRE),))
         assert ended.requests == {"/": own.answered}, ended.log
@@ -132,92 +133,11 @@ def test_what_ends_after_the_end_is_in_the_statistics(tmp_path: Path, workers: i
     assert ended.code == 0
 
 
-LATE = """
-from locust.stats import RequestStats
-
-from loadgen.locust.statistics import Statistics
-from loadgen.outcome import Outcome
-from loadgen.recorder import Tally
-
-stats = RequestStats()
-statistics = Statistics(stats, lambda ruled: not ruled)
-statistics.begin("user", ["a"])
-
-
-def overflows(number, count):
-    tally = Tally(number)
-    for _ in range(count):
-        tally.record(Outcome.OVERFLOW, 0.001, 503)
-    return Tally.from_snapshot(tally.snapshot())
-
-
-def failures():
-    return stats.get("user (overflow)", "GET").num_failures
-
-
-statistics.notice("a", overflows(0, 2), ended=True)
-assert failures() == 2, "without a rule"
-statistics.rule(True)
-statistics.rule(False)
-statistics.notice("a", overflows(1, 3))
-assert failures() == 2, "a rule was in force in this tally"
-statistics.notice("a", overflows(1, 4), ended=True)
-assert failures() == 2, "still the same tally"
-statistics.notice("a", overflows(2, 5))
-assert failures() == 7, "without a rule again"
-"""
-
-
-def test_an_overflow_is_forgiven_if_a_rule_was_in_force_when_it_happened() -> None:
-    patched(LATE)
-
-
-CHECKS = """
-import json
-
-from locust import User
-
-from loadgen.errors import LoadgenError
-from loadgen.locust.users import SidecarUser
-from loadgen.locust.wire import WireUser, check
-
-
-class Sidecar(SidecarUser):
-    abstract = False
-
-
-class Wired(WireUser):
-    abstract = False
-
-
-class Other(WireUser):
-    abstract = False
-
-
-def said(*users, url="http://127.0.0.1:1", **attributes):
-    one = type("Wired", (Wired,), attributes)
-    try:
-        check(users or [one], url)
-    except LoadgenError as error:
-        return error.message + "; " + error.hint
-    return ""
-
-
-print(json.dumps([
-    said(), said(Sidecar, url="https://127.0.0.1"), said(path="/a?b=c%20d", think="exponential 30ms"), said(url=""),
-    said(User, url="http://127.0.0.1/base"), said(Wired, Other), said(Wired, Sidecar), said(url="https://127.0.0.1"), said(url="http://127.0.0.1/base"),
-    said(Sidecar, url="http://127.0.0.1/base"), said(think="30 ms"), said(path="/\\u00e4"), said(path="/ HTTP/1.1\\r\\nx: y"), said(path=[]),
-    said(url="", path="x"), said(name=7), said(timeout_s="5"), said(timeout_s=0), said(timeout_s=float("nan")), said(think=None),
-]))
-"""
-
-
-def test_users_that_could_not_be_what_their_class_says_are_refused_with_a_hint() -> None:
-    said = json.loads(patched(CHECKS))
-    assert said[:5] == [""] * 5
-    alone, path, ascii_only, number = "has the test for itself", "has a path", "printable ASCII", "is a number of seconds"
-    expected = [alone, alone, "plain HTTP", path, path, "write 30ms", *[ascii_only] * 4, "is no text", *[number] * 3, "think of Wired"]
-    assert [each for each, part in zip(said[5:], expected, strict=True) if part not in each] == []
+def test_an_answer_that_comes_in_drops_is_too_late_all_the_same(tmp_path: Path) -> None:
+    with service(drips=True) as own:
+        ended = headless(tmp_path, "-u", "2", "-t", "4s", "--mesh", "off", "-H", own.url, files=(locustfile(tmp_path, DRIP),))
+    assert ended.requests["/"] == ended.failures["/"] > 4, ended.log
+    assert "GET /: timeout" in ended.log
 
 
 def test_a_test_with_such_users_is_refused(tmp_path: Path) -> None:

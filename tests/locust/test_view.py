@@ -155,13 +155,34 @@ def test_hours_of_ten_clients_cost_no_more_than_minutes(played: Played, address:
     assert browser.run("document.dispatchEvent(new Event('visibilitychange')); return performance.now()") - began < 1000
 
 
-def test_it_asks_once_a_second(played: Played, address: str, browser: Browser) -> None:
+@pytest.mark.parametrize(
+    ("change", "most_ms", "least_ms"), [({}, 1500, 900), ({"toggling": {"confirmed": 1, "of": 10, "policy": "applied"}}, 700, 200)]
+)
+def test_it_asks_once_a_second_and_more_often_while_the_policy_is_toggled(
+    played: Played, address: str, browser: Browser, change: dict[str, Any], most_ms: float, least_ms: float
+) -> None:
+    played.change = change
     browser.visit(address)
-    until(lambda: len(played.asked) >= 4, "it has asked")
+    until(lambda: len(played.asked) >= 8, "it has asked")
     times = browser.run(
         "return performance.getEntriesByType('resource').filter(({ name }) => name.includes('/state')).map(({ startTime }) => startTime)"
     )
-    assert all(later - earlier > 900 for earlier, later in itertools.pairwise(times)), times
+    pauses = sorted(later - earlier for earlier, later in itertools.pairwise(times[1:]))
+    assert pauses[0] > least_ms, times
+    assert pauses[len(pauses) // 2] < most_ms, times
+
+
+def test_what_nobody_says_any_more_does_not_stay_as_if_it_were(played: Played, address: str, browser: Browser) -> None:
+    browser.visit(address)
+    until(lambda: "Rule" in text(browser, "in-force") or "No rule" in text(browser, "in-force"), "it is shown")
+    played.change = {"missing": "desk", "why": "it died"}
+    until(lambda: text(browser, "in-force") == "Not known.", "it is not known any more")
+    assert text(browser, "verdict-title") == "What is in force is not known: the desk is gone"
+    assert "it died" in text(browser, "notices")
+    assert not text(browser, "sentence")
+    assert not browser.run("return document.querySelectorAll('#clients tbody tr, #phases tbody tr').length")
+    played.change = {}
+    until(lambda: "Not known" not in text(browser, "in-force"), "it is shown again")
 
 
 def test_hostile_text_is_only_text(played: Played, address: str, browser: Browser) -> None:

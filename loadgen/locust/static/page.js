@@ -3,12 +3,14 @@
 (() => {
   const NAME = "mesh-policy";
   const POLL_MS = 1000;
+  const TOGGLING_MS = 250; // what a toggle has come to is shown within a second
   const AWAY_MS = 3000;
   const CHECK_MS = 500;
   const CHECKED_CHARACTERS = 65536; // a longer text is checked when it is applied
   const MAX_POINTS = 600; // more seconds are taken together, so that neither a day nor a year of them costs more
   const NOW_S = 5;
-  const WAIT_MS = 100_000;
+  const WAIT_MS = 20_000;
+  const TOGGLE_MS = 200_000; // longer than Locust itself waits, in a cluster, too
   const token = document.querySelector('meta[name="loadgen-token"]').content;
   const root = document.documentElement;
   const at = (id) => document.getElementById(id);
@@ -20,6 +22,7 @@
   let away = ""; // why there is no answer
   let busy = ""; // what was asked and is not done
   let outcome = ""; // what came of it, if that was not good
+  let turn = ""; // the state's, which changes with every toggle and test
   let inForce = null; // the text that was applied here, and the turn since which it is in force
   let problems = [];
   let checked = "";
@@ -255,10 +258,11 @@
     if (away) return [away];
     if (!state) return [];
     const found = [];
-    if (state.missing === "mesh") found.push(`There is no mesh: ${state.why}. Start one (loadgen up scenarios/connection-pool.yaml), and Locust after it.`);
-    if (state.missing === "desk") found.push(`The desk, which toggles the policy, does not answer: ${state.why}. Start Locust again.`);
+    if (state.missing === "mesh") found.push(`There is no mesh: ${state.why}.`);
+    if (state.missing === "desk") found.push(`The desk, which toggles the policy, does not answer: ${state.why}.`);
     if (state.gone) found.push(`The mesh is gone: ${state.gone}, and Locust after it.`);
     if (state.refused) found.push(`The last test was refused, or broken off: ${state.refused}.`);
+    if (state.locust.workers === 0) found.push("No worker is connected, so no test can start. After a test they are away for --stop-timeout seconds.");
     if (state.forbidden) found.push(`The policy cannot be toggled here: ${state.forbidden}.`);
     if (outcome) found.push(outcome);
     return found;
@@ -350,15 +354,27 @@
     at("reset").disabled = editor.value === scenarioRule;
   }
 
+  // Nobody says any more what is in force, so nothing that was said before stays as if it were.
+  function unknown(title) {
+    at("verdict").className = "paper none";
+    say(at("verdict-title"), title);
+    say(at("sentence"), "");
+    at("reasons").replaceChildren();
+    say(at("in-force"), away ? `Not known since ${new Date(answeredAt).toLocaleTimeString("en-GB")}.` : "Not known.");
+    at("start").hidden = true;
+    showClients([]);
+    showPhases([]);
+    for (const name of [...GROUPS.map((group) => `now-${group}`), "overflow-now"]) say(at(name), "–");
+  }
+
   function show() {
     showNotices();
     showButtons();
     if (!state) return;
     say(at("status"), state.locust.state);
     say(at("users"), count(state.locust.users));
-    if (state.missing) {
-      say(at("verdict-title"), state.missing === "mesh" ? "There is no mesh" : "The desk is gone");
-      at("start").hidden = true;
+    if (away || state.missing) {
+      unknown(away ? "What is in force is not known: Locust does not answer" : state.missing === "mesh" ? "There is no mesh" : "What is in force is not known: the desk is gone");
       return;
     }
     say(at("service"), state.mesh.service);
@@ -400,21 +416,28 @@
       headers: { "Content-Type": "application/json", "X-Loadgen-Token": token },
       body: JSON.stringify(body),
       redirect: "manual",
-      signal: AbortSignal.timeout(WAIT_MS),
+      signal: AbortSignal.timeout(TOGGLE_MS),
     });
     return answered(response);
   }
 
   let next = 0;
+  let polling = false;
+  let answeredAt = 0;
 
   async function poll() {
     clearTimeout(next);
+    if (polling) return; // the one under way asks again
+    polling = true;
     const began = performance.now();
     try {
       const response = await fetch(`${NAME}/state?since=${plotted.seen}`, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(WAIT_MS) });
       state = await answered(response);
       away = "";
+      answeredAt = Date.now();
       if (!state.missing) {
+        if (!busy && state.turn !== turn) outcome = ""; // somebody has decided anew
+        turn = state.turn;
         const test = state.turn.split(".")[0];
         if (test !== plotted.test) forget(test);
         take(state.timeline);
@@ -423,10 +446,11 @@
         plot.setData(columns());
       }
     } catch (error) {
-      away = error instanceof Refused ? error.message : "Locust does not answer: it has ended, or the connection is lost. If it ended, the rule was taken out of the mesh.";
+      away = error instanceof Refused ? error.message : "Locust does not answer: it has ended, or the connection is lost. If it has ended, its desk takes the rule out.";
     }
+    polling = false;
     show();
-    const pause = away ? AWAY_MS : POLL_MS;
+    const pause = away ? AWAY_MS : busy || state?.toggling ? TOGGLING_MS : POLL_MS;
     next = setTimeout(() => (document.hidden ? (next = 0) : poll()), Math.max(0, pause - (performance.now() - began)));
   }
 
@@ -438,13 +462,15 @@
     busy = saying;
     outcome = "";
     show();
+    poll();
     try {
       const said = await ask(what, { ...body, expected: state.turn });
       inForce = what === "apply" ? { text: body.rule, turn: null } : null;
       if (said.findings) showProblems(said.findings, body.rule);
     } catch (error) {
       if (error.problems?.length) showProblems(error.problems, body.rule);
-      else outcome = `${what === "apply" ? "The rule was not applied" : "The rule was not removed"}: ${error instanceof Refused ? error.message : "Locust does not answer."}`;
+      else if (error instanceof Refused) outcome = `${what === "apply" ? "The rule was not applied" : "The rule was not removed"}: ${error.message}`;
+      else outcome = `What has come of it is not known, because Locust does not answer: look at what is in force now.`;
     }
     busy = "";
     show();

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import pytest
 
-from loadgen.errors import ExitCode, MeshError, RefusedError
+from loadgen.errors import ExitCode, MeshError
 from loadgen.locust import child as children
 from loadgen.locust import link as links
 from loadgen.locust.child import Child
@@ -48,7 +48,6 @@ def _echo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Have a process that answers with what it is told in the place of the desk."""
     (tmp_path / "echo_of_a_test.py").write_text(ECHO)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(links, "CLOSE_S", CLOSE_S)
     made: Callable[..., Child] = Child
     monkeypatch.setattr(links, "Child", lambda _module, *arguments, **how: made("echo_of_a_test", *arguments, **how))
 
@@ -63,7 +62,7 @@ def test_answers_come_to_those_who_asked() -> None:
     desk, _, deaths = link()
     asked = [gevent.spawn(desk.ask, "echo", number=number, text="x" * 200_000) for number in range(20)]
     assert [each.get(timeout=10)["number"] for each in asked] == list(range(20))
-    assert desk.close()
+    assert desk.close(CLOSE_S)
     assert not deaths, "it was asked to end"
 
 
@@ -77,7 +76,7 @@ def test_many_senders_do_not_write_into_each_others_messages() -> None:
             gevent.sleep(0.01)
     assert {each["event"] for each in heard} == set(range(30))
     assert all(each["text"] == long for each in heard)
-    assert desk.close()
+    assert desk.close(CLOSE_S)
 
 
 def test_what_cannot_be_done_is_an_error_of_whoever_asked() -> None:
@@ -85,7 +84,7 @@ def test_what_cannot_be_done_is_an_error_of_whoever_asked() -> None:
     with pytest.raises(AskError, match="it cannot be") as caught:
         desk.ask("fail")
     assert (caught.value.hint, caught.value.exit_code) == ("try another", ExitCode.REFUSED)
-    assert desk.close()
+    assert desk.close(CLOSE_S)
 
 
 def test_a_desk_that_is_silent_is_not_waited_for_for_ever() -> None:
@@ -93,7 +92,7 @@ def test_a_desk_that_is_silent_is_not_waited_for_for_ever() -> None:
     with pytest.raises(MeshError, match="did not answer within"):
         desk.ask("sleep", seconds=0.5, timeout_s=0.1)
     assert desk.ask("echo", number=7)["number"] == 7, "the late answer was nobody's"
-    assert desk.close()
+    assert desk.close(CLOSE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -103,7 +102,7 @@ def test_the_death_of_a_desk_that_was_there_is_told_and_ends_every_question(numb
     asked = gevent.spawn(desk.ask, "sleep", seconds=30.0)
     gevent.sleep(0.1)
     os.kill(desk.pid, number)
-    with pytest.raises(RefusedError, match="the desk is gone"):
+    with pytest.raises(MeshError, match="the desk is gone"):
         asked.get(timeout=5)
     gevent.sleep(0.1)
     assert deaths == ["died"]
@@ -116,7 +115,7 @@ def test_the_death_of_a_desk_that_was_there_is_told_and_ends_every_question(numb
 def test_a_desk_that_dies_in_the_middle_of_a_message_is_dead_and_no_more() -> None:
     desk, _, deaths = link()
     desk.ask("echo")
-    with pytest.raises(RefusedError, match="the desk is gone"):
+    with pytest.raises(MeshError, match="the desk is gone"):
         desk.ask("half")
     gevent.sleep(0.1)
     assert deaths == ["died"]
@@ -132,14 +131,14 @@ def test_news_are_dropped_for_a_desk_that_is_far_behind_and_nothing_else(monkeyp
         while not any("lost" in each for each in heard):
             gevent.sleep(0.01)
     assert sum("seen" in each for each in heard) == 5
-    assert desk.close()
+    assert desk.close(CLOSE_S)
 
 
 def test_a_desk_that_goes_on_is_left_to_it_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "REAP_S", 0.1)
     desk, _, deaths = link(stay=True)
     desk.ask("echo")
-    assert not desk.close()
+    assert not desk.close(CLOSE_S)
     os.kill(desk.pid, 0)
     os.kill(desk.pid, signal.SIGKILL)
     gevent.sleep(0.2)

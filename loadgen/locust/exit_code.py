@@ -1,0 +1,52 @@
+"""With which code does Locust end? With the worst of what this test and the mesh have come to, unless a locustfile says otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadgen.errors import ExitCode
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+_MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 3, ExitCode.INVALID: 2}
+"""As everywhere: 5, then 4. Other codes of ours matter as much as Locust's own."""
+
+
+class Verdicts:
+    """What has come of the test and of the mesh, each of which may still change: a rule that could not be taken out may be gone later.
+
+    Locust takes its code from ``process_exit_code`` when it ends. What a locustfile writes there holds, unless ours matters more.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._test: int | None = None
+        self._restore: int | None = None
+        self._said: int | None = None
+
+    def begin(self) -> None:
+        """Forget the test before; what is in force is."""
+        self._test = None
+        self._say()
+
+    def test(self, code: int) -> None:
+        """Take in what has come of the test."""
+        if self._test is None or _matters(self._test) < _matters(code):
+            self._test = code
+        self._say()
+
+    def restored(self, done: bool) -> None:
+        """Take in whether the mesh is as it was."""
+        self._restore = None if done else ExitCode.RESTORE_FAILED
+        self._say()
+
+    def _say(self) -> None:
+        ours = max((code for code in (self._test, self._restore) if code is not None), key=_matters, default=None)
+        now = self._environment.process_exit_code
+        if now == self._said or not now or (ours is not None and _matters(now) < _matters(ours)):
+            self._environment.process_exit_code = self._said = ours
+
+
+def _matters(code: int) -> int:
+    return _MATTERS.get(code, 1 if code else 0)
