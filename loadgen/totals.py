@@ -117,7 +117,10 @@ class Figures:
 
 
 class Totals:
-    """The figures of a run. All ``phases`` are there from the start, and so are all clients once they are known, with every outcome at 0."""
+    """The figures of a run. All ``phases`` are there from the start, and so are all clients once they are known, with every outcome at 0.
+
+    A phase that comes again, ``limited-2``, counts with the first one: how often a policy is toggled does not make more figures.
+    """
 
     def __init__(self, phases: Sequence[str]) -> None:
         self._phases = (BETWEEN_PHASES, *phases)
@@ -139,7 +142,7 @@ class Totals:
 
     def opens(self, client: str, number: int, phase: str) -> None:
         """Say that this tally of a client is what it counts of a phase; no name stands for what lies between two phases."""
-        self._opened[client, number] = phase or BETWEEN_PHASES
+        self._opened[client, number] = self._known(phase) if phase else BETWEEN_PHASES
 
     def notice(self, client: str, tally: Tally) -> None:
         """Take in what the present tally of a client says now. One that is complete, or of which more was known before, is stale news."""
@@ -163,12 +166,16 @@ class Totals:
         now = Figures({phase: empty_outcomes() for phase in self._phases}, clients=Counter(self._ended.clients))
         for phase, outcomes in self._ended.latency.items():
             for outcome, distribution in outcomes.items():
-                now.latency[phase][outcome].merge(distribution)
+                now.latency.setdefault(phase, empty_outcomes())[outcome].merge(distribution)
         now.lag.merge(self._ended.lag)
         for (client, number), part in self._present.items():
             if (client, number) in self._opened:
                 now.enter(self._name(client), self._opened[client, number], part)
         return now
+
+    def _known(self, phase: str) -> str:
+        first, _, number = phase.rpartition("-")
+        return first if phase not in self._phases and number.isdigit() and first in self._phases else phase
 
     def _name(self, client: str) -> str:
         return self._shown.get(client, OTHER_CLIENTS)

@@ -1,6 +1,6 @@
 """The tutorial as a load shape: users without a rule, then with it, then without it again, and the verdict in the log.
 
-locust -f locustfiles/user_service.py,locustfiles/tutorial_story.py --headless --stage 8s --rule scenarios/policies/user.yaml
+locust -f locustfiles/user_service.py,locustfiles/tutorial_story.py --headless -u 50 --stage 8s --rule scenarios/policies/user.yaml
 """
 
 from __future__ import annotations

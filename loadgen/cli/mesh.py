@@ -107,7 +107,10 @@ def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] 
         [*findings, *lint(rules, mesh.spec.service, mesh.spec.client), *shortfalls(rules)]
     ):  # what both say is said once
         click.echo(f"{finding}\n", err=True)
-    with locked(mesh.folder / POLICY_LOCK):
+    with locked(
+        mesh.folder / POLICY_LOCK,
+        lambda: click.echo("somebody else toggles the policy, a test of Locust's perhaps; waiting for 10 s", err=True),
+    ):
         click.echo(anyio.run(_put, mesh, rules))
     return ExitCode.OK
 

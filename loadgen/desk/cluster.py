@@ -259,6 +259,9 @@ class ClusterSite:
             await turns.end()
             raise
 
+    async def check(self, mesh: UserMesh) -> None:
+        """Nothing to check: a rule that is there is a part of the cluster, and is put back after each turn."""
+
     async def judge(self, mesh: UserMesh, measured: Measured, ours: SidecarState) -> None:
         """End the last turn, and let what was measured say how its rule was put back."""
         turns = mesh.turns

@@ -79,6 +79,8 @@ class Desk:
         """Whether a policy may be in force that this desk, or one that died, did not get out."""
         self._turns = anyio.Lock()
         """Of whoever begins or ends a session, or restores: there is one session at most."""
+        self._text = ""
+        """What was applied last."""
         self._wanted: tuple[Rule, ...] = ()
         """What the sidecars are to show now, or while a toggle goes on: afterwards."""
         self._tests = 0
@@ -127,7 +129,9 @@ class Desk:
         return {"findings": (await self._read(rule))[1]}
 
     async def apply(self, rule: str, expected: str | None = None) -> dict[str, Any]:
-        """Put the rules of a text in force, and return when the phase with them counts; gives what is noteworthy of them.
+        """Put the rules of a text in force, and return when the phase with them counts.
+
+        Gives what is noteworthy of them, and which of them the sidecars show, None if they change nothing there.
 
         ``expected`` is the turn at which this was decided, if that matters. Raises InputError with every mistake of the text, LoadgenError
         if it cannot be done.
@@ -138,11 +142,11 @@ class Desk:
         assert over is not None, "a session is running"
         async with self._site.prepared(rules) as notes:
             session = self._running(expected)  # to prepare it may have taken long
-            await self._toggle(session, rules)
+            await self._toggle(session, rules, rule)
         self._expired = False
         if self._site.hold_s is not None:
             self._tasks.start_soon(self._remove_after, session, over, self._toggles, self._site.hold_s)
-        return {"findings": [*findings, *(showing.problem(each) for each in notes)]}
+        return {"findings": [*findings, *(showing.problem(each) for each in notes)], "rule": session.wanted(rules).rule}
 
     async def remove(self, expected: str | None = None) -> None:
         """Remove the policy, and return when the phase without it counts; ``expected`` as for ``apply``."""
@@ -173,8 +177,11 @@ class Desk:
             await self._site.restore()
             self._left = False
 
-    async def state(self, since: int = 0, *, watched: bool = True) -> dict[str, Any]:
-        """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on."""
+    async def state(self, since: int = 0, *, turn: str = "", watched: bool = True) -> dict[str, Any]:
+        """Say what is to be shown now; of the plot, what came from a second on. If it is ``watched``, it is judged from now on.
+
+        ``turn`` is the turn of which whoever asks has the text of the rule.
+        """
         session, live = self._session, self._live
         if watched:
             self._watched_at = clock()
@@ -185,6 +192,9 @@ class Desk:
             "mesh": {key: value for key, value in self._mesh.items() if key != "rule"},  # which may be long
             "gone": self._site.gone(),
             "turn": self._turn,
+            **(
+                {"text": self._text if session is not None and session.rules else ""} if turn != self._turn and not self._toggling() else {}
+            ),
             "running": self._over is not None,
             "toggling": self._toggling(),
             "phase": live.phase,
@@ -262,6 +272,7 @@ class Desk:
         started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         try:
             async with self._site.session() as mesh:
+                await self._site.check(mesh)
                 session: Session[Any, Any] = Session(
                     mesh, users, self._live, timeout_s=self._site.plan.scenario.load.timeout, told=self._tell
                 )
@@ -361,9 +372,9 @@ class Desk:
         noted = dict.fromkeys([*findings, *self._site.findings(rules)])
         return tuple(rules), [showing.problem(each) for each in noted]
 
-    async def _toggle(self, session: Session[Any, Any], rules: tuple[Rule, ...]) -> None:
+    async def _toggle(self, session: Session[Any, Any], rules: tuple[Rule, ...], text: str = "") -> None:
         if session.confirmed is None:  # otherwise it is refused: another one goes on
-            self._wanted, self._toggles = rules, self._toggles + 1
+            self._wanted, self._text, self._toggles = rules, text, self._toggles + 1
         try:
             await session.toggle(rules)
         finally:

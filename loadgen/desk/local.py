@@ -54,6 +54,9 @@ class LocalSite:
         """
         chosen = _published(pid)
         if not chosen:
+            running = ", ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in published())
+            if pid is not None and running:
+                raise RefusedError(f"no local mesh has the process id {pid}", hint=f"running: {running}")
             raise RefusedError("no local mesh is running", hint="start one in another terminal: loadgen up scenarios/connection-pool.yaml")
         if len(chosen) > 1:
             listing = "; ".join(f"--mesh-pid {each.pid} ({each.scenario})" for each in chosen)
@@ -88,6 +91,17 @@ class LocalSite:
                 raise MeshError("the local mesh is gone", hint="start it again: loadgen up") from error
             yield self._mesh
 
+    async def check(self, mesh: BorrowedMesh) -> None:
+        """Check that nobody else's rule is in force: the first phase is one without.
+
+        Raises RefusedError if one is.
+        """
+        states = await for_each(mesh.clients, mesh.state)
+        found = sorted({state.rule or "without a name" for state in states.values() if state != mesh.wanted(())})
+        if found:
+            message = f"a rule is in force already, and a test begins without: {', '.join(found)}"
+            raise RefusedError(message, hint="take it out first: loadgen policy remove")
+
     async def judge(self, mesh: BorrowedMesh, measured: Measured, ours: SidecarState) -> None:
         """Nothing more is known than what the sidecars have said."""
 
@@ -117,4 +131,8 @@ def _published(pid: int | None) -> list[Published]:
 
 
 def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Tell whether a process is there that may be a mesh; a number that is somebody else's is a mistake."""
+    try:
+        return b"loadgen" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

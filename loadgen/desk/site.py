@@ -47,6 +47,12 @@ class Site(Protocol):
     def session(self) -> AbstractAsyncContextManager[Mesh[Any, Any]]:
         """Give the mesh for the time of a session, for whose policy nobody else may care meanwhile."""
 
+    async def check(self, mesh: Any) -> None:
+        """Check that a session can begin in the mesh that ``session`` gave.
+
+        Raises RefusedError if not.
+        """
+
     async def judge(self, mesh: Any, measured: Measured, ours: SidecarState) -> None:
         """Add to what a session has measured how the policy was put back, as far as more is known of it here; ``ours`` is the last one's state."""
 

@@ -78,6 +78,7 @@ class Control:
         self._allowed = tuple(options.allow_host)  # now, as all that follow: the start page can rewrite every option
         self._mesh_options = mesh_options(options)
         self._expect_body: str = options.expect_body
+        self._expected: str = options.expect_verdict
         self._headless: bool = options.headless
         try:
             self.rule = rule_of(options)
@@ -90,7 +91,7 @@ class Control:
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
-            self._connect(needed=options.mesh != "auto")
+            self._connect(needed=options.mesh != "auto" or options.mesh_pid is not None)
         assert environment.runner is not None, "the event init comes after the runner"
         environment.runner.register_message(ANSWER, self._answered)
         environment.runner.register_message(SEEN, self._seen)
@@ -98,6 +99,9 @@ class Control:
         environment.events.test_start.add_listener(self._begin)
         environment.events.test_stopping.add_listener(self._end)
         environment.events.quitting.add_listener(self._quit)
+        environment.events.worker_connect.add_listener(self._worker_came)
+        if self.rule and self.link is not None:
+            self._check_rule(self.rule)
 
     def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
         """Have the desk do something.
@@ -108,14 +112,16 @@ class Control:
             raise RefusedError("there is no mesh", hint="start one (loadgen up scenarios/connection-pool.yaml), and Locust after it")
         return self.link.ask(do, timeout_s=timeout_s, **arguments)
 
-    def apply(self, rule: str, expected: str | None = None) -> list[dict[str, Any]]:
-        """Put the rules of a text in force, and return when every sidecar has confirmed; gives what is noteworthy of them.
+    def apply(self, rule: str, expected: str | None = None) -> dict[str, Any]:
+        """Put the rules of a text in force, and return when every sidecar has confirmed.
+
+        Gives what is noteworthy of them (``findings``), and which of them the sidecars show (``rule``), None if they change nothing there.
 
         ``expected`` is the state's ``turn`` at which this was decided, if that matters. Raises LoadgenError if that cannot be; AskError has
         the mistakes in the text.
         """
-        findings: list[dict[str, Any]] = self.ask("apply", timeout_s=self._patience_s, rule=rule, expected=expected)["findings"]
-        return findings
+        done: dict[str, Any] = self.ask("apply", timeout_s=self._patience_s, rule=rule, expected=expected)
+        return done
 
     def remove(self, expected: str | None = None) -> None:
         """Remove the policy, and return when every sidecar has confirmed; ``expected`` as for ``apply``.
@@ -123,6 +129,16 @@ class Control:
         Raises LoadgenError if that cannot be.
         """
         self.ask("remove", timeout_s=self._patience_s, expected=expected)
+
+    def _check_rule(self, rule: str) -> None:
+        """Have Locust end before it begins if the rule of the command line has mistakes."""
+        try:
+            self.ask("check", rule=rule)
+        except LoadgenError as error:
+            for problem in getattr(error, "problems", ()):
+                log.error("%s", problem["text"])
+            log.error("--rule: %s", error.message)
+            raise SystemExit(error.exit_code) from error
 
     @property
     def testing(self) -> bool:
@@ -263,7 +279,12 @@ class Control:
         try:
             addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)})
         except (OSError, UnicodeError) as error:
-            raise RefusedError(f"the host {target.host[:100]} has no address: {error}", hint="give another with --host") from error
+            why = (
+                f"give another with --host; and there is no mesh: {self.unmeshed}"
+                if self._mesh_options["kind"] != "off"
+                else "give another with --host"
+            )
+            raise RefusedError(f"the host {target.host[:100]} has no address: {error}", hint=why) from error
         check_allowed(target, addresses, self._allowed, in_cluster=False)
         named = target.host in self._allowed
         at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
@@ -307,6 +328,9 @@ class Control:
                 self._unwatch()  # not before: a worker that is lost meanwhile is not waited for
         self._tell(ended)
         self._judge(ended)
+        if self._expected and (got := (ended["verdict"] or {}).get("state", "none")) != self._expected:
+            log.error("the verdict is %s, and --expect-verdict says %s", got, self._expected)
+            self.verdicts.test(ExitCode.EXPECTATIONS_FAILED)
 
     def _judge(self, ended: dict[str, Any]) -> None:
         """Let what has come of a test in which a rule was in force be seen in the exit code; without one it is Locust's alone."""
@@ -391,6 +415,13 @@ class Control:
                 runner.send_message(kind, data, client_id=node)
         elif runner is not None:
             runner.send_message(kind, data)
+
+    def _worker_came(self, client_id: str, **_: object) -> None:
+        """Hear that a worker has joined. Locust moves users to it, which have no client there and end."""
+        if self._running and self.link is not None and client_id not in self._workers.values():
+            self.link.send(
+                {"lost": f"worker {client_id} joined while the test ran, and took users that have no client there; start the test again"}
+            )
 
     # Whatever calls itself a worker may say this; only what comes from whom it was asked of, or whose client it is about, is taken.
 

@@ -9,8 +9,8 @@ from loadgen.errors import ExitCode
 if TYPE_CHECKING:
     from locust.env import Environment
 
-_MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 3, ExitCode.INVALID: 2}
-"""As everywhere: 5, then 4. Other codes of ours matter as much as Locust's own."""
+_MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 4, ExitCode.INVALID: 3, ExitCode.EXPECTATIONS_FAILED: 2}
+"""As everywhere: 5, then 4, then 99. Other codes of ours matter as much as Locust's own."""
 
 
 class Verdicts:

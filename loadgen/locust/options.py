@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import UsageError
+from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
 MESHES = ("auto", "local", "cluster", "off")
 TOGGLES = ("auto", "own", "patch", "overlay")
+VERDICTS = tuple(state.value for state in State)
 OVERFLOWS = ("failure", "failure without a rule", "no failure")
 STOP_TIMEOUT_S = 6.0
 """Locust's own default kills users in the middle of a request, which then counts at their sidecar and nowhere else. One may take 5 s.
@@ -55,6 +57,14 @@ def add(parser: Any) -> None:
         env_var="LOADGEN_EXPECT_BODY",
         include_in_web_ui=False,
         help="The body that counts as ok; default: that of the mesh's scenario, or any.",
+    )
+    parser.add_argument(
+        "--expect-verdict",
+        choices=("", *VERDICTS),
+        default="",
+        env_var="LOADGEN_EXPECT_VERDICT",
+        include_in_web_ui=False,
+        help="End with 99 if a test's verdict is another one; for CI.",
     )
     parser.add_argument(
         "--allow-host",
@@ -130,4 +140,5 @@ def check(options: Namespace) -> None:
     Raises UsageError if an option has no such value.
     """
     if options.overflow not in OVERFLOWS:
+        options.overflow = OVERFLOWS[0]  # or the next start that says nothing of it were refused, too
         raise UsageError(f"--overflow is one of: {', '.join(OVERFLOWS)}")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 6 * MAX_CHARACTERS + (64 << 10)
 r"""JSON may write a character as ``\u1234``."""
 MAX_SECOND = 1 << 31
+MAX_TURN = 100
+"""Characters of what names a turn."""
 ROOT = f"/{view.NAME}"
 log = logging.getLogger("loadgen")
 
@@ -121,7 +123,7 @@ class Page:
         if link is None:
             return _json({**about, "missing": "desk" if self._control.mesh else "mesh", "why": self._control.unmeshed})
         try:
-            return _json({**about, "missing": "", **self._control.ask("state", since=second)})
+            return _json({**about, "missing": "", **self._control.ask("state", since=second, turn=request.args.get("turn", "")[:MAX_TURN])})
         except LoadgenError as error:
             return _json({**about, "missing": "desk", "why": error.in_a_line})
 
@@ -144,7 +146,7 @@ class Page:
         return self._obey(lambda said: {"findings": self._findings(_text(said, "rule"))})
 
     def _apply(self) -> Response:
-        return self._toggle(lambda said: {"findings": self._control.apply(_text(said, "rule"), _text(said, "expected"))})
+        return self._toggle(lambda said: self._control.apply(_text(said, "rule"), _text(said, "expected")))
 
     def _remove(self) -> Response:
         return self._toggle(lambda said: self._control.remove(_text(said, "expected")))
@@ -182,6 +184,10 @@ class Page:
         """Read what is asked, if it comes from the page that this start served."""
         token = request.headers.get(view.TOKEN_HEADER, "")
         if not hmac.compare_digest(token.encode(), self._token.encode()):
+            if not token:
+                return _failed(
+                    403, "this is for the page of Locust's web UI only; a locustfile can call environment.loadgen.apply(text) and remove()"
+                )
             return _failed(403, "this page is of an earlier start of Locust; load it again")
         if request.mimetype != "application/json":
             return _failed(415, "what is asked must be application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -21,7 +22,7 @@ log = logging.getLogger("loadgen")
 
 def add_options(parser: Any) -> None:
     """Add the story's options to Locust's parser."""
-    parser.add_argument("--stage", default="10s", env_var="LOADGEN_STAGE", help="How long each stage of the story lasts.")
+    parser.add_argument("--stage", type=_duration, default="10s", env_var="LOADGEN_STAGE", help="How long each stage of the story lasts.")
     parser.add_argument(
         "--rule", default="", env_var="LOADGEN_RULE", include_in_web_ui=False, help="The rule's file; default: that of the mesh's scenario."
     )
@@ -66,16 +67,17 @@ class StoryShape(LoadTestShape):
         environment = self._environment()
         options, control = environment.parsed_options, environment.loadgen
         try:
+            while control.mesh and not control.testing:  # it takes seconds in a cluster; a test that is refused stops the shape
+                gevent.sleep(LOOK_S)
             stage_s = _stage_s(options.stage)
             if control.forbidden:
                 raise RefusedError(f"the story cannot toggle the policy: {control.forbidden}")
             rule = _rule(control)
-            while control.mesh and not control.testing:  # it takes seconds in a cluster; a test that is refused stops the shape
-                gevent.sleep(LOOK_S)
             gevent.sleep(stage_s)
-            for finding in control.apply(rule):
+            done = control.apply(rule)
+            for finding in done["findings"]:
                 log.warning("%s", finding["text"])
-            log.info("the rule is in force at every sidecar")
+            log.info("the rule is in force at every sidecar" if done["rule"] else "the rule is there, and changes nothing at any sidecar")
             gevent.sleep(stage_s)
             control.remove()
             log.info("the rule is gone from every sidecar")
@@ -89,6 +91,18 @@ class StoryShape(LoadTestShape):
     def _environment(self) -> Any:
         assert self.runner is not None, "Locust sets it before the first tick"
         return self.runner.environment
+
+
+def _duration(text: str) -> str:
+    """Take a duration on the command line as it is, if it is one.
+
+    Raises ArgumentTypeError, which argparse shows, if it is not.
+    """
+    try:
+        _stage_s(text)
+    except UsageError as error:
+        raise ArgumentTypeError(error.message) from error
+    return text
 
 
 def _stage_s(text: str) -> float:

@@ -81,6 +81,7 @@ class Statistics:
             key = StatsError.create_key(METHOD, name, failure)
             error = self._stats.errors.setdefault(key, StatsError(METHOD, name, failure))
             error.occurrences += count
+            error.first_seen, error.last_seen = getattr(error, "first_seen", None) or now, now  # Locust 2.44 has neither
         self._stats.get(name, METHOD).extend(delta)
         self._stats.total.extend(delta)
 

@@ -16,6 +16,8 @@ from loadgen.locust.book import clock
 from loadgen.outcome import Outcome, Response, classify
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from locust.contrib.fasthttp import ResponseContextManager
     from locust.env import Environment
 
@@ -29,8 +31,15 @@ _FAILURES = {outcome: CatchResponseError(outcome.value) for outcome in Outcome}
 """One for each outcome: Locust shows each text as a row of its own."""
 
 
+class _NotYours:
+    """What stands where Locust's own client is: it would go round the sidecar, and nobody would count it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UsageError(f"self.client.{name} goes round the sidecar", hint="call self.request, self.get or self.post")
+
+
 class SidecarUser(FastHttpUser):
-    """A user whose requests go through the sidecar of the client that it belongs to. ``get`` sends one.
+    """A user whose requests go through the sidecar of the client that it belongs to. ``request`` sends one; ``get`` and ``post`` are short for it.
 
     The law: where a request goes is decided by the test's owner only. Locust's POST /user sets any attribute of the class, so
     what would take a request elsewhere is not read from there: a proxy, a pool of connections, a factory of TLS contexts, a certificate for
@@ -47,7 +56,11 @@ class SidecarUser(FastHttpUser):
         self.proxy_host = self.proxy_port = self.client_pool = self.ssl_context_factory = None
         self.insecure = False
         super().__init__(environment)
-        self.client.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
+        if not hasattr(self, "node"):
+            raise UsageError("there is no mesh for this user", hint="the locustfile needs the line: import loadgen.locust.plugin")
+        self._wire = self.client
+        self._wire.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
+        self.client = _NotYours()  # type: ignore[assignment]  # nobody is to use it
         self._at = self.node.client()
         self._headers = {
             "Host": self.node.authority,
@@ -55,22 +68,47 @@ class SidecarUser(FastHttpUser):
             "Accept-Encoding": "identity",
         }
 
-    def get(self, path: str = "/", *, name: str | None = None) -> Outcome:
-        """Send a GET and say what became of it; ``name`` is that of its entry in the statistics, where an overflow has one of its own.
+    def get(self, path: str = "/", **how: Any) -> Outcome:
+        """Send a GET; see ``request``."""
+        return self.request("GET", path, **how)
 
-        Raises StopUser if the test is over, or was refused; UsageError if the path does not begin with a slash: what stands there would
-        be read as a part of the host.
+    def post(self, path: str = "/", **how: Any) -> Outcome:
+        """Send a POST; see ``request``."""
+        return self.request("POST", path, **how)
+
+    def request(
+        self,
+        method: str,
+        path: str = "/",
+        *,
+        name: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: str | None = None,
+        json: object = None,
+    ) -> Outcome:
+        """Send a request and say what became of it; ``name`` is that of its entry in the statistics, where an overflow has one of its own.
+
+        The headers that lead it to the service are ours. Raises StopUser if the test is over, or was refused; UsageError if the path does not
+        begin with a slash: what stands there would be read as a part of the host.
         """
         if not path.startswith("/"):
             raise UsageError(f"the path {path[:100]!r} does not begin with /")
         if (at := self._at) is None:
             raise StopUser
-        url = at.origin + path
+        url, given = at.origin + path, {**headers, **self._headers} if headers else self._headers
         with at.book.request() as ended:
             began = clock()
             with gevent.Timeout(self.network_timeout, TimeoutError("the answer took too long")):
-                answer = self.client.request(
-                    "GET", url, name=name or path, headers=self._headers, catch_response=True, stream=True, allow_redirects=False
+                answer = self._wire.request(
+                    method,
+                    url,
+                    name=name or path,
+                    headers=given,
+                    data=data,
+                    json=json,
+                    catch_response=True,
+                    stream=True,
+                    allow_redirects=False,
                 )
                 outcome, response = self._judge(answer)
             latency_s = clock() - began

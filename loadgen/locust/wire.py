@@ -135,6 +135,8 @@ class WireUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        if not hasattr(self, "node"):
+            raise UsageError("there is no mesh for this user", hint="the locustfile needs the line: import loadgen.locust.plugin")
         self._client = self.node.client()
 
     def on_start(self) -> None:
@@ -190,6 +192,12 @@ def _check_one(user: type[WireUser]) -> None:
         interval(about.think)
     except ValueError as error:
         raise UsageError(f"think of {user.__name__}: {error}") from error
+    if user.wait_time is not WireUser.wait_time:
+        raise UsageError(
+            f"{user.__name__} has a wait_time, which the engine does not read", hint="say think = '30ms' or 'exponential 30ms'"
+        )
+    if [task for task in user.tasks if task is not WireUser.be]:
+        raise UsageError(f"{user.__name__} has tasks, which the engine does not do", hint="take a SidecarUser for them")
     if not isinstance(about.name, str):
         raise UsageError(f"the name of {user.__name__} is no text")
     if isinstance(about.timeout_s, bool) or not isinstance(about.timeout_s, (int, float)) or not 0 < about.timeout_s <= MAX_TIMEOUT_S:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from loadgen.errors import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _LOCK = "lock"
 MIN_FREE_BYTES = 16 << 20
@@ -106,14 +106,17 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs; waits for whoever holds it, but not for ever.
+def locked(path: Path, wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock file while the block runs; waits for whoever holds it, but not for ever. ``wait`` hears that somebody does.
 
     Raises RefusedError if it is not free within 10 s: its holder may be stopped (^Z).
     """
-    deadline = time.monotonic() + LOCK_S
+    deadline, waiting = time.monotonic() + LOCK_S, False
     with path.open("wb") as file:
         while not _try_lock(file):
+            if not waiting:
+                waiting = True
+                wait()
             if time.monotonic() > deadline:
                 raise RefusedError(
                     f"another loadgen has held {path} for {LOCK_S:.0f} s",

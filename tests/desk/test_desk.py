@@ -80,7 +80,7 @@ class Site:
         self.plan = load_plan(SCENARIOS / "connection-pool.yaml")
         self.mesh = Mesh()
         self.sessions = self.most_sessions = 0
-        self.death = ""
+        self.death = self.occupied = ""
 
     async def look(self) -> None: ...
 
@@ -92,6 +92,9 @@ class Site:
         yield []
 
     async def judge(self, *_: object) -> None: ...
+    async def check(self, *_: object) -> None:
+        if self.occupied:
+            raise RefusedError(self.occupied)
 
     async def restore(self) -> None:
         async with self.session() as mesh:
@@ -159,6 +162,47 @@ async def test_a_report_is_about_the_rules_that_were_in_force_and_not_about_thos
         assert desk._report is not None
         assert desk._report.report.scenario.rule == "base/user"
         assert [phase.name for phase in desk._report.report.phases] == ["baseline", "limited", "recovered"]
+
+
+async def test_a_session_that_cannot_begin_is_refused_and_has_no_end() -> None:
+    site = Site()
+    async with desk_of(site) as (desk, lines):
+        site.occupied = "a rule is in force already"
+        with pytest.raises(RefusedError, match="in force already"):
+            await desk.begin(7)
+        assert not lines.ended()
+        site.occupied = ""
+        await desk.begin(8)
+        await desk.end()
+        assert [each["test"] for each in lines.ended()] == [8]
+
+
+async def test_a_policy_that_comes_and_goes_again_and_again_counts_in_the_same_figures() -> None:
+    site = Site()
+    async with desk_of(site) as (desk, _):
+        await desk.begin()
+        for _ in range(3):
+            await desk.apply(TEXT)
+            await desk.remove()
+        page = await desk.metrics()
+        assert [phase["name"] for phase in (await desk.state())["phases"]][-2:] == ["recovered-2", "limited-3"]
+        assert 'phase="limited"' in page
+        assert 'outcome="ok",phase="limited-2"' not in page
+        await desk.end()
+
+
+async def test_the_text_that_is_in_force_is_told_to_whoever_does_not_know_it() -> None:
+    site = Site()
+    async with desk_of(site) as (desk, _):
+        await desk.begin()
+        assert (await desk.state())["text"] == ""
+        await desk.apply(TEXT)
+        state = await desk.state()
+        assert state["text"] == TEXT
+        assert "text" not in await desk.state(turn=state["turn"])
+        with pytest.raises(MeshError):
+            await desk.apply(REFUSED)
+        assert (await desk.state(turn=state["turn"]))["text"] == ""
 
 
 async def test_two_tests_that_begin_at_once_are_one_after_the_other() -> None:

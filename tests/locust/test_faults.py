@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,33 @@ def test_a_mesh_that_is_asked_for_and_does_not_run_is_refused(tmp_path: Path) ->
     ended = headless(tmp_path, "-u", "2", "-t", "5s", "--mesh", "local", "--mesh-pid", "4194304", files=(USERS,))
     assert ended.code == 3
     assert "no local mesh" in ended.log
+
+
+def test_a_rule_that_is_in_force_already_is_said_and_stays(mesh: Up, tmp_path: Path) -> None:
+    policy = [sys.executable, "-m", "loadgen", "policy", "apply", str(SCENARIO.parent / "policies" / "user.yaml"), "--pid", str(mesh.pid)]
+    subprocess.run(policy, check=True, cwd=REPOSITORY, capture_output=True)
+    ended = headless(tmp_path, *mesh.options, "-u", "4", "--stage", "1s")
+    assert ended.code == 3, ended.log
+    assert "a rule is in force already, and a test begins without: base/user; take it out first: loadgen policy remove" in ended.log
+    assert mesh.rules() == RULE
+
+
+def test_a_wrong_stage_is_refused_before_anything_starts(mesh: Up, tmp_path: Path) -> None:
+    ended = headless(tmp_path, *mesh.options, "-u", "4", "--stage", "2x")
+    assert ended.code == 2
+    assert "'2x' is no duration" in ended.log
+    assert not ended.requests
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "code"), [("user", "enforced", 0), ("wrong-host", "enforced", 99), ("wrong-host", "not_enforced", 0)]
+)
+def test_a_verdict_that_is_not_the_expected_one_ends_with_99(mesh: Up, tmp_path: Path, policy: str, expected: str, code: int) -> None:
+    rule = SCENARIO.parent / "policies" / f"{policy}.yaml"
+    options = ("--stage", "1s", "--rule", str(rule), "--overflow", "no failure", "--expect-verdict", expected)
+    ended = headless(tmp_path, *mesh.options, "-u", "20", *options)
+    assert ended.code == code, ended.log
+    assert ("changes nothing at any sidecar" in ended.log) == (policy == "wrong-host")
 
 
 def test_more_workers_than_clients_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import subprocess
 import threading
 import time
@@ -60,6 +61,8 @@ class Service(http.server.ThreadingHTTPServer):
         self.answer_s = answer_s
         self.drips = drips
         self.answered = 0
+        self.bodies: set[bytes] = set()
+        self.headers: dict[str, str] = {}
         self.lock = threading.Lock()
 
     @property
@@ -70,6 +73,11 @@ class Service(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Service
+
+    def do_POST(self) -> None:
+        self.server.bodies.add(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.headers = {name.lower(): value for name, value in self.headers.items()}
+        self.do_GET()
 
     def do_GET(self) -> None:
         time.sleep(self.server.answer_s)
@@ -131,6 +139,38 @@ def test_what_ends_after_the_end_is_in_the_statistics(tmp_path: Path, workers: i
         assert ended.requests == {"/": own.answered}, ended.log
         assert own.answered > 6
     assert ended.code == 0
+
+
+OWN = (
+    SIDECAR.replace(
+        'self.get("/")',
+        'assert self.post("/order", name="order", json={"item": 7}, headers={"x-shop": "here", "Host": "elsewhere"}) == "ok"',
+    )
+    + """
+    @task
+    def round_it(self):
+        self.client.get("/")
+"""
+)
+
+
+def test_users_post_through_the_sidecar_and_cannot_go_round_it(tmp_path: Path) -> None:
+    with service() as own:
+        ended = headless(tmp_path, "-u", "2", "-t", "2s", "--mesh", "off", "-H", own.url, files=(locustfile(tmp_path, OWN),))
+        assert own.bodies == {b'{"item": 7}'}
+        assert own.headers["x-shop"] == "here"
+        assert own.headers["host"] == own.url.removeprefix("http://")
+        assert re.search(rf"POST +order +{own.answered} +0\(", ended.log), ended.log
+    assert "self.client.get goes round the sidecar" in ended.log
+
+
+ALONE = SIDECAR.replace("import loadgen.locust.plugin\n", "")
+
+
+def test_a_locustfile_without_the_plugin_is_told_what_it_lacks(tmp_path: Path) -> None:
+    with service() as own:
+        ended = headless(tmp_path, "-u", "1", "-t", "2s", "-H", own.url, files=(locustfile(tmp_path, ALONE),))
+    assert "there is no mesh for this user" in ended.log
 
 
 def test_an_answer_that_comes_in_drops_is_too_late_all_the_same(tmp_path: Path) -> None:

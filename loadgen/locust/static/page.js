@@ -8,7 +8,7 @@
   const CHECK_MS = 500;
   const CHECKED_CHARACTERS = 65536; // a longer text is checked when it is applied
   const MAX_POINTS = 600; // more seconds are taken together, so that neither a day nor a year of them costs more
-  const NOW_S = 5;
+  const NOW_S = 3;
   const WAIT_MS = 20_000;
   const TOGGLE_MS = 200_000; // longer than Locust itself waits, in a cluster, too
   const token = document.querySelector('meta[name="loadgen-token"]').content;
@@ -23,7 +23,8 @@
   let busy = ""; // what was asked and is not done
   let outcome = ""; // what came of it, if that was not good
   let turn = ""; // the state's, which changes with every toggle and test
-  let inForce = null; // the text that was applied here, and the turn since which it is in force
+  let inForce = null; // the text of the rule that is in force
+  let learnt = ""; // the turn since which it is
   let problems = [];
   let checked = "";
 
@@ -58,6 +59,7 @@
   }
 
   function take(timeline) {
+    if (timeline.toggles.length !== plotted.toggles.length) plotted.recent = []; // "now" is since the last toggle
     plotted.toggles = timeline.toggles;
     if (timeline.from !== plotted.seen) return; // of another test: the next answer begins at its first second
     for (let index = 0; index < timeline.ok.length; index += 1) {
@@ -334,7 +336,7 @@
     const mistakes = problems.filter(({ severity }) => severity === "error").length;
     if (!editor.value.trim()) return "Apply: there is no rule in the editor.";
     if (mistakes && checked === editor.value) return `Apply: the rule has ${many(mistakes, "mistake")}.`;
-    return state.applied && inForce?.text === editor.value && inForce.turn === state.turn ? "Apply: just this text is in force." : "";
+    return state.applied && inForce === editor.value && learnt === state.turn ? "Apply: just this text is in force." : "";
   }
 
   const unlessRemoved = () => (state.applied ? "" : "Remove: no rule is in force.");
@@ -352,6 +354,16 @@
     at("confirmed").max = Math.max(1, total);
     at("confirmed").value = toggling?.confirmed ?? 0;
     at("reset").disabled = editor.value === scenarioRule;
+  }
+
+  // What is in force, whoever put it there; a page that is new, or whose text nobody has touched, shows it.
+  function learn(text, since) {
+    if (text && editor.value !== text && editor.value === (inForce ?? scenarioRule)) {
+      editor.value = text;
+      edited();
+    }
+    inForce = text || null;
+    learnt = since;
   }
 
   // Nobody says any more what is in force, so nothing that was said before stays as if it were.
@@ -431,18 +443,18 @@
     polling = true;
     const began = performance.now();
     try {
-      const response = await fetch(`${NAME}/state?since=${plotted.seen}`, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(WAIT_MS) });
+      const response = await fetch(`${NAME}/state?since=${plotted.seen}&turn=${encodeURIComponent(learnt)}`, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(WAIT_MS) });
       state = await answered(response);
       away = "";
       answeredAt = Date.now();
       if (!state.missing) {
         if (!busy && state.turn !== turn) outcome = ""; // somebody has decided anew
+        if (state.text !== undefined) learn(state.text, state.turn);
         turn = state.turn;
         const test = state.turn.split(".")[0];
         if (test !== plotted.test) forget(test);
         take(state.timeline);
         delete state.timeline;
-        if (inForce && inForce.turn === null) inForce.turn = state.turn;
         plot.setData(columns());
       }
     } catch (error) {
@@ -465,7 +477,6 @@
     poll();
     try {
       const said = await ask(what, { ...body, expected: state.turn });
-      inForce = what === "apply" ? { text: body.rule, turn: null } : null;
       if (said.findings) showProblems(said.findings, body.rule);
     } catch (error) {
       if (error.problems?.length) showProblems(error.problems, body.rule);

@@ -18,6 +18,7 @@ from loadgen.locust.users import SidecarUser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 HOST = "http://user.base.svc.cluster.local:7000"
 EXPECT = {"status": 200, "body": "Kevin"}
@@ -83,13 +84,13 @@ class Runner:
 
 
 class Here:
-    def __init__(self, *, headless: bool = False, clients: int = 2) -> None:
+    def __init__(self, *, headless: bool = False, clients: int = 2, answers: Mapping[str, Any] | None = None, **given: str) -> None:
         FakeLink.made = []
         about = {"kind": "local", "service": f"{HOST}/", "expect": EXPECT, "pid": 7, "rule": ""}
         hello = {"clients": [{"name": f"client-{each}", "host": "127.0.0.1", "port": 1} for each in range(1, clients + 1)], "mesh": about}
-        FakeLink.answers = {"hello": hello, "end": VERIFIED}
+        FakeLink.answers = {"hello": hello, "end": VERIFIED, **(answers or {})}
         self.environment = Environment(user_classes=[Caller])
-        names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed", "rule", "expect_body")
+        names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed", "rule", "expect_body", "expect_verdict")
         options = {
             **dict.fromkeys(names, ""),
             "mesh": "local",
@@ -97,6 +98,7 @@ class Here:
             "allow_host": [],
             "overflow": "failure",
             "headless": headless,
+            **given,
         }
         self.options = self.environment.parsed_options = SimpleNamespace(
             **options, web_login=False, mesh_control_anywhere=False, stop_timeout=1
@@ -327,6 +329,34 @@ def test_a_host_that_is_none_is_refused_and_nothing_begins(host: str) -> None:
     assert here.control.refused
     assert here.runner.ended == ["quit"]
     assert not here.runner.sent
+
+
+def test_a_worker_that_joins_in_the_test_spoils_it() -> None:
+    here = Here()
+    here.control._worker_came("late_1")
+    here.begin()
+    here.control._worker_came(LOCAL)
+    assert not here.link.sent
+    here.control._worker_came("late_2")
+    assert here.link.sent[0]["lost"].startswith("worker late_2 joined while the test ran")
+
+
+@pytest.mark.parametrize(("expected", "code"), [("enforced", None), ("not_enforced", ExitCode.EXPECTATIONS_FAILED)])
+def test_another_verdict_than_the_expected_one_ends_with_99(expected: str, code: int | None) -> None:
+    here = Here(expect_verdict=expected)
+    FakeLink.answers["end"] = {**VERIFIED, "verdict": {"state": "enforced", "sentence": "Enforced."}}
+    here.begin()
+    here.end()
+    assert here.code == code
+
+
+def test_a_rule_of_the_command_line_with_mistakes_ends_it_before_it_begins(tmp_path: Path) -> None:
+    file = tmp_path / "rule.yaml"
+    file.write_text("a: [")
+    about = {"message": "1 mistake", "hint": "", "problems": [{"text": "rule:1:4"}], "exit_code": 2}
+    with pytest.raises(SystemExit) as caught:
+        Here(rule=str(file), answers={"check": AskError(about)})
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_over_https_a_name_is_called_only_if_that_is_allowed() -> None:

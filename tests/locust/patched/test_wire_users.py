@@ -60,6 +60,8 @@ def test_what_can_be_is_not_refused(users: list[type[User]], url: str) -> None:
         ([wired(path=[])], HTTP, "printable ASCII"),
         ([wired(path="x")], "", "printable ASCII"),
         ([wired(name=7)], HTTP, "is no text"),
+        ([wired(wait_time=lambda user: 1.0)], HTTP, "has a wait_time"),
+        ([wired(tasks=[lambda user: None])], HTTP, "has tasks"),
         ([wired(timeout_s="5")], HTTP, "is a number of seconds"),
         ([wired(timeout_s=0)], HTTP, "is a number of seconds"),
         ([wired(timeout_s=float("nan"))], HTTP, "is a number of seconds"),
