@@ -14,13 +14,17 @@ class Counters:
     """One cluster's counters in one sidecar, since its start. Rejects are ``pending_overflow + active_overflow``.
 
     ``active_overflow`` exists since Envoy 1.38; before, a ``max_requests`` reject counted in ``pending_overflow``.
-    ``cx_overflow`` is no reject count: a connection was not opened, its request stayed queued.
+    ``cx_overflow`` is no reject count: a connection was not opened, its request stayed queued. ``cx_total`` connections were opened, and
+    ``cx_max_requests`` of them closed because they had carried as many requests as they may; ``retry_overflow`` retries were not made.
     """
 
     pending_overflow: int = 0
     active_overflow: int = 0
     cx_overflow: int = 0
     total: int = 0
+    cx_total: int = 0
+    cx_max_requests: int = 0
+    retry_overflow: int = 0
 
     @property
     def overflow(self) -> int:

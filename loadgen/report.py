@@ -125,11 +125,15 @@ class PhasePart(Part):
 
     ``began_s``, ``ended_s``, ``toggled_s`` and ``converged_s`` are seconds since the load began: when the phase began and ended to count, when the
     policy was put or removed for it, and when the last sidecar showed that; null if nothing was toggled, or in reports from before they were kept.
+    ``because`` says which limit fired and why; empty if none was in force. ``pool``: Envoy makes the connections anew when the policy is toggled
+    (cold), otherwise those of the phase before go on (warm); how much ``http1MaxPendingRequests`` rejects depends on it.
     ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
 
     name: str
     policy: Literal["absent", "applied", "removed"]
+    because: str = ""
+    pool: Literal["", "cold", "warm"] = ""
     duration_s: Seconds
     requests: Count
     rate_per_s: float

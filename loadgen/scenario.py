@@ -256,9 +256,13 @@ _DURATIONS = frozenset({"ramp", "hold", "timeout", "pause"})
 
 
 class ServiceModel(Model):
-    """How the user service behaves on a laptop; in a cluster the real service decides."""
+    """How the user service behaves on a laptop; in a cluster the real service decides.
+
+    ``status`` is what it answers with, the expected one if there is none: a service that fails by itself must not pass for a limit.
+    """
 
     time: IntervalField = Interval(0.02)
+    status: int | None = Field(None, ge=200, le=599)
 
 
 Path = list[str | int]

@@ -89,6 +89,9 @@ _COUNTER_NAMES = {
     "upstream_rq_active_overflow": "active_overflow",
     "upstream_cx_overflow": "cx_overflow",
     "upstream_rq_total": "total",
+    "upstream_cx_total": "cx_total",
+    "upstream_cx_max_requests": "cx_max_requests",
+    "upstream_rq_retry_overflow": "retry_overflow",
 }
 
 

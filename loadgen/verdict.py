@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+from loadgen.because import MAX_PENDING, MAX_REQUESTS, fired
+from loadgen.ledger import Counters
 
-    from loadgen.ledger import Counters, Ledger
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from loadgen.ledger import Ledger
 
 
 class State(StrEnum):
@@ -57,7 +60,9 @@ class Evidence:
     after the rule was removed, None if no phase shows that; ``files`` the rules that the policy file holds; ``missing``
     the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow; ``unseen``
     why what the service saw at a time is only what it saw at least, or not known at all; ``policy_lost`` whether somebody else changed the
-    policy during the run, or may have.
+    policy during the run, or may have; ``multiplexed`` whether a connection carries more
+    than one request at a time; ``crossed`` the clients of which requests reached the service by another way than their sidecar;
+    ``offer`` says what load would go beyond the limit, if that is known.
     """
 
     applied: bool
@@ -73,10 +78,9 @@ class Evidence:
     reason: str = ""
     unseen: str = ""
     policy_lost: bool = False
-
-
-MAX_REQUESTS = "http2MaxRequests"
-MAX_PENDING = "http1MaxPendingRequests"
+    multiplexed: bool = False
+    crossed: Sequence[str] = ()
+    offer: str = ""
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -105,6 +109,8 @@ def _undecided(evidence: Evidence) -> str:
         return _nothing(evidence)
     if evidence.policy_lost:
         return "somebody else changed the policy during the run, or may have, so what it showed is not the limit's doing"
+    if evidence.crossed:
+        return f"the witnesses disagree; not everything that the service saw of {_listing(evidence.crossed)} came through the sidecar, so nothing shows what that admitted"
     differing = [client.name for client in evidence.clients if client.ledger.difference]
     if differing:
         return f"the witnesses disagree; {_listing(differing)} counted another number of overflows than the sidecar did"
@@ -149,18 +155,72 @@ def _without_overflow(evidence: Evidence) -> Verdict:
             f"Not enforced: {MAX_REQUESTS} is {limit}, but {_at_most(evidence)} {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
         )
     if limit is None and MAX_PENDING not in evidence.limits:
-        names = _listing([f"{name} {value}" for name, value in evidence.limits.items()])
-        return Verdict(
-            State.INCONCLUSIVE,
-            f"Inconclusive: {names} of rule {evidence.rule} {_are(evidence.limits)} in force, but that rejects nothing: requests wait or connections are renewed instead. None of {requests:,} requests overflowed.",
-        )
+        return _quiet(evidence)
     rejecting = [f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}]
     most = "" if admitted is None or evidence.unseen else f", with at most {admitted} of a client admitted at a time"
     queue = ", and enough warm connections need no queue" if limit is None else ""
+    offer = evidence.offer or "Offer more users or a higher rate."
     return Verdict(
         State.INCONCLUSIVE,
-        f"Inconclusive: {_listing(rejecting)} of rule {evidence.rule} {_are(rejecting)} in force, but the load never went beyond: none of {requests:,} requests overflowed{most}{queue}. Offer more users or a higher rate.",
+        f"Inconclusive: {_listing(rejecting)} of rule {evidence.rule} {_are(rejecting)} in force, but the load never went beyond: none of {requests:,} requests overflowed{most}{queue}{_others(evidence)}. {offer}",
     )
+
+
+def _quiet(evidence: Evidence) -> Verdict:
+    """Judge limits that reject nothing, each by what it does instead; the worst of them decides."""
+    judged = [_QUIET[name](evidence, value) for name, value in evidence.limits.items()]
+    states = {state for state, _ in judged}
+    state = next((each for each in (State.NOT_ENFORCED, State.ENFORCED) if each in states), State.INCONCLUSIVE)
+    what = "; ".join(text for _, text in judged)
+    return Verdict(
+        state,
+        f"{_HEADINGS[state]}: {what}. That rejects nothing: none of {_requests(evidence):,} requests overflowed{_others(evidence)}.",
+    )
+
+
+def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
+    """``maxConnections``: what finds none waits. Each worker may always have one, and workers race, as for requests (HTTP/1.1: one request each)."""
+    name, admitted, waited = f"maxConnections {limit} of rule {evidence.rule}", _admitted(evidence), _counted(evidence, "cx_overflow")
+    if admitted is not None and admitted > limit + evidence.workers - 1 and not evidence.multiplexed:
+        return State.NOT_ENFORCED, f"{name} is in force, but {_at_most(evidence)} {admitted} requests of a client were under way at a time"
+    if not waited:
+        return State.INCONCLUSIVE, f"{name} is in force, but no request ever waited for a connection"
+    if admitted is None or evidence.unseen or evidence.multiplexed:
+        return State.INCONCLUSIVE, f"{name} made {waited:,} requests wait, but nothing shows how many were under way at a time"
+    return State.ENFORCED, f"{name} made {waited:,} requests wait, and at most {admitted} of a client {_were(admitted)} under way at a time"
+
+
+def _renewal(evidence: Evidence, limit: int) -> tuple[State, str]:
+    name, renewed, opened = (
+        f"maxRequestsPerConnection {limit} of rule {evidence.rule}",
+        _counted(evidence, "cx_max_requests"),
+        _counted(evidence, "cx_total"),
+    )
+    if not renewed:
+        return State.INCONCLUSIVE, f"{name} is in force, but no connection carried so many"
+    return State.ENFORCED, f"{name} closed {renewed:,} of {opened:,} connections, for {_counted(evidence, 'total'):,} requests"
+
+
+def _retries(evidence: Evidence, limit: int) -> tuple[State, str]:
+    name, dropped = f"maxRetries {limit} of rule {evidence.rule}", _counted(evidence, "retry_overflow")
+    if not dropped:
+        return State.INCONCLUSIVE, f"{name} is in force, but so many retries were never needed at a time"
+    return State.ENFORCED, f"{name} kept {dropped:,} retries from being made"
+
+
+_QUIET: dict[str, Callable[[Evidence, int], tuple[State, str]]] = {
+    "maxConnections": _connections,
+    "maxRequestsPerConnection": _renewal,
+    "maxRetries": _retries,
+}
+
+
+def _counted(evidence: Evidence, name: str) -> int:
+    return sum(getattr(client.counters, name) for client in evidence.clients)
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _with_overflow(evidence: Evidence) -> Verdict:
@@ -172,20 +232,21 @@ def _with_overflow(evidence: Evidence) -> Verdict:
     return Verdict(state, f"{_HEADINGS[state]}: {_who_fired(evidence)}; {_what_was_admitted(evidence, admitted)}; {_aftermath(evidence)}.")
 
 
-_HEADINGS = {State.ENFORCED: "Enforced", State.OVERSHOOT: "Overshoot", State.NOT_ENFORCED: "Not enforced"}
+_HEADINGS = {
+    State.ENFORCED: "Enforced",
+    State.OVERSHOOT: "Overshoot",
+    State.NOT_ENFORCED: "Not enforced",
+    State.INCONCLUSIVE: "Inconclusive",
+}
 
 
 def _who_fired(evidence: Evidence) -> str:
-    active = sum(client.counters.active_overflow for client in evidence.clients)
-    pending = sum(client.counters.pending_overflow for client in evidence.clients)
-    fired = [
-        f"{name} {evidence.limits[name]}"
-        for name, count in ((MAX_REQUESTS, active), (MAX_PENDING, pending))
-        if count and name in evidence.limits
-    ]
+    counters = Counters()
+    for client in evidence.clients:
+        counters = counters.plus(client.counters)
     overflow, requests = _overflow(evidence), _requests(evidence)
     hit = sum(1 for client in evidence.clients if client.ledger.client)
-    names = _listing(fired) or "a limit"
+    names = _listing(fired(evidence.limits, counters)) or "a limit"
     return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {_clients(evidence)}, each at its own sidecar"
 
 

@@ -19,7 +19,7 @@ def local_spec(plan: Plan) -> LocalSpec:
         client=plan.client,
         clients=scenario.clients.count,
         workers=scenario.clients.workers,
-        status=scenario.target.expect.status,
+        status=scenario.service.status or scenario.target.expect.status,
         body=scenario.target.expect.body,
         service_time=scenario.service.time,
         seed=scenario.seed,

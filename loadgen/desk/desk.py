@@ -330,7 +330,7 @@ class Desk:
         scenario = plan.scenario.model_copy(update={"phases": phases, "expectations": {}})
         rules = _last_rules(measured)
         done = type(plan)(scenario, rules, ())
-        report = make_report(done, measured, session.wanted(rules), self._site.environment(), started_at, self._site.kind)  # type: ignore[arg-type]
+        report = make_report(done, measured, session.wanted(rules), self._site.environment(), started_at, self._site.kind, scripted=False)  # type: ignore[arg-type]
         shown = report.scenario.model_copy(update={"load": {"model": "locust"}})
         return Result(report.model_copy(update={"scenario": shown}), measured.series)
 

@@ -43,6 +43,9 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     if report.phases:
         print_table(console, "Phases", PHASE_COLUMNS, report.phases)
         print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
+    for phase in report.phases:
+        if phase.because:
+            console.print(f"{printable(phase.name)}: {printable(phase.because)}.", markup=False, soft_wrap=not console.is_terminal)
     if verbose:
         for phase in report.phases:
             print_table(console, f"Clients in phase {phase.name}", CLIENT_COLUMNS, clients_of(phase))

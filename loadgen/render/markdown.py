@@ -68,6 +68,9 @@ def _parts(report: Report) -> list[str]:
             "\n### Ledger\n\nOverflows as the clients saw them and as their sidecars counted them.\n\n"
             + _table(LEDGER_COLUMNS, report.phases)
         )
+        said = [f"- **{escaped(phase.name)}**: {escaped(phase.because)}.\n" for phase in report.phases if phase.because]
+        if said:
+            parts.append("\n" + "".join(said))
     if report.findings:
         parts.append("\n### Warnings\n\n" + "".join(map(_warning, report.findings)))
     for phase in report.phases:

@@ -7,18 +7,20 @@ import statistics
 from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
+from loadgen.because import MAX_REQUESTS, why
 from loadgen.errors import printable
 from loadgen.expectation import RUN
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
 from loadgen.runner.figures import NOTHING, PhaseFigures
+from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import ClientEvidence, Evidence, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from loadgen.errors import Problem
     from loadgen.expectation import Expectation, Figures
@@ -48,10 +50,12 @@ def make_report(
     environment: parts.Environment,
     started_at: str,
     mesh: Literal["local", "cluster"] = "local",
+    *,
+    scripted: bool = True,
 ) -> parts.Report:
-    """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar."""
+    """Assemble the report. ``wanted`` is the state that the rules should lead to in every sidecar; ``scripted``: the load was the scenario's."""
     phases = [_phase(window, measured.began) for window in measured.windows]
-    verdict = judge(_evidence(plan, measured, wanted))
+    verdict = judge(_evidence(plan, measured, wanted, scripted=scripted))
     reasons = [
         *measured.reasons,
         *(reason for window, phase in zip(measured.windows, phases, strict=True) for reason in _doubts(window, phase)),
@@ -108,9 +112,20 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
     duration = _duration_s(window)
     counters = [found for name in window.starts if (found := _counters(window, name)) is not None]
     arrived = [came for name in window.starts if (came := _arrived(window, name)) is not None]
+    limits = next(iter(window.states.values())).limits.in_force() if window.states else {}
     return parts.PhasePart(
         name=window.phase.name,
         policy=window.phase.policy,
+        because=why(
+            limits,
+            _sum(counters),
+            requests=total.requests,
+            overflow=total.sidecar_overflow,
+            server_side=total.server_overflow,
+            clients=len(window.starts),
+            peak=None if _unseen(window) or (counted := _counted(window)) is None else counted.peak_in_flight,
+        ),
+        pool="warm" if window.toggled is None else "cold",
         duration_s=round(duration, 4),
         requests=total.requests,
         rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
@@ -270,16 +285,42 @@ def _disagreements(window: Window) -> list[str]:
     """Compare the service with the sidecars: every request that a sidecar let through must have arrived, and no other."""
     found = []
     for name, end in window.ends.items():
-        start, counters, arrived = window.starts[name], _counters(window, name), _arrived(window, name)
         if not end.settled:
             found.append(f"{name} and its sidecar could not be brought to agree at the end of phase {window.phase.name}")
-        if counters is None or arrived is None:
-            continue
-        if abs(arrived - counters.total) > start.on_the_way + end.on_the_way + LOST_AT_MOST:
+        if (both := _goes_round(window, name)) is not None:
+            let_through, arrived = both
             found.append(
-                f"in phase {window.phase.name} the sidecar of {name} let {counters.total:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
+                f"in phase {window.phase.name} the sidecar of {name} let {let_through:,} requests through, but {arrived:,} of this client reached the service: it goes round its sidecar"
             )
     return found + _strangers(window)
+
+
+def _goes_round(window: Window, name: str) -> tuple[int, int] | None:
+    """Give what a client's sidecar let through and what of the client reached the service, if these are not the same requests."""
+    counters, arrived, end = _counters(window, name), _arrived(window, name), window.ends.get(name)
+    if counters is None or arrived is None or end is None:
+        return None
+    apart = abs(arrived - counters.total) > window.starts[name].on_the_way + end.on_the_way + LOST_AT_MOST
+    return (counters.total, arrived) if apart else None
+
+
+def _offer(load: ClosedLoad | OpenLoad | BurstLoad, windows: Sequence[Window], limits: Mapping[str, int]) -> str:
+    """Say what load it would take to go beyond the limit of requests in each client; nothing if that is not known."""
+    limit = limits.get(MAX_REQUESTS)
+    if limit is None:
+        return ""
+    ok = merged(tally for window in windows for tally in window.tallies.values()).latency[Outcome.OK]
+    match load:
+        case ClosedLoad(users=users) if users <= limit:
+            return f"It takes more than {limit} users in each client, and there were {users}."
+        case ClosedLoad(users=users):
+            return f"It takes more than {limit} of the {users} users of a client waiting at the same time: less think time, or more users."
+        case BurstLoad(size=size) if size <= limit:
+            return f"It takes bursts of more than {limit}, and these were of {size}."
+        case OpenLoad() if ok.count:
+            mean_s = ok.sum_s / ok.count
+            return f"It takes some {limit / mean_s:,.0f}/s in each client: an answer took {mean_s * 1000:,.1f} ms on average."
+    return ""
 
 
 def _strangers(window: Window) -> list[str]:
@@ -298,7 +339,7 @@ def _strangers(window: Window) -> list[str]:
     return [f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}{who}"]
 
 
-def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
+def _evidence(plan: Plan, measured: Measured, wanted: SidecarState, *, scripted: bool) -> Evidence:
     begun = _judged(measured)
     applied = [window for window in begun if window.ends]
     whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
@@ -308,6 +349,8 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         for tally in window.tallies.values()
     )
     return Evidence(
+        offer=_offer(plan.scenario.load, applied, wanted.limits.in_force()) if scripted else "",
+        crossed=[name for name in whole if any(_goes_round(window, name) for window in applied)],
         applied=bool(applied),
         rule=wanted.rule,
         limits=wanted.limits.in_force(),
@@ -320,6 +363,9 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState) -> Evidence:
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
         policy_lost=measured.policy_lost,
+        multiplexed=any(
+            pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE" for rule in plan.rules for _, pool in rule.pools()
+        ),
         unseen=" and ".join(dict.fromkeys(why for window in applied if (why := _unseen(window)))),
     )
 

@@ -40,6 +40,7 @@ PENDING = {"http1MaxPendingRequests": 1}
 CONNECTIONS = {"maxConnections": 3}
 ENFORCED, OVERSHOOT, NOT_ENFORCED, INCONCLUSIVE = State.ENFORCED, State.OVERSHOOT, State.NOT_ENFORCED, State.INCONCLUSIVE
 FIVE = "http2MaxRequests 5 of rule base/user"
+THREE = "maxConnections 3 of rule base/user"
 SEED = {"http2MaxRequests": 1, "http1MaxPendingRequests": 1, "maxRequestsPerConnection": 1}
 REASON = "no known service is called usr"
 
@@ -85,7 +86,7 @@ CASES = [
         "before Envoy 1.38 a reject counts as pending",
         evidence(client(overflow=9, counters=Counters(pending_overflow=9))),
         ENFORCED,
-        "Enforced: a limit of rule base/user rejected 9 of 100 requests",
+        f"Enforced: {FIVE} rejected 9 of 100 requests",
     ),
     (
         "workers that race",
@@ -157,15 +158,77 @@ CASES = [
     ),
     (
         "a limit that only queues",
-        evidence(client(admitted=3), limits=CONNECTIONS),
-        INCONCLUSIVE,
-        "Inconclusive: maxConnections 3 of rule base/user is in force, but that rejects nothing: requests wait or connections are renewed instead. None of 100 requests overflowed.",
+        evidence(client(admitted=3, counters=Counters(cx_overflow=18)), limits=CONNECTIONS),
+        ENFORCED,
+        f"Enforced: {THREE} made 18 requests wait, and at most 3 of a client were under way at a time. That rejects nothing: none of 100 requests overflowed.",
     ),
     (
-        "limits that only queue and renew",
-        evidence(client(), limits={**CONNECTIONS, "maxRequestsPerConnection": 1, "maxRetries": 2}),
+        "a queue that nobody stood in",
+        evidence(client(admitted=3), limits=CONNECTIONS),
         INCONCLUSIVE,
-        "Inconclusive: maxConnections 3, maxRequestsPerConnection 1 and maxRetries 2 of rule base/user are in force",
+        f"Inconclusive: {THREE} is in force, but no request ever waited for a connection. That rejects nothing: none of 100 requests overflowed.",
+    ),
+    (
+        "more connections than there may be",
+        evidence(client(admitted=4, counters=Counters(cx_overflow=18)), limits=CONNECTIONS),
+        NOT_ENFORCED,
+        f"Not enforced: {THREE} is in force, but up to 4 requests of a client were under way at a time.",
+    ),
+    (
+        "each worker may have a connection of its own",
+        evidence(client(admitted=4, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, workers=2),
+        ENFORCED,
+        f"Enforced: {THREE} made 18 requests wait, and at most 4 of a client",
+    ),
+    (
+        "connections that carry many requests at a time",
+        evidence(client(admitted=40, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, multiplexed=True),
+        INCONCLUSIVE,
+        f"Inconclusive: {THREE} made 18 requests wait, but nothing shows how many were under way at a time.",
+    ),
+    (
+        "a queue of which the service shows nothing",
+        evidence(client(admitted=None, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, unseen="this service does not count"),
+        INCONCLUSIVE,
+        f"Inconclusive: {THREE} made 18 requests wait, but nothing shows",
+    ),
+    (
+        "connections that are renewed",
+        evidence(client(counters=Counters(total=100, cx_total=55, cx_max_requests=50)), limits={"maxRequestsPerConnection": 2}),
+        ENFORCED,
+        "Enforced: maxRequestsPerConnection 2 of rule base/user closed 50 of 55 connections, for 100 requests. That rejects nothing: none of 100 requests overflowed.",
+    ),
+    (
+        "retries that were not made",
+        evidence(client(counters=Counters(retry_overflow=7)), limits={"maxRetries": 1}, other_failures=7),
+        ENFORCED,
+        "Enforced: maxRetries 1 of rule base/user kept 7 retries from being made. That rejects nothing: none of 100 requests overflowed (7 requests failed otherwise).",
+    ),
+    (
+        "limits of which one holds and the others were never reached",
+        evidence(
+            client(admitted=3, counters=Counters(cx_overflow=1)), limits={**CONNECTIONS, "maxRequestsPerConnection": 1000, "maxRetries": 2}
+        ),
+        ENFORCED,
+        f"Enforced: {THREE} made 1 requests wait, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 of rule base/user is in force, but no connection carried so many; maxRetries 2",
+    ),
+    (
+        "requests that went round the sidecar",
+        evidence(client(overflow=40, admitted=50), crossed=["client-1"]),
+        INCONCLUSIVE,
+        "Inconclusive: the witnesses disagree; not everything that the service saw of client-1 came through the sidecar, so nothing shows what that admitted.",
+    ),
+    (
+        "a load that is known to be too small",
+        evidence(client(admitted=3), offer="It takes more than 5 users in each client, and there were 3."),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed, with at most 3 of a client admitted at a time. It takes more than 5 users in each client, and there were 3.",
+    ),
+    (
+        "a service that fails by itself",
+        evidence(client(admitted=3), other_failures=100),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed, with at most 3 of a client admitted at a time (100 requests failed otherwise).",
     ),
     (
         "witnesses that disagree",
@@ -294,8 +357,7 @@ def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
         assert limit is not None
         assert limit < most < limit + workers
     elif limits:
-        assert limit is not None
-        assert most >= limit + workers
+        assert most >= (limit if limit is not None else limits["maxConnections"]) + workers
 
 
 def test_of_a_service_that_does_not_count_nothing_is_said_about_what_was_admitted() -> None:

@@ -116,7 +116,9 @@ def _tables(report: Report) -> Iterator[Element]:
     if not report.phases:
         return
     yield _section("Phases", _table("Requests by outcome", PHASE_COLUMNS, report.phases))
-    yield _section("Ledger", _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases))
+    because = [E("li", E("b", phase.name), f": {phase.because}.") for phase in report.phases if phase.because]
+    ledger = _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
+    yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
     yield _section("Clients", *map(_clients, report.phases))

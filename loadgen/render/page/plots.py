@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from loadgen.because import MAX_REQUESTS
 from loadgen.errors import printable
 from loadgen.outcome import Outcome
 from loadgen.render.timeline import timeline
-from loadgen.verdict import MAX_REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
