@@ -15,6 +15,7 @@ What cannot be told apart, by anybody who sees the answer only:
   the service says in Envoy's words is taken for the own sidecar's;
 * no such cluster and a refusal by admission control: both are a 503 without a body. If the server's side answers so, it is the service's 503,
   and where there is no sidecar in the way at all, a service's empty 503 or 404 is taken for the sidecar's;
+* gRPC's 200 with status 14 from any other 200 by its outcome: it is a wrong body, and where any body will do it is ok and has no cause;
 * answers to HEAD have no body: an overflow and maintenance mode are both ``overloaded``, all others ``unexplained``;
 * a failed TLS handshake and a refused connection, where Envoy does not say more than ``remote connection failure``;
 * words of another author: a rate limit, a fault or an authorization that was configured to answer with a body of its own is ``unexplained``.

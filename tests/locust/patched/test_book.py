@@ -91,9 +91,7 @@ def test_an_overflow_of_the_own_sidecar_is_told_from_one_that_came_through_the_s
 
 def test_why_requests_failed_is_counted() -> None:
     book = Book("client-1")
-    marked = Response(
-        OVERFLOW.status, OVERFLOW.body, headers=_telling(Headers({"X-Envoy-Overloaded": "true", "Server": "envoy"}))
-    )
+    marked = Response(OVERFLOW.status, OVERFLOW.body, headers=_telling(Headers({"X-Envoy-Overloaded": "true", "Server": "envoy"})))
     assert marked.headers == ((b"x-envoy-overloaded", b"true"),)
     for response in (marked, OVERFLOW):
         user(book, Outcome.OVERFLOW, response=response).get(timeout=1)
