@@ -50,7 +50,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar. ``headers`` are there if they were asked for.
+    """What the wire brought back. ``from_upstream``: it has the header ``x-envoy-upstream-service-time``, so it was not made by the own sidecar. ``headers`` are all of them if they were asked for, else at least those that tell a cause (``cause.TELLING``), if there are some.
 
     ``whole`` is false if the body went on beyond what was kept of it.
     """

@@ -14,6 +14,7 @@ from collections import Counter
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
+from loadgen.cause import UNANSWERED, Found, MadeBy
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -209,42 +210,57 @@ class Tally:
     ``number`` says which of its load's tallies it is, from 0 on.
     """
 
-    __slots__ = ("_latency", "_statuses", "_waiting", "connect_errors", "flow_failures", "lag", "loop_lag", "number", "server_overflow")
+    __slots__ = (
+        "_causes",
+        "_latency",
+        "_statuses",
+        "_waiting",
+        "connect_errors",
+        "flow_failures",
+        "lag",
+        "loop_lag",
+        "number",
+        "server_overflow",
+    )
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
         self._latency: dict[Outcome, Histogram] = {outcome: Histogram() for outcome in Outcome}
         self._statuses: Counter[int] = Counter()
-        self._waiting: dict[tuple[Outcome, int], Waiting] = {}
+        self._causes: Counter[Found] = Counter()
+        self._waiting: dict[tuple[Outcome, int, Found | None], Waiting] = {}
         self.lag = Histogram()
         self.loop_lag = Histogram()
         self.server_overflow = 0
         self.connect_errors: Counter[str] = Counter()
         self.flow_failures: Counter[str] = Counter()
 
-    def waiting(self, outcome: Outcome, status: int = 0) -> Waiting:
+    def waiting(self, outcome: Outcome, status: int = 0, cause: Found | None = None) -> Waiting:
         """Give where the latencies of requests wait that ended so; ``status`` is 0 without a complete response.
 
-        Who appends to it must ``fold`` now and then.
+        ``cause`` is that of a response that was neither ok nor an overflow by the own sidecar. Who appends must ``fold`` now and then.
         """
-        waiting = self._waiting.get((outcome, status))
+        key = outcome, status, cause
+        waiting = self._waiting.get(key)
         if waiting is None:
-            waiting = self._waiting[outcome, status] = Waiting()
+            waiting = self._waiting[key] = Waiting()
         return waiting
 
-    def record(self, outcome: Outcome, latency_s: float, status: int = 0) -> None:
+    def record(self, outcome: Outcome, latency_s: float, status: int = 0, cause: Found | None = None) -> None:
         """Count one request that ended."""
-        singles = self.waiting(outcome, status).singles
+        singles = self.waiting(outcome, status, cause).singles
         singles.append(max(0.0, latency_s))
         if len(singles) >= FOLD_AT:
             self.fold()
 
     def fold(self) -> None:
         """Bound the memory: turn what was recorded since the last time into buckets."""
-        for (outcome, status), waiting in self._waiting.items():
+        for (outcome, status, cause), waiting in self._waiting.items():
             ended = self._latency[outcome].take(waiting)
             if ended and status:
                 self._statuses[status] += ended
+            if ended and cause:
+                self._causes[cause] += ended
         self.lag.fold()
 
     def add(self, other: Tally) -> None:
@@ -252,6 +268,7 @@ class Tally:
         for outcome, histogram in self.latency.items():
             histogram.add(other.latency[outcome])
         self._statuses.update(other._statuses)
+        self._causes.update(other._causes)
         self.lag.add(other.lag)
         self.loop_lag.add(other.loop_lag)
         self.server_overflow += other.server_overflow
@@ -269,6 +286,12 @@ class Tally:
         """How many complete responses had which HTTP status."""
         self.fold()
         return self._statuses
+
+    @property
+    def causes(self) -> Counter[Found]:
+        """How many requests had which cause, of all that were neither ok nor marked by the own sidecar as its overflows."""
+        unanswered = {Found(cause, MadeBy.UNKNOWN): self.latency[outcome].count for outcome, cause in UNANSWERED.items()}
+        return self._causes + Counter(unanswered)
 
     @property
     def outcomes(self) -> dict[Outcome, int]:
@@ -294,6 +317,7 @@ class Tally:
             "number": self.number,
             "latency": {outcome.value: histogram.snapshot() for outcome, histogram in self.latency.items() if histogram.count},
             "statuses": {str(status): count for status, count in self.statuses.items()},
+            "causes": {str(found): count for found, count in self._causes.items()},
             "lag": self.lag.snapshot(),
             "loop_lag": self.loop_lag.snapshot(),
             "server_overflow": self.server_overflow,
@@ -308,6 +332,7 @@ class Tally:
         for outcome, histogram in snapshot["latency"].items():
             tally._latency[Outcome(outcome)] = Histogram.from_snapshot(histogram)
         tally._statuses = Counter({int(status): count for status, count in snapshot["statuses"].items()})
+        tally._causes = Counter({Found.parse(found): count for found, count in snapshot["causes"].items()})
         tally.lag = Histogram.from_snapshot(snapshot["lag"])
         tally.loop_lag = Histogram.from_snapshot(snapshot["loop_lag"])
         tally.server_overflow = snapshot["server_overflow"]

@@ -106,8 +106,23 @@ class Effective(Part):
         return Limits(**self.model_dump()).in_force()
 
 
+class CausePart(Part):
+    """How many requests failed for a cause, and who made the answers; one is named in ``loadgen.cause`` and in the README."""
+
+    cause: Annotated[str, Field(max_length=40)]
+    made_by: Annotated[str, Field(max_length=40)]
+    requests: Count
+
+
+Causes = Annotated[list[CausePart], Field(default_factory=list, max_length=64)]
+"""The most frequent one first."""
+
+
 class ClientPart(Part):
-    """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended."""
+    """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended.
+
+    ``causes`` are those of all requests that were neither ok nor marked by the own sidecar as its overflows.
+    """
 
     name: str
     requests: Count
@@ -118,6 +133,7 @@ class ClientPart(Part):
     convergence_s: Seconds | None
     drain_s: Seconds
     effective: Effective
+    causes: Causes
 
 
 class PhasePart(Part):
@@ -151,6 +167,7 @@ class PhasePart(Part):
     converged_s: Seconds | None = None
     held_s: Seconds
     hammer_cpu_share: float
+    causes: Causes
     clients: Annotated[list[ClientPart], Field(max_length=MAX_CLIENTS)]
 
     @property

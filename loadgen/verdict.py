@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from loadgen.because import MAX_PENDING, MAX_REQUESTS, fired
+from loadgen.firing import MAX_PENDING, MAX_REQUESTS, fired
 from loadgen.ledger import Counters
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ import asyncio
 import contextlib
 import importlib.util
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
 import httpx
 
+from loadgen.cause import OVERLOADED, cause_of
 from loadgen.engine.flow import Failures, load_flow
 from loadgen.engine.flow_client import Counted, FlowClient
 from loadgen.engine.http2 import Http2Transport
@@ -33,6 +34,7 @@ from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origi
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from loadgen.cause import Found
     from loadgen.engine.load import ClientLoad
 
 STOP_S = 1.0
@@ -286,7 +288,7 @@ class HttpCarrier:
         if not self._dropped:
             if outcome is Outcome.OVERFLOW and origin(answer) is Origin.SERVER:
                 self._load.tally.server_overflow += 1
-            self._load.ended(due, clock(), outcome, answer)
+            self._load.ended(due, clock(), outcome, answer, _cause(outcome, answer, response))
         return outcome
 
     def given_up(self, due: float) -> Outcome:
@@ -309,6 +311,14 @@ class HttpCarrier:
         mistake = error.split(_is_data)[1] if isinstance(error, BaseExceptionGroup) else error
         if mistake is not None and not _is_data(mistake):
             self._load.tally.flow_failures[self.failures.note(mistake)] += 1
+
+
+def _cause(outcome: Outcome, answer: Response, response: httpx.Response) -> Found | None:
+    """Give the cause of what is neither ok nor the own sidecar's overflow: nothing else needs all header lines."""
+    marked = outcome is Outcome.OVERFLOW and not answer.from_upstream and OVERLOADED in response.extensions[HEADER_NAMES]
+    if outcome is Outcome.OK or marked:
+        return None
+    return cause_of(outcome, replace(answer, headers=tuple(response.headers.raw)))
 
 
 def _is_data(error: BaseException) -> bool:

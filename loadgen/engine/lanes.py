@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from loadgen.cause import cause_of
 from loadgen.engine.load import clock
 from loadgen.engine.poller import Poller
 from loadgen.engine.wire import KEPT_BYTES, MAX_RESPONSE_BYTES, Connection
@@ -243,15 +244,16 @@ class Lanes:
     def answered(self, lane: Lane, response: Response) -> None:
         """Count a complete response."""
         outcome = classify(response, self._shot.expected)
+        cause = None if outcome is Outcome.OK else cause_of(outcome, response)
         if outcome is Outcome.OVERFLOW and origin(response) is Origin.SERVER:
             self._load.tally.server_overflow += 1
         elif lane.usable and lane.candidate:
             if len(self._known) >= KNOWN_RESPONSES:
                 self._known.clear()
-            self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status)
+            self._known[lane.candidate] = self._load.tally.waiting(outcome, response.status, cause)
         lane.candidate = b""
         now = clock()
-        self._load.ended(lane.due, now, outcome, response)
+        self._load.ended(lane.due, now, outcome, response, cause)
         self.free(lane)
         self._load.follow(now)
 

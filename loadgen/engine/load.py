@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
+    from loadgen.cause import Found
     from loadgen.pacing import Pacing
 
 FEWEST_FILES = 16
@@ -280,10 +281,10 @@ class ClientLoad:
 
     # What the carrier reports.
 
-    def ended(self, due: float, now: float, outcome: Outcome, response: Response | None = None) -> None:
+    def ended(self, due: float, now: float, outcome: Outcome, response: Response | None = None, cause: Found | None = None) -> None:
         """Count a request that ended. The carrier then gives its place back with ``follow``."""
         latency_s = now - due
-        self.tally.waiting(outcome, response.status if response else 0).singles.append(latency_s)
+        self.tally.waiting(outcome, response.status if response else 0, cause).singles.append(latency_s)
         if self._next_answer is not None:
             tell, self._next_answer = self._next_answer, None
             try:

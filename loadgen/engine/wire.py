@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httptools
 
+from loadgen.cause import LENGTH, TELLING, TELLING_BYTES, TELLING_LINES
 from loadgen.errors import MeshError
 from loadgen.outcome import Outcome, Response
 
@@ -24,6 +25,11 @@ KEPT_BYTES = 64 * 1024
 _STATUSES = range(100, 600)
 _VERSIONS = frozenset({"1.0", "1.1"})
 _SWITCHING_PROTOCOLS = 101
+_SERVICE_TIME = b"x-envoy-upstream-service-time"
+_CONNECTION = b"connection"
+_FRAMING = frozenset({LENGTH, b"transfer-encoding"})
+_READ = frozenset({_SERVICE_TIME, _CONNECTION, *_FRAMING, *TELLING})
+"""The header lines that mean something here."""
 _FIRST_FINAL_STATUS = 200
 _OK = 200
 
@@ -44,8 +50,8 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection. ``usable`` says whether another request may be sent on it after an answer.
 
-    A response of more than ``max_bytes`` is not HTTP to us; of its body the first ``kept_bytes`` are kept. ``headless`` says that responses have no body whatever their header says, as those to HEAD. ``keep_headers`` keeps the header lines for
-    the owner, in ``Response.headers``.
+    A response of more than ``max_bytes`` is not HTTP to us; of its body the first ``kept_bytes`` are kept. ``headless`` says that responses have no body whatever their header says, as those to HEAD. ``keep_headers`` keeps all header
+    lines for the owner, in ``Response.headers``; without it those few are there that tell why a request failed.
     """
 
     __slots__ = (
@@ -197,14 +203,21 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         lowered = name.lower()
-        if lowered == b"x-envoy-upstream-service-time":
-            self._from_upstream = True
-        elif lowered in {b"content-length", b"transfer-encoding"}:
-            self._framed = True
-        elif lowered == b"connection":
-            self._says_close |= b"close" in value.lower()
+        if lowered in _READ:
+            if lowered == _SERVICE_TIME:
+                self._from_upstream = True
+            elif lowered in _FRAMING:
+                self._framed = True
+            elif lowered == _CONNECTION:
+                self._says_close |= b"close" in value.lower()
+            if (lowered in TELLING or (self.headless and lowered == LENGTH)) and not self.keep_headers:
+                self._keep_telling(lowered, value)
         if self.keep_headers:
             self._headers.append((name, value))
+
+    def _keep_telling(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) < TELLING_LINES:
+            self._headers.append((name, value[:TELLING_BYTES]))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None, "called by it"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 from locust.exception import StopUser
 
+from loadgen.cause import cause_of
 from loadgen.outcome import Origin, Outcome, origin
 from loadgen.recorder import Tally
 
@@ -63,7 +64,8 @@ class Book:
 
     def _ended(self, outcome: Outcome, latency_s: float, response: Response | None) -> None:
         tally = self._tally
-        tally.record(outcome, latency_s, response.status if response else 0)
+        cause = None if response is None else cause_of(outcome, response)
+        tally.record(outcome, latency_s, response.status if response else 0, cause)
         if outcome is Outcome.OVERFLOW and response is not None and origin(response) is Origin.SERVER:
             tally.server_overflow += 1
 

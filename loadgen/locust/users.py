@@ -11,6 +11,7 @@ from geventhttpclient.response import HTTPConnectionClosed
 from locust import FastHttpUser
 from locust.exception import CatchResponseError, StopUser
 
+from loadgen.cause import TELLING, TELLING_BYTES
 from loadgen.errors import UsageError
 from loadgen.locust.book import clock
 from loadgen.outcome import Outcome, Response, classify
@@ -18,6 +19,7 @@ from loadgen.outcome import Outcome, Response, classify
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from geventhttpclient.header import Headers
     from locust.contrib.fasthttp import ResponseContextManager
     from locust.env import Environment
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 64 << 10
 """More of an answer is not read: nobody else decides how much memory a user takes."""
 _ANY_STATUS = frozenset(range(100, 1000))
+_TELLING = tuple(sorted(name.decode("ascii") for name in TELLING))
 _UPSTREAM = "x-envoy-upstream-service-time"
 _FAILURES = {outcome: CatchResponseError(outcome.value) for outcome in Outcome}
 """One for each outcome: Locust shows each text as a row of its own."""
@@ -125,7 +128,8 @@ class SidecarUser(FastHttpUser):
             body = _read(answer)
         except Exception as broken:  # noqa: BLE001  # whatever it is, the answer did not come whole
             return _broken(broken), None
-        response = Response(answer.status_code, body[:MAX_BODY_BYTES], _UPSTREAM in answer.headers, whole=len(body) <= MAX_BODY_BYTES)
+        headers, whole = _telling(answer.headers), len(body) <= MAX_BODY_BYTES
+        response = Response(answer.status_code, body[:MAX_BODY_BYTES], _UPSTREAM in answer.headers, headers, whole=whole)
         return classify(response, self.node.expected), response
 
     def _enter(self, answer: ResponseContextManager, outcome: Outcome, response: Response | None, latency_s: float) -> None:
@@ -139,6 +143,12 @@ class SidecarUser(FastHttpUser):
             answer.success()
         else:
             answer.failure(_FAILURES[outcome])
+
+
+def _telling(headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    """Give the header lines that tell why a request failed, as far as they are kept."""
+    found = [(name, headers[name]) for name in _TELLING if name in headers]
+    return tuple((name.encode("ascii"), str(value)[:TELLING_BYTES].encode("latin-1", "replace")) for name, value in found)
 
 
 def _read(answer: ResponseContextManager) -> bytes:

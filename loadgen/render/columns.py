@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from loadgen.cause import sentence
 from loadgen.quantity import seconds_text, share_text
 
 if TYPE_CHECKING:
@@ -69,6 +70,45 @@ CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
     LIMITS,
 )
+
+
+SHOWN_CAUSES = 8
+"""So many causes of a phase are shown, the most frequent ones; the report holds all."""
+FAILURES = "Requests that were neither ok nor rejected by the limits of the client's own sidecar, and why"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A cause for which requests of a phase failed."""
+
+    phase: str
+    requests: int
+    cause: str
+    made_by: str
+    sentence: str
+
+
+FAILURE_COLUMNS: Sequence[Column[Failure]] = (
+    Column("phase", lambda failure: failure.phase),
+    Column("requests", lambda failure: f"{failure.requests:,}"),
+    Column("cause", lambda failure: failure.cause, words=True),
+    Column("made by", lambda failure: failure.made_by, 1, words=True),
+    Column("which means", lambda failure: failure.sentence, 2, words=True),
+)
+
+
+def failures_of(report: Report) -> list[Failure]:
+    """Give why requests failed, by phase; what goes beyond ``SHOWN_CAUSES`` stands together in one line."""
+    rows = []
+    for phase in report.phases:
+        for each in phase.causes[:SHOWN_CAUSES]:
+            made_by = each.made_by.replace("_", " ")
+            rows.append(Failure(phase.name, each.requests, each.cause, made_by, sentence(each.cause, each.made_by)))
+        if rest := phase.causes[SHOWN_CAUSES:]:
+            rows.append(
+                Failure(phase.name, sum(each.requests for each in rest), "others", "", f"{len(rest)} more causes are in report.json")
+            )
+    return rows
 
 
 def clients_of(phase: PhasePart) -> list[ClientPart]:

@@ -7,7 +7,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    FAILURE_COLUMNS,
+    FAILURES,
+    LEDGER_COLUMNS,
+    PHASE_COLUMNS,
+    clients_of,
+    failures_of,
+    total_difference,
+)
 from loadgen.render.screen import leaving
 from loadgen.verdict import State
 
@@ -46,6 +55,8 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     for phase in report.phases:
         if phase.because:
             console.print(f"{printable(phase.name)}: {printable(phase.because)}.", markup=False, soft_wrap=not console.is_terminal)
+    if failures := failures_of(report):
+        print_table(console, FAILURES, FAILURE_COLUMNS, failures)
     if verbose:
         for phase in report.phases:
             print_table(console, f"Clients in phase {phase.name}", CLIENT_COLUMNS, clients_of(phase))

@@ -10,7 +10,16 @@ import re
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    FAILURE_COLUMNS,
+    FAILURES,
+    LEDGER_COLUMNS,
+    PHASE_COLUMNS,
+    clients_of,
+    failures_of,
+    total_difference,
+)
 from loadgen.render.headline import Look, headline
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ def render(report: Report, _series: Series | None) -> str:
 
 
 def summary(report: Report, max_bytes: int) -> str:
-    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the clients of each phase.
+    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the failures, the clients of each phase.
 
     Where there is no room to say that something is left out, nothing is written.
     """
@@ -71,6 +80,8 @@ def _parts(report: Report) -> list[str]:
         said = [f"- **{escaped(phase.name)}**: {escaped(phase.because)}.\n" for phase in report.phases if phase.because]
         if said:
             parts.append("\n" + "".join(said))
+    if failures := failures_of(report):
+        parts.append(f"\n### Failures\n\n{FAILURES}.\n\n" + _table(FAILURE_COLUMNS, failures))
     if report.findings:
         parts.append("\n### Warnings\n\n" + "".join(map(_warning, report.findings)))
     for phase in report.phases:

@@ -7,9 +7,9 @@ import statistics
 from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
-from loadgen.because import MAX_REQUESTS, why
 from loadgen.errors import printable
 from loadgen.expectation import RUN
+from loadgen.firing import MAX_REQUESTS, why
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
@@ -143,6 +143,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         converged_s=since_start(converged),
         held_s=round(max((edge.held_s for edge in [*window.starts.values(), *window.ends.values()]), default=0.0), 4),
         hammer_cpu_share=_cpu_share([window]),
+        causes=_causes(total),
         clients=[_client(window, name) for name in window.starts],
     )
 
@@ -160,6 +161,7 @@ def _client(window: Window, name: str) -> parts.ClientPart:
         convergence_s=None if convergence is None else round(convergence, 4),
         drain_s=round(window.drain_s[name], 4),
         effective=parts.Effective(**dataclasses.asdict(window.states[name].limits)),
+        causes=_causes(tally),
     )
 
 
@@ -238,6 +240,11 @@ def _not_judged(measured: Measured) -> list[str]:
 
 def _outcomes(tally: Tally) -> dict[str, int]:
     return {outcome.value: count for outcome, count in tally.outcomes.items()}
+
+
+def _causes(tally: Tally) -> list[parts.CausePart]:
+    found = sorted(tally.causes.items(), key=lambda each: (-each[1], each[0]))
+    return [parts.CausePart(cause=cause.value, made_by=made_by.value, requests=count) for (cause, made_by), count in found]
 
 
 def _latencies(tally: Tally) -> dict[str, parts.Quantiles]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loadgen.cause import Cause, Found, MadeBy
 from loadgen.cluster import answer
 from loadgen.engine.edge import Edge, Reading
 from loadgen.engine.load import Sight
@@ -34,6 +35,7 @@ def a_tally() -> Tally:
         made.record(Outcome.OVERFLOW, 0.001, 503)
         made.lag.record(0.0001 * number)
     made.loop_lag.record(0.002)
+    made.record(Outcome.UNAVAILABLE, 0.001, 503, Found(Cause.NO_CLUSTER, MadeBy.OWN_SIDECAR))
     made.connect_errors["ECONNREFUSED"] += 2
     made.flow_failures["KeyError"] += 1
     return made
@@ -66,7 +68,7 @@ WRONG: dict[type, tuple[Any, ...]] = {
 UNREAD = {"/pid"}
 """The process's id is not taken from the pod."""
 OPTIONAL = {"/rule", "/status"}
-OPEN = {"outcomes", "latency", "buckets", "statuses", "connect_errors", "flow_failures"}
+OPEN = {"outcomes", "latency", "buckets", "statuses", "causes", "connect_errors", "flow_failures"}
 """Mappings that need not have every key."""
 
 
@@ -100,6 +102,14 @@ def test_one_value_that_cannot_stand_there_is_enough_for_it_to_be_no_answer(kind
         except NO_ANSWER:
             continue
     assert taken == []
+
+
+@pytest.mark.parametrize("cause", ["", "no_cluster", "no_cluster:nobody", "\x1b[31m:own_sidecar"])
+def test_a_cause_is_one_that_is_known(cause: str) -> None:
+    values = a_tally().snapshot()
+    values["causes"] = {cause: 1}
+    with pytest.raises(ValueError, match="is not a valid"):
+        answer.tally(values)
 
 
 @pytest.mark.parametrize("bucket", ["-1", "32640", "99999999", "x"])

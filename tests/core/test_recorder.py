@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from loadgen.cause import Cause, Found, MadeBy
 from loadgen.outcome import Outcome
 from loadgen.recorder import FOLD_AT, Histogram, Tally, buckets_of, merged, value_of
 
@@ -288,6 +289,7 @@ def tally_state(each: Tally) -> dict[str, object]:
         "loop_lag": whole_state(each.loop_lag),
         "server_overflow": each.server_overflow,
         "connect_errors": each.connect_errors,
+        "causes": each.causes,
     }
 
 
@@ -309,6 +311,7 @@ def here(each: Tally) -> Tally:
 
 FEW = settings(max_examples=30)  # each of them is many requests
 TALLY_WAYS = pytest.mark.parametrize("send", [here, tally_through_json, tally_through_pickle])
+NO_CLUSTER = Found(Cause.NO_CLUSTER, MadeBy.OWN_SIDECAR)
 STATUSES = st.sampled_from([0, 200, 204, 503])
 REQUESTS = st.lists(st.tuples(st.sampled_from(Outcome), STATUSES, DURATIONS), max_size=10)
 ERRORS = st.lists(st.sampled_from(["ECONNREFUSED", "EMFILE", "EADDRNOTAVAIL", "OTHER"]), max_size=3)
@@ -318,7 +321,7 @@ TALLIES = st.lists(st.tuples(REQUESTS, ERRORS), max_size=5)
 def fill(tally: Tally, requests: list[tuple[Outcome, int, float]], errors: list[str]) -> Tally:
     """Count some requests, each with a lag, and some errors."""
     for outcome, status, latency_s in requests:
-        tally.record(outcome, latency_s, status)
+        tally.record(outcome, latency_s, status, NO_CLUSTER if outcome is Outcome.UNAVAILABLE else None)
         tally.lag.record(latency_s / 2)
         tally.loop_lag.record(latency_s / 3)
         tally.server_overflow += outcome is Outcome.OVERFLOW
@@ -337,7 +340,7 @@ def test_tallies_of_clients_merge_into_what_one_would_have_counted(
         fill(whole, *client)
     for total in (merged(tallies), merged(reversed(tallies))):
         assert (total.outcomes, total.requests, total.server_overflow) == (whole.outcomes, whole.requests, whole.server_overflow)
-        assert (total.statuses, total.connect_errors) == (whole.statuses, whole.connect_errors)
+        assert (total.statuses, total.causes, total.connect_errors) == (whole.statuses, whole.causes, whole.connect_errors)
         assert (state(total.lag), state(total.loop_lag)) == (state(whole.lag), state(whole.loop_lag))
         assert all(state(total.latency[outcome]) == state(whole.latency[outcome]) for outcome in Outcome)
         assert all(total.latency[outcome].sum_s == pytest.approx(whole.latency[outcome].sum_s, abs=1e-7) for outcome in Outcome)

@@ -11,7 +11,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from loadgen.cause import TABLE, UNANSWERED, MadeBy
 from loadgen.errors import UsageError
+from loadgen.recorder import MOST
 from loadgen.report import Report, json_schema
 from loadgen.results import read_result
 
@@ -27,11 +29,13 @@ def document() -> Any:
 
 
 def older() -> Any:
-    """Give a report as it was before phases had their moments, and the environment its processes."""
+    """Give a report as it was before phases had their moments and causes, and the environment its processes."""
     report = document()
     for phase in report["phases"]:
         for name in ADDED:
             del phase[name]
+        for part in (phase, *phase["clients"]):
+            part.pop("causes", None)
     del report["environment"]["processes"]
     return report
 
@@ -41,6 +45,7 @@ def newer() -> Any:
     report = document()
     report["cost"] = {"cents": 3}
     report["phases"][0]["clients"][0]["ledger"]["more"] = None
+    report["phases"][0]["causes"] = [{"cause": "of a newer version", "made_by": "nobody", "requests": 3, "more": 1}]
     return report
 
 
@@ -205,3 +210,12 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, nam
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=why):
         read_result(tmp_path / name)
+
+
+def test_a_report_has_room_for_all_causes_at_once() -> None:
+    either = [MadeBy.OWN_SIDECAR, MadeBy.SERVER_SIDE]
+    possible = {(row.cause, made_by) for row in TABLE for made_by in ([row.made_by] if row.made_by else either)}
+    report = document()
+    report["phases"][0]["causes"] = [{"cause": cause, "made_by": made_by, "requests": MOST} for cause, made_by in possible]
+    report["phases"][0]["causes"] += [{"cause": cause, "made_by": "unknown", "requests": 1} for cause in UNANSWERED.values()]
+    assert Report.of_json(json.dumps(report)).phases[0].causes

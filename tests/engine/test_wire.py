@@ -133,7 +133,7 @@ def test_whatever_is_broken_in_an_answer_the_owner_hears_of_its_request_exactly_
         (CHUNKED, Response(200, b"Kevin")),
         (INTERIM.replace(b"content-length: 9\r\n", b"") + OK, Response(200, b"Kevin")),
         (OK.replace(b"\r\n", b"\r\nX-Envoy-Upstream-Service-Time: 3\r\n", 1), Response(200, b"Kevin", from_upstream=True)),
-        (OVERFLOW, Response(503, OVERFLOW_BODY)),
+        (OVERFLOW, Response(503, OVERFLOW_BODY, headers=((b"x-envoy-overloaded", b"true"),))),
         (UNTIL_CLOSE, Response(200, b"Kevin")),
     ],
 )
@@ -141,6 +141,22 @@ def test_whatever_is_broken_in_an_answer_the_owner_hears_of_its_request_exactly_
 def test_an_answer_is_read_alike_in_whatever_pieces_it_comes(message: bytes, wanted: Response, size: int) -> None:
     _, heard = play([message[at : at + size] for at in range(0, len(message), size)], None)
     assert heard[0] == wanted
+
+
+def head_of(*lines: bytes) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 503 No", b"content-length: 0", b"server: envoy", *lines, b"", b""])
+
+
+def test_only_the_lines_that_tell_why_a_request_failed_are_kept_and_of_a_hostile_answer_a_few_only() -> None:
+    _, heard = play([head_of(b"Grpc-Status: 14", b"x-else: 1", *[b"grpc-message: %b" % (b"a" * 9000)] * 5)], None)
+    assert heard[0] == Response(503, b"", headers=((b"grpc-status", b"14"), *[(b"grpc-message", b"a" * 256)] * 3))
+
+
+def test_of_an_answer_to_head_the_length_tells_too() -> None:
+    connection, listener, _ = busy_connection()
+    connection.headless = True
+    connection.data_received(head_of().replace(b"length: 0", b"length: 81"))
+    assert listener.heard == [Response(503, b"", headers=((b"content-length", b"81"),))]
 
 
 def test_a_connection_carries_one_request_after_the_other() -> None:

@@ -43,6 +43,7 @@ def hostile() -> Report:
             expectation.update(phase=HOSTILE, metric=HOSTILE, wanted=HOSTILE, got=HOSTILE, held=False)
         for phase in document["phases"]:
             phase["name"] += HOSTILE
+            phase["causes"] = [{"cause": HOSTILE[:40], "made_by": HOSTILE.replace("\ud800", "")[-40:], "requests": 1}]
             for client in phase["clients"]:
                 client["name"] += HOSTILE
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import html
 import io
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from loadgen.errors import Problem, UsageError
 from loadgen.render import console, document, junit, markdown, openmetrics, page, spreadsheet
+from loadgen.render.columns import FAILURES
 from loadgen.render.formats import FORMATS, formats_of
 from loadgen.render.markdown import escaped
 from loadgen.render.openmetrics import Figures
@@ -98,6 +100,37 @@ def test_markdown_says_the_verdict_first_and_all_figures_of_the_console() -> Non
     assert markdown.render(changed(fail_all), None).count("❌ **failed**") == len(REAL.report.expectations)
 
 
+def fail_for(*causes: tuple[str, str, int]) -> Report:
+    def change(report: Any) -> None:
+        report["phases"][1]["causes"] = [{"cause": cause, "made_by": made_by, "requests": count} for cause, made_by, count in causes]
+
+    return changed(change)
+
+
+def shown(report: Report) -> dict[str, str]:
+    return {each.__name__: each.render(report, None) for each in (console, markdown, page)}
+
+
+def test_failures_are_shown_with_their_cause_and_who_said_so() -> None:
+    name = REAL.report.phases[1].name
+    for form, text in shown(fail_for(("no_cluster", "own_sidecar", 1234), ("of_a_newer_version", "nobody", 5))).items():
+        plain = re.sub(r"<[^>]+>|[|]", " ", text.replace("\\", ""))
+        assert re.search(rf"{name} +1,234 +no_cluster +own sidecar +the sidecar has no such cluster", plain), form
+        assert re.search(rf"{name} +5 +of_a_newer_version +nobody\s", plain), form
+
+
+def test_where_nothing_failed_nothing_is_said_of_failures() -> None:
+    for form, text in shown(REAL.report).items():
+        assert FAILURES not in text.replace("&#x27;", "'"), form
+
+
+def test_more_causes_than_a_person_reads_stand_in_one_line() -> None:
+    for form, text in shown(fail_for(*((f"cause{number}", "unknown", 100 - number) for number in range(12)))).items():
+        plain = re.sub(r"<[^>]+>|[|]", " ", text.replace("\\", ""))
+        assert [f"cause{number} " in plain for number in range(12)] == [True] * 8 + [False] * 4, form
+        assert re.search(rf" {92 + 91 + 90 + 89} +others +4 more causes are in report.json", plain), form
+
+
 def test_what_is_worse_than_a_verdict_comes_before_it() -> None:
     failed = markdown.render(changed(fail_all), None)
     assert failed.startswith("## ❌ Expectations failed (enforced): connection-pool\n")
@@ -119,7 +152,7 @@ def test_hostile_text_makes_no_html_no_link_and_no_column_in_markdown() -> None:
     assert "http://b" not in text, "would become a link"
     assert " @octocat" not in text
     tables = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {5, 14, 9, 12}, "expectations, phases, ledger, clients"
+    assert {line.count("|") for line in tables} == {5, 14, 9, 6, 12}, "expectations, phases, ledger, failures, clients"
 
 
 @given(st.text())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.cause import Cause, Found, MadeBy
 from loadgen.cli.run import exit_code
 from loadgen.engine.edge import Edge, Reading
 from loadgen.inputs import Plan, load_plan
@@ -268,6 +269,21 @@ def test_refused_connections_are_the_target_s_doing_and_spoil_nothing() -> None:
     run = measured()
     run.windows[1].tallies["client-1"].connect_errors["ECONNREFUSED"] += 3
     assert report_of(run).validity.state == "VALID"
+
+
+def test_why_requests_failed_is_counted_by_phase_and_by_client_the_most_frequent_cause_first() -> None:
+    run = measured()
+    dead, silent = Found(Cause.NO_HEALTHY_UPSTREAM, MadeBy.OWN_SIDECAR), (Cause.NO_ANSWER, MadeBy.UNKNOWN)
+    for name, count in (("client-1", 1), ("client-2", 2)):
+        for _ in range(count):
+            run.windows[1].tallies[name].record(Outcome.UNAVAILABLE, 0.001, 503, dead)
+    run.windows[1].tallies["client-2"].record(Outcome.TIMEOUT, 5.0)
+    report = report_of(run)
+    assert report.phases[0].causes == []
+    assert [(each.cause, each.made_by, each.requests) for each in report.phases[1].causes] == [(*dead, 3), (*silent, 1)]
+    by_client = {client.name: [(each.cause, each.requests) for each in client.causes] for client in report.phases[1].clients}
+    assert by_client["client-1"] == [(Cause.NO_HEALTHY_UPSTREAM, 1)]
+    assert by_client["client-2"] == [(Cause.NO_HEALTHY_UPSTREAM, 2), (Cause.NO_ANSWER, 1)]
 
 
 def test_a_few_requests_on_their_way_at_an_edge_are_no_disagreement() -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.quantity import seconds_text
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, LIMITS, PHASE_COLUMNS, Column, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    FAILURE_COLUMNS,
+    FAILURES,
+    LEDGER_COLUMNS,
+    LIMITS,
+    PHASE_COLUMNS,
+    Column,
+    clients_of,
+    failures_of,
+    total_difference,
+)
 from loadgen.render.headline import Look, headline
 from loadgen.render.page.elements import E
 from loadgen.render.page.plots import limits, moments
@@ -119,6 +130,8 @@ def _tables(report: Report) -> Iterator[Element]:
     because = [E("li", E("b", phase.name), f": {phase.because}.") for phase in report.phases if phase.because]
     ledger = _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
     yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
+    if failures := failures_of(report):
+        yield _section("Failures", _table(FAILURES, FAILURE_COLUMNS, failures))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
     yield _section("Clients", *map(_clients, report.phases))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from loadgen.because import MAX_REQUESTS
 from loadgen.errors import printable
+from loadgen.firing import MAX_REQUESTS
 from loadgen.outcome import Outcome
 from loadgen.render.timeline import timeline
 

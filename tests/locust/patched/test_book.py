@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import gevent
 import gevent.event
 import pytest
+from geventhttpclient.header import Headers
 from locust.exception import StopUser
 
 from loadgen.locust.book import Book
+from loadgen.locust.users import _telling
 from loadgen.outcome import Outcome, Response
 
 if TYPE_CHECKING:
@@ -85,6 +87,16 @@ def test_an_overflow_of_the_own_sidecar_is_told_from_one_that_came_through_the_s
         user(book, Outcome.OVERFLOW, response=response).get(timeout=1)
     assert book.look()["outcomes"]["overflow"] == 3
     assert book.sidecar_overflow == 2
+
+
+def test_why_requests_failed_is_counted() -> None:
+    book = Book("client-1")
+    marked = Response(OVERFLOW.status, OVERFLOW.body, headers=_telling(Headers({"X-Envoy-Overloaded": "true", "Server": "envoy"})))
+    assert marked.headers == ((b"x-envoy-overloaded", b"true"),)
+    for response in (marked, OVERFLOW):
+        user(book, Outcome.OVERFLOW, response=response).get(timeout=1)
+    user(book, Outcome.UNAVAILABLE, response=Response(503, b"no healthy upstream")).get(timeout=1)
+    assert book.snapshot()["causes"] == {"overflow_unmarked:unknown": 1, "no_healthy_upstream:own_sidecar": 1}
 
 
 def test_a_tally_ends_only_if_no_further_overflow_came() -> None:

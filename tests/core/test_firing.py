@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadgen.because import why
+from loadgen.firing import why
 from loadgen.ledger import Counters
 
 BOTH = {"http2MaxRequests": 3, "http1MaxPendingRequests": 1}
