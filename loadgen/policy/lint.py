@@ -62,6 +62,16 @@ def lint(  # what is known beside the rules, by keyword
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
+def fate(rule: Rule, rules: Sequence[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> Problem | None:
+    """Say why the traffic policy of one of these rules does not count for the client; None if it does."""
+    merged = winner(rules, service, client, root_namespace=root_namespace)
+    if merged is not None and rule in merged.sources:
+        return next(_older_policy(rule, Scene(service, client, merged, root_namespace, (), ())), None)
+    scene = Scene(service, client, merged, root_namespace, (), ())
+    found = list(_first(REACH_CHECKS if matches(rule, service) else (*HOST_CHECKS, _not_the_target), rule, scene))
+    return found[0] if found else None
+
+
 def _findings(rule: Rule, scene: Scene) -> Iterator[Problem]:
     yield from _empty(rule, scene)
     if not matches(rule, scene.service):
@@ -148,6 +158,12 @@ def _other_service(rule: Rule, scene: Scene) -> Iterator[Problem]:
         yield rule.warning(
             ("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service"
         )
+
+
+def _not_the_target(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    """Say so also where another rule is for the target: of a rule that is meant for another service nobody is warned then."""
+    message = f"the rule is for {host_of(rule, scene.service)}, not for the target {scene.service.host}"
+    yield rule.warning(("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service")
 
 
 # The host is right: why does the rule not reach the client?

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.policy.lint import lint
+from loadgen.policy.lint import fate, lint
 from loadgen.policy.rule import Rule, parse_rules
 
 from .examples import CLIENT, USER, limit, manifest, read, rules_of, together
@@ -191,3 +191,21 @@ def test_a_rule_that_comes_from_no_file_can_be_linted_too() -> None:
     (found,) = lint([Rule("user", "base", "user.base")], USER, CLIENT)
     assert (found.file, found.line, found.code) == ("base/user", 0, "host-not-fqdn")
     assert parse_rules([], "none.yaml")[1][0].file == "none.yaml"
+
+
+@pytest.mark.parametrize(
+    ("manifests", "codes"),
+    [
+        ((manifest(limit()),), [None]),
+        ((manifest(limit(), name="a"), manifest(limit(), name="b")), [None, "older-rule"]),
+        ((manifest(limit()), manifest(limit(FQDN), namespace="test")), ["nearer-namespace", None]),
+        ((manifest(limit()), manifest(limit("*.base.svc.cluster.local"), name="wide")), [None, "more-specific-host"]),
+        ((manifest(limit()), manifest(limit("usr"), name="misspelt")), [None, "host-misspelt"]),
+        ((manifest(limit()), manifest(limit("reviews"), name="other")), [None, "host-other-service"]),
+        ((manifest(limit(extra="exportTo: [a]")),), ["export-to-hides"]),
+    ],
+)
+def test_of_each_rule_it_is_known_whether_it_counts_and_why_not(manifests: tuple[str, ...], codes: list[str | None]) -> None:
+    rules = rules_of(together(*manifests))
+    found = [fate(rule, rules, USER, CLIENT) for rule in rules]
+    assert [each and each.code for each in found] == codes
