@@ -120,11 +120,42 @@ class ClientPart(Part):
     effective: Effective
 
 
+class FigurePart(Part):
+    """One figure beside its prediction: what theory gives (null if it gives bounds only), from where to where it should lie, and what was measured."""
+
+    predicted: float | None
+    low: float | None
+    high: float | None
+    measured: float | None
+
+
+class PredictionPart(Part):
+    """What theory says of a phase, beside what was measured. The intervals are those of 99 in 100 measurements.
+
+    ``law`` says which theory, ``because`` gives it in a sentence. ``service_time_s`` is between what and what a request's time in the sidecar lies on average, as measured: the
+    mean latency of ``ok``, with and without that of ``overflow``; ``service_time_from`` says so. ``offered`` is in Erlang, for each client; null of a load that is not open.
+    ``admitted`` is of one client, at a time; ``loss`` of all requests; ``goodput_per_s`` of all clients.
+    ``parts`` tells whether the measurement lies outside the interval; null if nothing is judged. ``sentence`` says where.
+    """
+
+    law: str
+    because: str
+    service_time_s: tuple[Seconds, Seconds]
+    service_time_from: str
+    offered: tuple[float, float] | None
+    admitted: FigurePart
+    loss: FigurePart
+    goodput_per_s: FigurePart
+    parts: bool | None
+    sentence: str
+
+
 class PhasePart(Part):
     """One phase, all clients together and one by one.
 
     ``began_s``, ``ended_s``, ``toggled_s`` and ``converged_s`` are seconds since the load began: when the phase began and ended to count, when the
     policy was put or removed for it, and when the last sidecar showed that; null if nothing was toggled, or in reports from before they were kept.
+    ``prediction`` is null of a phase in which nothing is limited, of a load that nobody described, and in reports from before there was one.
     ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
 
@@ -148,6 +179,7 @@ class PhasePart(Part):
     held_s: Seconds
     hammer_cpu_share: float
     clients: Annotated[list[ClientPart], Field(max_length=MAX_CLIENTS)]
+    prediction: PredictionPart | None = None
 
     @property
     def imbalance(self) -> int | None:

@@ -7,7 +7,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    LEDGER_COLUMNS,
+    PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
+    besides,
+    clients_of,
+    said_of_predictions,
+    total_difference,
+)
 from loadgen.render.screen import leaving
 from loadgen.verdict import State
 
@@ -43,6 +53,10 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     if report.phases:
         print_table(console, "Phases", PHASE_COLUMNS, report.phases)
         print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
+    if rows := besides(report):
+        print_table(console, PREDICTIONS, PREDICTION_COLUMNS, rows)
+    for sentence in said_of_predictions(report):
+        console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)
     if verbose:
         for phase in report.phases:
             print_table(console, f"Clients in phase {phase.name}", CLIENT_COLUMNS, clients_of(phase))

@@ -10,7 +10,16 @@ import re
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, PHASE_COLUMNS, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    LEDGER_COLUMNS,
+    PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    besides,
+    clients_of,
+    said_of_predictions,
+    total_difference,
+)
 from loadgen.render.headline import Look, headline
 
 if TYPE_CHECKING:
@@ -35,7 +44,7 @@ def render(report: Report, _series: Series | None) -> str:
 
 
 def summary(report: Report, max_bytes: int) -> str:
-    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the clients of each phase.
+    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the predictions, the clients of each phase.
 
     Where there is no room to say that something is left out, nothing is written.
     """
@@ -68,6 +77,10 @@ def _parts(report: Report) -> list[str]:
             "\n### Ledger\n\nOverflows as the clients saw them and as their sidecars counted them.\n\n"
             + _table(LEDGER_COLUMNS, report.phases)
         )
+    if said := said_of_predictions(report):
+        figures = besides(report)
+        table = f"{_table(PREDICTION_COLUMNS, figures)}\n" if figures else ""
+        parts.append(f"\n### Prediction beside measurement\n\n{table}" + "".join(f"- {escaped(each)}\n" for each in said))
     if report.findings:
         parts.append("\n### Warnings\n\n" + "".join(map(_warning, report.findings)))
     for phase in report.phases:

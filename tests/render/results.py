@@ -43,6 +43,8 @@ def hostile() -> Report:
             expectation.update(phase=HOSTILE, metric=HOSTILE, wanted=HOSTILE, got=HOSTILE, held=False)
         for phase in document["phases"]:
             phase["name"] += HOSTILE
+            if phase["prediction"]:
+                phase["prediction"].update(law=HOSTILE, because=HOSTILE, sentence=HOSTILE, service_time_from=HOSTILE)
             for client in phase["clients"]:
                 client["name"] += HOSTILE
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.quantity import seconds_text
-from loadgen.render.columns import CLIENT_COLUMNS, LEDGER_COLUMNS, LIMITS, PHASE_COLUMNS, Column, clients_of, total_difference
+from loadgen.render.columns import (
+    CLIENT_COLUMNS,
+    LEDGER_COLUMNS,
+    LIMITS,
+    PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
+    Column,
+    besides,
+    clients_of,
+    said_of_predictions,
+    total_difference,
+)
 from loadgen.render.headline import Look, headline
 from loadgen.render.page.elements import E
 from loadgen.render.page.plots import limits, moments
@@ -117,6 +129,10 @@ def _tables(report: Report) -> Iterator[Element]:
         return
     yield _section("Phases", _table("Requests by outcome", PHASE_COLUMNS, report.phases))
     yield _section("Ledger", _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases))
+    if said := said_of_predictions(report):
+        rows = besides(report)
+        table = [_table(PREDICTIONS, PREDICTION_COLUMNS, rows)] if rows else []
+        yield _section("Prediction beside measurement", *table, E("ul", *(E("li", each) for each in said)))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
     yield _section("Clients", *map(_clients, report.phases))
