@@ -144,7 +144,7 @@ def predict(case: Case, stretch: Stretch) -> Prediction | None:
     if connections is not None:
         return _queueing(case, stretch, connections, pending)
     if pending is not None:
-        because = f"http1MaxPendingRequests {pending} bounds how many wait for a connection, not how many are served: what it rejects depends on how many connections are warm and on when requests come, so nothing is predicted"
+        because = f"what http1MaxPendingRequests {pending} bounds is how many wait for a connection, not how many are served: what it rejects depends on how many connections are warm and on when requests come, so nothing is predicted"
         return Prediction(Law.UNDETERMINED, because, NOTHING)
     return None
 
@@ -204,7 +204,7 @@ def _constant(case: Case, stretch: Stretch, limit: int) -> Prediction:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
         through = Estimate(None, case.rate_per_s * (1 - high), case.rate_per_s * (1 - low))
-        return Prediction(Law.BOUND, because, NOTHING, Estimate(None, low, high), through, offered)
+        return Prediction(Law.BOUND, because, NOTHING, _at_the_ends(low, high, case, stretch, limit), through, offered)
     systems = []
     for race, service in _extremes(case, stretch):
         share = constant_arrivals(limit + race, case.rate_per_s * service)
@@ -246,7 +246,13 @@ def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Pre
         for through, think, service in ((most, load.think.mean_s, fast), (least, think_s, slow))
     )
     because = f"service and think time are constant, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
-    return Prediction(Law.BOUND, because, NOTHING, Estimate(None, max(0.0, low), high), Estimate(None, least, most))
+    return Prediction(Law.BOUND, because, NOTHING, _at_the_ends(low, high, case, stretch, limit), Estimate(None, least, most))
+
+
+def _at_the_ends(low: float, high: float, case: Case, stretch: Stretch, limit: int) -> Estimate:
+    """Widen a bound by what may be in service when the stretch begins and ends: bounds are those of the long run."""
+    slack = case.clients * (limit + case.workers - 1) / stretch.attempts if stretch.attempts else 0.0
+    return Estimate(None, max(0.0, low - slack), min(1.0, high + slack))
 
 
 def _burst(case: Case, stretch: Stretch, limit: int, load: Burst) -> Prediction:
@@ -280,13 +286,13 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
     service = stretch.service_s
     most = Estimate(None, None, servers / service.low if service.low and case.workers == 1 else None)
     if places is None:
-        because = f"maxConnections {servers} rejects nothing: what finds no connection waits, without an end"
+        because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits, without an end"
         if isinstance(case.load, Open) and case.rate_per_s * service.low > servers:
             because += (
                 f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {servers / service.low:.4g} can be served"
             )
         return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
-    how = f"maxConnections {servers} serves so many at a time over warm connections, and http1MaxPendingRequests {places} more wait"
+    how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
     if isinstance(case.load, Open) and case.load.poisson and case.service.exponential and service.high > 0:
         found = queue_loss(servers, places, case.rate_per_s, service.high)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"

@@ -284,14 +284,20 @@ def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
 def _endless_queue(rule: Rule, _scene: Scene) -> Iterator[Problem]:
     for path, pool in rule.pools():
         tcp, http = _halves(pool)
-        if tcp.max_connections and not http.http1_max_pending_requests and not http.http2_max_requests:
+        if not tcp.max_connections or http.http1_max_pending_requests:
+            continue
+        if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
-            yield rule.warning(
-                (*path, "tcp", "maxConnections"),
-                message,
-                hint="add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue",
-                code="endless-queue",
+            hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
+        elif tcp.max_connections <= http.http2_max_requests and http.h2_upgrade_policy != "UPGRADE":
+            requests = f"http2MaxRequests {http.http2_max_requests}"
+            message = f"maxConnections {tcp.max_connections} comes before {requests}: what finds no connection waits in a queue without an end, and is not rejected"
+            hint = (
+                "make maxConnections larger than http2MaxRequests or leave it out, or add http.http1MaxPendingRequests to bound the queue"
             )
+        else:
+            continue
+        yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="endless-queue")
 
 
 def _http2_only(rule: Rule, _scene: Scene) -> Iterator[Problem]:

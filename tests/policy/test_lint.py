@@ -54,6 +54,14 @@ SINGLE = [
         "rejects nothing",
         "http2MaxRequests",
     ),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 3}, http: {http2MaxRequests: 3}}}",
+        "endless-queue",
+        8,
+        58,
+        "maxConnections 3 comes before http2MaxRequests 3",
+        "make maxConnections larger",
+    ),
     ("host: user\ntrafficPolicy: {}", "empty-block", 8, 3, "the traffic policy is empty", "leave the block out"),
     (limit(extra="subsets: [{name: v1, trafficPolicy: {tls: {}}}]"), "subset-not-routed", 9, 24, "subset v1 has no effect", "add a route"),
     (
@@ -168,8 +176,8 @@ def test_a_subset_that_a_route_selects_is_in_order() -> None:
 
 
 def test_a_queue_with_an_end_is_in_order() -> None:
-    for bound in ("http1MaxPendingRequests", "http2MaxRequests"):
-        spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 1}}, http: {{{bound}: 1}}}}}}"
+    for connections, bound in ((1, "http1MaxPendingRequests"), (2, "http2MaxRequests")):
+        spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {connections}}}, http: {{{bound}: 1}}}}}}"
         assert findings(manifest(spec)) == []
 
 
@@ -209,3 +217,15 @@ def test_of_each_rule_it_is_known_whether_it_counts_and_why_not(manifests: tuple
     rules = rules_of(together(*manifests))
     found = [fate(rule, rules, USER, CLIENT) for rule in rules]
     assert [each and each.code for each in found] == codes
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "{tcp: {maxConnections: 4}, http: {http2MaxRequests: 3}}",
+        "{tcp: {maxConnections: 3}, http: {http2MaxRequests: 3, http1MaxPendingRequests: 1}}",
+        "{tcp: {maxConnections: 1}, http: {http2MaxRequests: 3, h2UpgradePolicy: UPGRADE}}",
+    ],
+)
+def test_requests_that_do_not_wait_without_an_end_are_not_warned_of(pool: str) -> None:
+    assert findings(manifest(f"host: user\ntrafficPolicy: {{connectionPool: {pool}}}")) == []
