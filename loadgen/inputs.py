@@ -12,7 +12,9 @@ from loadgen.document import MAX_CHARACTERS, parse_documents
 from loadgen.errors import InputError, Problem, Severity, UsageError
 from loadgen.policy.lint import lint
 from loadgen.policy.rule import parse_rules
-from loadgen.policy.selection import Service, Workload
+from loadgen.policy.selection import Service, Workload, select
+from loadgen.policy.translation import effective_policy
+from loadgen.reach import unfit
 from loadgen.scenario import Overrides, parse_scenario
 
 if TYPE_CHECKING:
@@ -49,6 +51,12 @@ class Plan:
         """A client, as Istio selects rules for it."""
         return Workload(self.scenario.clients.namespace, dict(self.scenario.clients.labels))
 
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether the rules make the clients' sidecars speak HTTP/2 to the service: then one connection carries everything."""
+        pool = effective_policy(select(self.rules, self.service, self.client), self.scenario.target.port).connection_pool
+        return pool is not None and pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE"
+
 
 def load_plan(path: Path) -> Plan:
     """Read a scenario file and the policy file that it names.
@@ -73,7 +81,7 @@ def load_plan(path: Path) -> Plan:
 
 
 def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
-    """Put command line options in the place of the scenario's values.
+    """Put command line options in the place of the scenario's values, and add what is questionable in how load and rules go together.
 
     Raises UsageError if an option is out of range or does not fit the scenario.
     """
@@ -84,7 +92,8 @@ def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
         raise UsageError(f"--{detail['loc'][-1]}: {detail['msg']}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return Plan(scenario, plan.rules, plan.findings)
+    found = unfit(scenario, plan.rules, plan.service, plan.client)
+    return Plan(scenario, plan.rules, tuple(dict.fromkeys((*plan.findings, *found))))
 
 
 def load_rules(path: Path) -> tuple[list[Rule], list[Problem]]:

@@ -148,6 +148,13 @@ class RateCourse:
         """Give the expected number of arrivals until a time."""
         return self._stretches[bisect_right(self._starts, at) - 1].arrived(at)
 
+    def steady_rate_per_s(self, start: float, end: float) -> float | None:
+        """Give the rate between two times, None if it changes in between."""
+        first, last = (max(0, bisect_right(self._starts, at) - 1) for at in (start, end))
+        stretches = self._stretches[first : last + 1]
+        rates = {stretch.rate_per_s for stretch in stretches}
+        return rates.pop() if len(rates) == 1 and not any(stretch.slope for stretch in stretches) else None
+
     def when(self, arrivals: float) -> float:
         """Give the time until which so many arrivals are expected; infinity if there never are so many."""
         return self._stretches[bisect_right(self._arrivals, arrivals) - 1].when(arrivals)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadgen.errors import Problem
+    from loadgen.outlook import Outlook
     from loadgen.policy.rule import Rule
     from loadgen.policy.selection import Service, Workload
 
@@ -22,7 +23,8 @@ class Preview:
     """What a run will find and make of it.
 
     ``names`` are the clients; all have the same namespace and labels, so what is said holds for each. ``mode`` and ``reason`` say how a cluster's
-    rule is toggled, ``diff`` what changes there; ``obstacles`` what stands in the way.
+    rule is toggled, ``diff`` what changes there; ``obstacles`` what stands in the way. ``fates`` say of each rule of the file why it has no effect, nothing if it has;
+    ``outlooks`` what the phases with a limit will show.
     """
 
     service: Service
@@ -36,6 +38,8 @@ class Preview:
     diff: str = ""
     obstacles: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    fates: tuple[tuple[str, Problem | None], ...] = ()
+    outlooks: tuple[Outlook, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the preview as ``plan --json`` prints it."""
@@ -49,9 +53,15 @@ class Preview:
                     "rule": self.after.rule,
                     "effective": dataclasses.asdict(self.after.limits),
                     "now": {"rule": self.before.rule, "effective": dataclasses.asdict(self.before.limits)},
+                    "predicted": self._predicted(),
                 }
                 for name in self.names
             ],
+            "rules": [
+                {"rule": rule, "counts": why is None, "code": why.code if why else None, "reason": why.message if why else None}
+                for rule, why in self.fates
+            ],
+            "phases": [each.to_json() for each in self.outlooks],
             "change": {"mode": self.mode, "reason": self.reason, "diff": self.diff} if self.mode else None,
             "obstacles": list(self.obstacles),
             "notes": list(self.notes),
@@ -66,6 +76,13 @@ class Preview:
                 for finding in self.findings
             ],
         }
+
+    def _predicted(self) -> dict[str, Any] | None:
+        """Give what one client will show, if that is the same in all phases; they then differ by the play of chance alone, which is that of all clients."""
+        if not self.outlooks or self.outlooks[0].rate_per_s is not None:
+            return None
+        whole = self.outlooks[0].to_json()
+        return {"law": whole["law"], "because": whole["because"], "offered": whole["offered"], **whole["client"]}
 
 
 def state_of(rules: Sequence[Rule], service: Service, client: Workload) -> SidecarState:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from loadgen.pacing import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "us": 1e-6, "µs": 1e-6}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
@@ -118,3 +122,10 @@ def share_text(count: int, total: int) -> str:
     if count in {0, total}:
         return "100%" if count else "0%"
     return f"{min(max(count / total, 0.001), 0.999):.1%}"
+
+
+def range_text(low: float | None, high: float | None, text: Callable[[float], str]) -> str:
+    """Write between what a figure lies, each end as ``text`` does: ``26.9% to 30.1%``, ``at most 5``, ``at least 72.0%``, ``5``."""
+    if low is None or high is None:
+        return f"at most {text(high)}" if high is not None else f"at least {text(low)}" if low is not None else "-"
+    return text(low) if text(low) == text(high) else f"{text(low)} to {text(high)}"

@@ -136,6 +136,36 @@ class ClientPart(Part):
     causes: Causes
 
 
+class FigurePart(Part):
+    """One figure beside its prediction: what theory gives (null if it gives bounds only), from where to where it should lie, and what was measured."""
+
+    predicted: float | None
+    low: float | None
+    high: float | None
+    measured: float | None
+
+
+class PredictionPart(Part):
+    """What theory says of a phase, beside what was measured. The intervals are those of 99 in 100 measurements.
+
+    ``law`` says which theory, ``because`` gives it in a sentence. ``service_time_s`` is between what and what a request's time in the sidecar lies on average, as measured: the
+    mean latency of ``ok``, with and without that of ``overflow``; ``service_time_from`` says so. ``offered`` is in Erlang, for each client; null of a load that is not open.
+    ``admitted`` is of one client, at a time; ``loss`` of all requests; ``goodput_per_s`` of all clients.
+    ``parts`` tells whether the measurement lies outside the interval; null if nothing is judged. ``sentence`` says where.
+    """
+
+    law: str
+    because: str
+    service_time_s: tuple[Seconds, Seconds]
+    service_time_from: str
+    offered: tuple[float, float] | None
+    admitted: FigurePart
+    loss: FigurePart
+    goodput_per_s: FigurePart
+    parts: bool | None
+    sentence: str
+
+
 class PhasePart(Part):
     """One phase, all clients together and one by one.
 
@@ -143,6 +173,7 @@ class PhasePart(Part):
     policy was put or removed for it, and when the last sidecar showed that; null if nothing was toggled, or in reports from before they were kept.
     ``because`` says which limit fired and why; empty if none was in force. ``pool``: Envoy makes the connections anew when the policy is toggled
     (cold), otherwise those of the phase before go on (warm); how much ``http1MaxPendingRequests`` rejects depends on it.
+    ``prediction`` is null of a phase in which nothing is limited, of a load that nobody described, and in reports from before there was one.
     ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
 
@@ -169,6 +200,7 @@ class PhasePart(Part):
     hammer_cpu_share: float
     causes: Causes
     clients: Annotated[list[ClientPart], Field(max_length=MAX_CLIENTS)]
+    prediction: PredictionPart | None = None
 
     @property
     def imbalance(self) -> int | None:

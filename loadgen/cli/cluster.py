@@ -208,10 +208,12 @@ async def _run(
     if seen.survey.change is not None:
         await judge_restore(toggle.undone, mesh, mesh.wanted(plan.rules), measured, failure)
 
+    from loadgen.runner.foresight import with_predictions  # noqa: PLC0415  # as the next
     from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
     about = environment(sidecars[0]["version"], ready_s, len(loads))
-    return Result(make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster"), measured.series)
+    report = make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster")
+    return Result(with_predictions(report, plan, measured), measured.series)
 
 
 def _lasts_s(scenario: Scenario) -> float:

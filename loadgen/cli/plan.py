@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 @click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **options: Any) -> int:
-    """Show which rule would win for the clients of SCENARIO and which limits they would get, and in a cluster what a run would change there.
+    """Show which rule would win for the clients of SCENARIO, which limits they would get, and what a run would show.
 
+    That is how many requests are admitted at a time, how many are lost, and how many get through; in a cluster, also what a run would change there.
     Nothing is changed. The exit code is 3 if something stands in the way of a run.
     """
     from loadgen.cli.run import warn  # noqa: PLC0415
@@ -40,6 +42,7 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **option
         from loadgen.cli.cluster import preview_cluster  # noqa: PLC0415
 
         preview = preview_cluster(loaded, cluster)
+    preview = _foreseen(preview, loaded)
     if as_json:
         json.dump(preview.to_json(), sys.stdout, indent=1)
         click.echo()
@@ -61,3 +64,13 @@ def _local(plan: Plan) -> Preview:
         state_of(plan.rules, service, client),
         plan.findings,
     )
+
+
+def _foreseen(preview: Preview, plan: Plan) -> Preview:
+    """Add why each rule counts or does not, and what will be seen."""
+    from loadgen.outlook import outlooks  # noqa: PLC0415
+    from loadgen.policy.lint import fate  # noqa: PLC0415
+
+    fates = tuple((rule.key, fate(rule, plan.rules, plan.service, plan.client)) for rule in plan.rules)
+    seen = tuple(outlooks(plan.scenario, preview.after.limits, http2=plan.speaks_http2))
+    return replace(preview, fates=fates, outlooks=seen)

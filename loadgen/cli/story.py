@@ -69,10 +69,12 @@ async def _run(
     gc.enable()
     measured = await story.run()
 
+    from loadgen.runner.foresight import with_predictions  # noqa: PLC0415  # as the next
     from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
     about = environment(mesh.envoy_version, ready_s, crew.processes)
-    return Result(make_report(plan, measured, mesh.wanted(plan.rules), about, started_at), measured.series)
+    report = make_report(plan, measured, mesh.wanted(plan.rules), about, started_at)
+    return Result(with_predictions(report, plan, measured), measured.series)
 
 
 def since_process_start() -> float:

@@ -62,6 +62,16 @@ def lint(  # what is known beside the rules, by keyword
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
+def fate(rule: Rule, rules: Sequence[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> Problem | None:
+    """Say why the traffic policy of one of these rules does not count for the client; None if it does."""
+    merged = winner(rules, service, client, root_namespace=root_namespace)
+    if merged is not None and rule in merged.sources:
+        return next(_older_policy(rule, Scene(service, client, merged, root_namespace, (), ())), None)
+    scene = Scene(service, client, merged, root_namespace, (), ())
+    found = list(_first(REACH_CHECKS if matches(rule, service) else (*HOST_CHECKS, _not_the_target), rule, scene))
+    return found[0] if found else None
+
+
 def _findings(rule: Rule, scene: Scene) -> Iterator[Problem]:
     yield from _empty(rule, scene)
     if not matches(rule, scene.service):
@@ -148,6 +158,12 @@ def _other_service(rule: Rule, scene: Scene) -> Iterator[Problem]:
         yield rule.warning(
             ("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service"
         )
+
+
+def _not_the_target(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    """Say so also where another rule is for the target: of a rule that is meant for another service nobody is warned then."""
+    message = f"the rule is for {host_of(rule, scene.service)}, not for the target {scene.service.host}"
+    yield rule.warning(("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service")
 
 
 # The host is right: why does the rule not reach the client?
@@ -268,14 +284,20 @@ def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
 def _endless_queue(rule: Rule, _scene: Scene) -> Iterator[Problem]:
     for path, pool in rule.pools():
         tcp, http = _halves(pool)
-        if tcp.max_connections and not http.http1_max_pending_requests and not http.http2_max_requests:
+        if not tcp.max_connections or http.http1_max_pending_requests:
+            continue
+        if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
-            yield rule.warning(
-                (*path, "tcp", "maxConnections"),
-                message,
-                hint="add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue",
-                code="endless-queue",
+            hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
+        elif tcp.max_connections <= http.http2_max_requests and http.h2_upgrade_policy != "UPGRADE":
+            requests = f"http2MaxRequests {http.http2_max_requests}"
+            message = f"maxConnections {tcp.max_connections} comes before {requests}: what finds no connection waits in a queue without an end, and is not rejected"
+            hint = (
+                "make maxConnections larger than http2MaxRequests or leave it out, or add http.http1MaxPendingRequests to bound the queue"
             )
+        else:
+            continue
+        yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="endless-queue")
 
 
 def _http2_only(rule: Rule, _scene: Scene) -> Iterator[Problem]:

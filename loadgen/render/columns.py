@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loadgen.cause import sentence
-from loadgen.quantity import seconds_text, share_text
+from loadgen.quantity import range_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadgen.report import ClientPart, PhasePart, Quantiles, Report
+    from loadgen.report import ClientPart, FigurePart, PhasePart, PredictionPart, Quantiles, Report
 
 Row = TypeVar("Row")
 
@@ -109,6 +109,67 @@ def failures_of(report: Report) -> list[Failure]:
                 Failure(phase.name, sum(each.requests for each in rest), "others", "", f"{len(rest)} more causes are in report.json")
             )
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """One figure of a phase, predicted and measured."""
+
+    phase: str
+    what: str
+    figure: FigurePart
+    text: Callable[[float], str]
+
+    @property
+    def inside(self) -> str:
+        """Tell whether the measurement lies where it should; nothing where that is not said."""
+        low, high, measured = self.figure.low, self.figure.high, self.figure.measured
+        if measured is None or (low is None and high is None):
+            return ""
+        return "yes" if (low is None or low <= measured) and (high is None or measured <= high) else "NO"
+
+    def written(self, value: float | None) -> str:
+        """Write a value of this figure; a dash stands for none."""
+        return "-" if value is None else self.text(value)
+
+
+PREDICTION_COLUMNS: Sequence[Column[Beside]] = (
+    Column("phase", lambda row: row.phase),
+    Column("figure", lambda row: row.what, words=True),
+    Column("predicted", lambda row: row.written(row.figure.predicted)),
+    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 1),
+    Column("measured", lambda row: row.written(row.figure.measured)),
+    Column("inside", lambda row: row.inside),
+)
+PREDICTIONS = "Prediction beside measurement: theory, where 99 of 100 measurements lie, and this one"
+
+
+def besides(report: Report) -> list[Beside]:
+    """Give what is predicted in a report, figure by figure."""
+    return [
+        Beside(phase.name, what, figure, text)
+        for phase in report.phases
+        if (found := phase.prediction) is not None
+        for what, figure, text in (
+            ("admitted at a time, each client", found.admitted, "{:.0f}".format),
+            ("lost", found.loss, "{:.1%}".format),
+            ("goodput per s, all clients", found.goodput_per_s, "{:,.1f}".format),
+        )
+        if (figure.predicted, figure.low, figure.high) != (None, None, None)
+    ]
+
+
+def said_of_predictions(report: Report) -> list[str]:
+    """Say of each phase with a prediction whether it holds, and what it is made from."""
+    return [
+        f"{phase.name}: {found.sentence} {found.because[:1].upper()}{found.because[1:]}. Service time in the sidecar: {_service_time(found)} ({found.service_time_from})."
+        for phase in report.phases
+        if (found := phase.prediction) is not None
+    ]
+
+
+def _service_time(found: PredictionPart) -> str:
+    return range_text(*found.service_time_s, seconds_text)
 
 
 def clients_of(phase: PhasePart) -> list[ClientPart]:

@@ -13,8 +13,12 @@ from loadgen.render.columns import (
     FAILURES,
     LEDGER_COLUMNS,
     PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
+    besides,
     clients_of,
     failures_of,
+    said_of_predictions,
     total_difference,
 )
 from loadgen.render.screen import leaving
@@ -57,6 +61,10 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
             console.print(f"{printable(phase.name)}: {printable(phase.because)}.", markup=False, soft_wrap=not console.is_terminal)
     if failures := failures_of(report):
         print_table(console, FAILURES, FAILURE_COLUMNS, failures)
+    if rows := besides(report):
+        print_table(console, PREDICTIONS, PREDICTION_COLUMNS, rows)
+    for sentence in said_of_predictions(report):
+        console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)
     if verbose:
         for phase in report.phases:
             print_table(console, f"Clients in phase {phase.name}", CLIENT_COLUMNS, clients_of(phase))

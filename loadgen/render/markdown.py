@@ -16,8 +16,11 @@ from loadgen.render.columns import (
     FAILURES,
     LEDGER_COLUMNS,
     PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    besides,
     clients_of,
     failures_of,
+    said_of_predictions,
     total_difference,
 )
 from loadgen.render.headline import Look, headline
@@ -44,7 +47,7 @@ def render(report: Report, _series: Series | None) -> str:
 
 
 def summary(report: Report, max_bytes: int) -> str:
-    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the failures, the clients of each phase.
+    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the failures, the predictions, the clients of each phase.
 
     Where there is no room to say that something is left out, nothing is written.
     """
@@ -82,6 +85,10 @@ def _parts(report: Report) -> list[str]:
             parts.append("\n" + "".join(said))
     if failures := failures_of(report):
         parts.append(f"\n### Failures\n\n{FAILURES}.\n\n" + _table(FAILURE_COLUMNS, failures))
+    if said := said_of_predictions(report):
+        figures = besides(report)
+        table = f"{_table(PREDICTION_COLUMNS, figures)}\n" if figures else ""
+        parts.append(f"\n### Prediction beside measurement\n\n{table}" + "".join(f"- {escaped(each)}\n" for each in said))
     if report.findings:
         parts.append("\n### Warnings\n\n" + "".join(map(_warning, report.findings)))
     for phase in report.phases:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
+from loadgen.prediction import NOTHING
+from loadgen.quantity import duration_text, range_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from loadgen.errors import Problem
+    from loadgen.outlook import Outlook
     from loadgen.policy.state import SidecarState
+    from loadgen.prediction import Estimate
     from loadgen.preview import Preview
 
 
@@ -29,6 +34,11 @@ def _lines(preview: Preview) -> Iterator[str]:
         most = ", ".join(f"{name} {value * count}" for name, value in limits.items() if name != "maxRequestsPerConnection")
         if most:
             yield f"   each client's sidecar counts for itself, so the service may see up to {count} times that: {most}"
+    if len(preview.fates) > 1:
+        yield "   rules:     " + "\n              ".join(_fate(rule, why) for rule, why in preview.fates)
+    for outlook in preview.outlooks:
+        yield ""
+        yield from _outlook(outlook)
     if preview.mode:
         yield ""
         yield f"How: {preview.mode}. {preview.reason[:1].upper()}{preview.reason[1:]}."
@@ -43,6 +53,45 @@ def _lines(preview: Preview) -> Iterator[str]:
         yield f"in the way: {printable(obstacle)}"
     yield ""
     yield "Nothing was changed."
+
+
+def _fate(rule: str, why: Problem | None) -> str:
+    return printable(f"{rule} counts" if why is None else f"{rule} does not: {why.message}")
+
+
+def _outlook(outlook: Outlook) -> Iterator[str]:
+    """Write what will be seen of a phase: each client, and all of them together, whose figures chance moves less."""
+    found, clients = outlook.prediction, outlook.clients
+    rate = f" at {outlook.rate_per_s:.6g}/s in each client" if outlook.rate_per_s is not None else ""
+    yield f"What will be seen in phase {outlook.phase}, if the service takes {outlook.service_time}{rate}"
+    if found.offered is not None:
+        yield f"   offered:   {found.offered.high:.4g} Erlang in each client, on average so many would be in service at a time without a limit"
+    if found.admitted != NOTHING:
+        one, all_ = (_figure(found.admitted.times(count), lambda count: f"{count:.0f}", bound=True) for count in (1, clients))
+        yield f"   admitted:  {one} at a time in each client{f', {all_} of all {clients} together' if clients > 1 else ''}"
+    yield f"   lost:      {_figure(found.lost, lambda share: f'{share:.1%}', outlook)}"
+    if found.through_per_s != NOTHING:
+        each = f" ({_figure(found.through_per_s, _rate)} in each client)" if clients > 1 else ""
+        yield f"   goodput:   {_figure(found.through_per_s.times(clients), _rate, outlook)}{each}"
+    yield f"   because {printable(found.because)}."
+
+
+def _rate(rate_per_s: float) -> str:
+    return f"{rate_per_s:,.1f}/s"
+
+
+def _figure(estimate: Estimate, text: Callable[[float], str], outlook: Outlook | None = None, *, bound: bool = False) -> str:
+    """Write one figure: its bounds, or what theory gives and, where a phase is named, between what it is measured there in 99 of 100 runs."""
+    between = range_text(estimate.low, estimate.high, text)
+    if estimate.value is None or bound:
+        return between if between != "-" else "not predicted" if estimate.value is None else text(estimate.value)
+    if estimate.low is not None and estimate.high is None:
+        return f"at least {text(estimate.value)}"
+    if estimate.high is not None and estimate.low is None:
+        return f"at most {text(estimate.value)}"
+    if outlook is None or between in {"-", text(estimate.value)}:
+        return text(estimate.value)
+    return f"{text(estimate.value)}; measured in {duration_text(outlook.duration_s)}: {between} in 99 of 100 runs"
 
 
 def _state(state: SidecarState) -> str:

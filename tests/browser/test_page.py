@@ -232,7 +232,7 @@ def test_words_are_read_from_the_left_and_figures_from_the_right(browser: Browse
         "return Object.fromEntries([...document.querySelectorAll('.figures tbody tr:first-child > *')]"
         ".map((cell) => [cell.closest('table').rows[0].cells[cell.cellIndex].textContent, getComputedStyle(cell).textAlign]))"
     )
-    assert {name for name, side in aligned.items() if side == "left"} == {"phase", "policy", "outcome"}
+    assert {name for name, side in aligned.items() if side == "left"} == {"phase", "policy", "outcome", "figure"}
 
 
 def test_on_paper_no_table_is_parted_and_what_explains_the_plots_is_there(browser: Browser, tmp_path: Path) -> None:

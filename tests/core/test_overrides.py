@@ -29,8 +29,13 @@ def opened(tmp_path: Path) -> Plan:
 
 
 def test_no_options_leave_the_scenario_as_it_is(closed: Plan, opened: Plan) -> None:
-    assert overridden(closed, {}) == closed
-    assert overridden(opened, {"rate": None, "users": None, "clients": None, "duration": None, "seed": None}) == opened
+    assert overridden(closed, {}).scenario == closed.scenario
+    assert overridden(opened, {"rate": None, "users": None, "clients": None, "duration": None, "seed": None}).scenario == opened.scenario
+
+
+def test_what_is_questionable_is_so_with_the_values_that_count(closed: Plan) -> None:
+    assert [finding.code for finding in overridden(closed, {}).findings] == ["limit-never-reached"]
+    assert overridden(closed, {"users": 6}).findings == ()
 
 
 def test_options_take_the_place_of_the_values_of_a_closed_load(closed: Plan) -> None:

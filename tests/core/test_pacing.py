@@ -375,3 +375,12 @@ def test_an_answer_that_is_not_the_last_makes_nothing_due() -> None:
 
 def test_one_answer_that_hangs_holds_the_next_burst_back() -> None:
     assert len(schedule(Burst(10, 0.1), 100.0, lambda number: math.inf if number == 3 else 0.01)) == 10
+
+
+def test_a_rate_is_steady_where_no_stage_changes_it() -> None:
+    course = RateCourse(10, [Stage(10, hold_s=5), Stage(20, ramp_s=2, hold_s=3)])
+    assert course.steady_rate_per_s(0, 4.9) == 10
+    assert course.steady_rate_per_s(4.9, 5.1) is None
+    assert course.steady_rate_per_s(5.5, 6.5) is None
+    assert course.steady_rate_per_s(7, 1000) == 20
+    assert RateCourse(3).steady_rate_per_s(0, 9) == 3

@@ -26,6 +26,7 @@ FOUND = {
     "selector-other": ["selector-other-workload"],
     "short-host-other-namespace": ["host-other-namespace"],
     "subset": ["subset-not-routed"],
+    "tcp-and-http": ["endless-queue"],
     "two-rules-older-wins": ["older-rule"],
     "zero-is-unset": ["zero-is-unset", "zero-is-unset"],
 }

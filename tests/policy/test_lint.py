@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.policy.lint import lint
+from loadgen.policy.lint import fate, lint
 from loadgen.policy.rule import Rule, parse_rules
 
 from .examples import CLIENT, USER, limit, manifest, read, rules_of, together
@@ -53,6 +53,14 @@ SINGLE = [
         58,
         "rejects nothing",
         "http2MaxRequests",
+    ),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 3}, http: {http2MaxRequests: 3}}}",
+        "endless-queue",
+        8,
+        58,
+        "maxConnections 3 comes before http2MaxRequests 3",
+        "make maxConnections larger",
     ),
     ("host: user\ntrafficPolicy: {}", "empty-block", 8, 3, "the traffic policy is empty", "leave the block out"),
     (limit(extra="subsets: [{name: v1, trafficPolicy: {tls: {}}}]"), "subset-not-routed", 9, 24, "subset v1 has no effect", "add a route"),
@@ -168,8 +176,8 @@ def test_a_subset_that_a_route_selects_is_in_order() -> None:
 
 
 def test_a_queue_with_an_end_is_in_order() -> None:
-    for bound in ("http1MaxPendingRequests", "http2MaxRequests"):
-        spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: 1}}, http: {{{bound}: 1}}}}}}"
+    for connections, bound in ((1, "http1MaxPendingRequests"), (2, "http2MaxRequests")):
+        spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {connections}}}, http: {{{bound}: 1}}}}}}"
         assert findings(manifest(spec)) == []
 
 
@@ -191,3 +199,33 @@ def test_a_rule_that_comes_from_no_file_can_be_linted_too() -> None:
     (found,) = lint([Rule("user", "base", "user.base")], USER, CLIENT)
     assert (found.file, found.line, found.code) == ("base/user", 0, "host-not-fqdn")
     assert parse_rules([], "none.yaml")[1][0].file == "none.yaml"
+
+
+@pytest.mark.parametrize(
+    ("manifests", "codes"),
+    [
+        ((manifest(limit()),), [None]),
+        ((manifest(limit(), name="a"), manifest(limit(), name="b")), [None, "older-rule"]),
+        ((manifest(limit()), manifest(limit(FQDN), namespace="test")), ["nearer-namespace", None]),
+        ((manifest(limit()), manifest(limit("*.base.svc.cluster.local"), name="wide")), [None, "more-specific-host"]),
+        ((manifest(limit()), manifest(limit("usr"), name="misspelt")), [None, "host-misspelt"]),
+        ((manifest(limit()), manifest(limit("reviews"), name="other")), [None, "host-other-service"]),
+        ((manifest(limit(extra="exportTo: [a]")),), ["export-to-hides"]),
+    ],
+)
+def test_of_each_rule_it_is_known_whether_it_counts_and_why_not(manifests: tuple[str, ...], codes: list[str | None]) -> None:
+    rules = rules_of(together(*manifests))
+    found = [fate(rule, rules, USER, CLIENT) for rule in rules]
+    assert [each and each.code for each in found] == codes
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "{tcp: {maxConnections: 4}, http: {http2MaxRequests: 3}}",
+        "{tcp: {maxConnections: 3}, http: {http2MaxRequests: 3, http1MaxPendingRequests: 1}}",
+        "{tcp: {maxConnections: 1}, http: {http2MaxRequests: 3, h2UpgradePolicy: UPGRADE}}",
+    ],
+)
+def test_requests_that_do_not_wait_without_an_end_are_not_warned_of(pool: str) -> None:
+    assert findings(manifest(f"host: user\ntrafficPolicy: {{connectionPool: {pool}}}")) == []

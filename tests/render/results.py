@@ -44,6 +44,8 @@ def hostile() -> Report:
         for phase in document["phases"]:
             phase["name"] += HOSTILE
             phase["causes"] = [{"cause": HOSTILE[:40], "made_by": HOSTILE.replace("\ud800", "")[-40:], "requests": 1}]
+            if phase["prediction"]:
+                phase["prediction"].update(law=HOSTILE, because=HOSTILE, sentence=HOSTILE, service_time_from=HOSTILE)
             for client in phase["clients"]:
                 client["name"] += HOSTILE
 

@@ -131,6 +131,25 @@ def test_more_causes_than_a_person_reads_stand_in_one_line() -> None:
         assert re.search(rf" {92 + 91 + 90 + 89} +others +4 more causes are in report.json", plain), form
 
 
+@pytest.mark.parametrize("name", ["console", "markdown", "html"])
+def test_a_prediction_stands_beside_the_measurement_and_says_whether_they_part(name: str) -> None:
+    def part(report: Any) -> None:
+        found = report["phases"][1]["prediction"]
+        found["loss"]["measured"], found["parts"], found["sentence"] = 0.5, True, "Parts from the prediction: 50.0% lost."
+
+    def without(report: Any) -> None:
+        report["phases"][1]["prediction"] = None
+
+    def shown(report: Report) -> str:
+        return re.sub(r"<[^>]*>|[|\s]+", " ", FORMATS[name].render(report, None))
+
+    assert re.search(r"limited +lost +72.8% +69.5% to 76.6% +73.3% +yes", shown(REAL.report))
+    assert "limited: As predicted: 73.3% lost, 69.5% to 76.6% predicted" in shown(REAL.report)
+    assert re.search(r"limited +lost +72.8% +69.5% to 76.6% +50.0% +NO", shown(changed(part)))
+    assert "limited: Parts from the prediction: 50.0% lost." in shown(changed(part))
+    assert "Prediction beside" not in shown(changed(without))
+
+
 def test_what_is_worse_than_a_verdict_comes_before_it() -> None:
     failed = markdown.render(changed(fail_all), None)
     assert failed.startswith("## ❌ Expectations failed (enforced): connection-pool\n")
@@ -152,7 +171,7 @@ def test_hostile_text_makes_no_html_no_link_and_no_column_in_markdown() -> None:
     assert "http://b" not in text, "would become a link"
     assert " @octocat" not in text
     tables = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {5, 14, 9, 6, 12}, "expectations, phases, ledger, failures, clients"
+    assert {line.count("|") for line in tables} == {5, 14, 9, 6, 7, 12}, "expectations, phases, ledger, failures, predictions, clients"
 
 
 @given(st.text())

@@ -25,6 +25,43 @@ def test_it_names_the_winning_rule_and_what_ten_sidecars_with_its_limits_let_thr
     assert not loadgen.run_folders()
 
 
+SEEN = """
+What will be seen in phase limited, if the service takes exponential 100ms
+   offered:   5 Erlang in each client, on average so many would be in service at a time without a limit
+   admitted:  at most 5 at a time in each client, at most 50 of all 10 together
+   lost:      28.5%; measured in 12s: 26.2% to 30.8% in 99 of 100 runs
+   goodput:   357.6/s; measured in 12s: 347.2/s to 367.9/s in 99 of 100 runs (35.8/s in each client)
+   because Poisson arrivals that find 5 in service are lost, which is Erlang's B(5, 5), whatever the distribution of the service time.
+
+Nothing was changed.
+"""
+
+
+def test_it_says_what_will_be_seen_of_each_client_and_of_the_service(loadgen: Loadgen) -> None:
+    ended = loadgen.run("plan", SCENARIOS / "http2-max-requests.yaml")
+    assert ended.stdout.endswith(SEEN)
+    assert "What will be seen" not in loadgen.run("plan", SCENARIOS / "wrong-host.yaml").stdout
+
+
+def test_its_json_has_the_prediction_of_each_client_and_of_each_phase(loadgen: Loadgen) -> None:
+    plan = json.loads(loadgen.run("plan", SCENARIOS / "http2-max-requests.yaml", "--json").stdout)
+    (phase,) = plan["phases"]
+    assert (phase["phase"], phase["law"], phase["offered"], phase["duration_s"]) == ("limited", "erlang", 5.0, 12.0)
+    assert phase["client"]["admitted"] == {"predicted": 5, "low": None, "high": 5}
+    assert phase["service"]["admitted"] == {"predicted": 50, "low": None, "high": 50}
+    assert round(phase["service"]["loss"]["predicted"], 4) == 0.2849
+    assert {client["predicted"]["loss"]["predicted"] for client in plan["clients"]} == {phase["client"]["loss"]["predicted"]}
+    assert plan["rules"] == [{"rule": "base/user", "counts": True, "code": None, "reason": None}]
+
+
+def test_it_says_of_each_rule_of_the_file_why_it_does_not_count(loadgen: Loadgen, tmp_path: Path) -> None:
+    rule = (SCENARIOS / "policies" / "five-requests.yaml").read_text()
+    (tmp_path / "two.yaml").write_text(f"{rule}---\n{rule.replace('name: user', 'name: younger')}")
+    scenario = variant(tmp_path / "two-rules.yaml", TUTORIAL, (str(SCENARIOS / "policies" / "user.yaml"), str(tmp_path / "two.yaml")))
+    ended = loadgen.run("plan", scenario)
+    assert "rules:     base/user counts\n              base/younger does not: this trafficPolicy has no effect" in ended.stdout
+
+
 def test_its_json_has_every_client_with_its_limits_now_and_then(loadgen: Loadgen) -> None:
     ended = loadgen.run("plan", TUTORIAL, "--json", "--clients", "3")
     plan = json.loads(ended.stdout)

@@ -12,9 +12,13 @@ from loadgen.render.columns import (
     LEDGER_COLUMNS,
     LIMITS,
     PHASE_COLUMNS,
+    PREDICTION_COLUMNS,
+    PREDICTIONS,
     Column,
+    besides,
     clients_of,
     failures_of,
+    said_of_predictions,
     total_difference,
 )
 from loadgen.render.headline import Look, headline
@@ -132,6 +136,10 @@ def _tables(report: Report) -> Iterator[Element]:
     yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
     if failures := failures_of(report):
         yield _section("Failures", _table(FAILURES, FAILURE_COLUMNS, failures))
+    if said := said_of_predictions(report):
+        rows = besides(report)
+        table = [_table(PREDICTIONS, PREDICTION_COLUMNS, rows)] if rows else []
+        yield _section("Prediction beside measurement", *table, E("ul", *(E("li", each) for each in said)))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
     yield _section("Clients", *map(_clients, report.phases))

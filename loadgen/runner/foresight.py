@@ -1,0 +1,165 @@
+"""Did a phase show what theory predicts? Puts the prediction beside the measurement and says where they part; no I/O, no clock.
+
+What theory needs and a scenario does not say is the time for which a request counts in the sidecar: the service's own, and what the proxies and the connection
+add. It is measured: an ``ok`` takes that time and the way between client and sidecar, an ``overflow`` the way alone. So it lies between the mean
+latency of ``ok`` less that of ``overflow`` and the mean latency of ``ok``, and the prediction's interval is as wide as that leaves it. Where the service is
+ours, it takes no less than the scenario says. What waited in a queue shows no service time: then the scenario's counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loadgen import report as parts
+from loadgen.outcome import Outcome
+from loadgen.pacing import Open
+from loadgen.policy.limits import UNSET
+from loadgen.prediction import Case, Estimate, Law, Prediction, Stretch, predict
+from loadgen.quantity import range_text
+from loadgen.queueing import Span
+from loadgen.recorder import merged
+from loadgen.scenario import OpenLoad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from loadgen.inputs import Plan
+    from loadgen.recorder import Histogram, Tally
+    from loadgen.runner.window import Measured, Window
+
+ENOUGH = 20
+"""Fewer overflows show no mean latency."""
+OTHERS_SHARE = 0.01
+"""If more requests than that ended neither ok nor in an overflow, theory has nothing to say of them."""
+
+
+def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
+    """Give the report of a plan's own load with a prediction in each phase for which there is one."""
+    phases = [
+        phase.model_copy(update={"prediction": _prediction(plan, window, phase, measured.began, ours=report.mesh == "local")})
+        for phase, window in zip(report.phases, measured.windows, strict=True)
+    ]
+    return report.model_copy(update={"phases": phases})
+
+
+def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float, *, ours: bool) -> parts.PredictionPart | None:
+    case, tally = _case(plan, window, began), merged(window.tallies.values())
+    if case is None or not phase.duration_s or not tally.outcomes[Outcome.OK]:
+        return None
+    stretch, source = _stretch(case, phase, tally, ours=ours)
+    found = predict(case, stretch)
+    if found is not None and found.law is Law.QUEUE:
+        stretch, source = replace(stretch, service_s=Span(case.service.mean_s, case.service.mean_s)), "the scenario"
+        found = predict(case, stretch)
+    return None if found is None else _beside(found, case, stretch, source, phase)
+
+
+def _case(plan: Plan, window: Window, began: float) -> Case | None:
+    """Say what was in force in the phase; None if it was not the same at all clients, or the rate of an open load changed."""
+    scenario = plan.scenario
+    limits = {state.limits for state in window.states.values()}
+    pacing = scenario.load.pacing
+    rate = pacing.course.steady_rate_per_s(window.began - began, window.ended - began) if isinstance(pacing, Open) else 0.0
+    if len(limits) != 1 or rate is None:
+        return None
+    return Case(
+        limits.pop(),
+        pacing,
+        scenario.service.time,
+        workers=scenario.clients.workers,
+        clients=len(window.starts),
+        rate_per_s=rate,
+        max_in_flight=scenario.load.max_in_flight if isinstance(scenario.load, OpenLoad) else None,
+        http2=plan.speaks_http2,
+    )
+
+
+def _stretch(case: Case, phase: parts.PhasePart, tally: Tally, *, ours: bool) -> tuple[Stretch, str]:
+    """Say what is known of a phase after it, and where the service time is from."""
+    answered, rejected = _mean_s(tally.latency[Outcome.OK]), _mean_s(tally.latency[Outcome.OVERFLOW])
+    shown = tally.outcomes[Outcome.OVERFLOW] >= ENOUGH
+    least, source = answered - rejected, "measured: the mean latency of ok, less that of overflow at least"
+    if ours and (case.service.mean_s < least or not shown):
+        least, source = min(answered, case.service.mean_s), "the scenario at least, the mean latency of ok at most"
+    elif not shown:
+        least, source = 0.0, "the mean latency of ok at most; too few overflows show how much of it is the way to the sidecar"
+    pending = phase.ledger.pending_overflow
+    stretch = Stretch(
+        phase.duration_s,
+        Span(max(0.0, least), answered),
+        overhead_s=rejected,
+        attempts=tally.requests,
+        pending_share=None if pending is None else min(1.0, max(0, pending) / tally.requests),
+    )
+    return stretch, source
+
+
+def _mean_s(histogram: Histogram) -> float:
+    return histogram.sum_s / histogram.count if histogram.count else 0.0
+
+
+def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase: parts.PhasePart) -> parts.PredictionPart:
+    peaks = [client.service.peak_in_flight for client in phase.clients]
+    known = [peak for peak in peaks if peak is not None]
+    admitted = _figure(found.admitted, max(known) if known and len(known) == len(peaks) else None)
+    loss = _figure(found.lost, (phase.outcomes[Outcome.OVERFLOW] - phase.ledger.server_side) / phase.requests)
+    goodput = _figure(_rounded_up(found.through_per_s.times(case.clients), case, stretch), phase.outcomes[Outcome.OK] / phase.duration_s)
+    others = phase.requests - phase.outcomes[Outcome.OK] - phase.outcomes[Outcome.OVERFLOW]
+    judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
+    if loss.low is None and loss.high is None:
+        judged.append((goodput, _rate_text, "let through"))
+    verdicts = [_comparison(*each) for each in judged if each[0].measured is not None and (each[0].low, each[0].high) != (None, None)]
+    certain = bool(verdicts) and others <= OTHERS_SHARE * phase.requests
+    misses = [sentence for inside, sentence in verdicts if not inside]
+    return parts.PredictionPart(
+        law=found.law.value,
+        because=found.because,
+        service_time_s=(round(stretch.service_s.low, 6), round(stretch.service_s.high, 6)),
+        service_time_from=source,
+        offered=None if found.offered is None else (round(found.offered.low, 4), round(found.offered.high, 4)),
+        admitted=admitted,
+        loss=loss,
+        goodput_per_s=goodput,
+        parts=bool(misses) if certain else None,
+        sentence=_sentence(certain, misses, [sentence for _, sentence in verdicts], others),
+    )
+
+
+def _figure(estimate: Estimate, measured: float | None) -> parts.FigurePart:
+    return parts.FigurePart(**estimate.to_json(), measured=None if measured is None else round(measured, 6))
+
+
+def _rounded_up(goodput: Estimate, case: Case, stretch: Stretch) -> Estimate:
+    """Let each place of a limit end one more request in a phase than fits into it: one that had begun before."""
+    limit = case.limits.max_requests
+    if goodput.high is None or limit == UNSET:
+        return goodput
+    return replace(goodput, high=goodput.high + case.clients * (limit + case.workers - 1) / stretch.seconds)
+
+
+def _comparison(figure: parts.FigurePart, text: Callable[[float], str], what: str) -> tuple[bool, str]:
+    """Tell whether a figure lies where it should, and say so."""
+    assert figure.measured is not None, "only what was measured is compared"
+    inside = Estimate(None, figure.low, figure.high).holds(figure.measured) is True
+    return inside, f"{text(figure.measured)} {what}, {range_text(figure.low, figure.high, text)} predicted"
+
+
+def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int) -> str:
+    if not found:
+        return "Nothing is predicted that could be compared."
+    if not certain:
+        return f"Not compared: {others:,} requests ended in another way, of which theory says nothing."
+    return f"Parts from the prediction: {'; '.join(misses)}." if misses else f"As predicted: {'; '.join(found)}."
+
+
+def _share_text(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _count_text(count: float) -> str:
+    return f"{count:.0f}"
+
+
+def _rate_text(rate_per_s: float) -> str:
+    return f"{rate_per_s:,.1f}/s"

@@ -1,0 +1,147 @@
+"""Does a plan say what a scenario's phases will show, and what in load and limits does not fit together?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadgen.inputs import load_plan, overridden
+from loadgen.outlook import outlooks
+from loadgen.preview import state_of
+from loadgen.queueing import erlang_b
+from tests.core.examples import OPEN, RULE, SCENARIO, changed, marked, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from loadgen.errors import Problem
+    from loadgen.inputs import Plan
+    from loadgen.outlook import Outlook
+
+CODES = {"limit-never-reached", "limit-is-per-client"}
+
+
+def plan(folder: Path, text: str, rule: str = RULE) -> Plan:
+    return overridden(load_plan(write(folder, text, rule)), {})
+
+
+def foreseen(folder: Path, text: str, rule: str = RULE) -> list[Outlook]:
+    made = plan(folder, text, rule)
+    return list(outlooks(made.scenario, state_of(made.rules, made.service, made.client).limits, http2=made.speaks_http2))
+
+
+def unfit(folder: Path, text: str, rule: str = RULE) -> Sequence[Problem]:
+    return [finding for finding in plan(folder, text, rule).findings if finding.code in CODES]
+
+
+def test_only_phases_with_the_policy_have_an_outlook(tmp_path: Path) -> None:
+    (found,) = foreseen(tmp_path, OPEN)
+    assert (found.phase, found.duration_s, found.clients, found.service_time) == ("limited", 10.0, 10, "exponential 20ms")
+    assert found.prediction.lost.value == pytest.approx(erlang_b(5, 1.0))
+    assert found.rate_per_s is None
+
+
+def test_each_rate_at_which_a_load_stays_has_one_as_if_it_held_for_the_whole_phase(tmp_path: Path) -> None:
+    stages = "rate: 50/s\n  stages: [{rate: 100/s, ramp: 2s}, {rate: 250/s, ramp: 2s, hold: 3s}, {rate: 500/s}]"
+    found = foreseen(tmp_path, changed("rate: 50/s", stages, OPEN))
+    assert [each.rate_per_s for each in found] == [50, 250, 500], "a ramp to 100/s goes on at once"
+    assert [each.prediction.lost.value for each in found] == pytest.approx([erlang_b(5, 0.02 * rate) for rate in (50, 250, 500)])
+
+
+def test_the_service_sees_the_sum_of_all_clients(tmp_path: Path) -> None:
+    (found,) = foreseen(tmp_path, OPEN)
+    shown = found.to_json()
+    assert (shown["client"]["admitted"]["high"], shown["service"]["admitted"]["high"]) == (5, 50)
+    assert shown["service"]["goodput_per_s"]["predicted"] == pytest.approx(10 * shown["client"]["goodput_per_s"]["predicted"])
+    assert shown["service"]["loss"] == shown["client"]["loss"]
+
+
+def test_http2_is_seen_in_the_rule(tmp_path: Path) -> None:
+    rule = f"{RULE}        h2UpgradePolicy: UPGRADE\n      tcp:\n        maxConnections: 1\n"
+    (found,) = foreseen(tmp_path, OPEN, rule)
+    assert found.prediction.law == "erlang"
+    (found,) = foreseen(tmp_path, OPEN, rule.replace("UPGRADE", "DO_NOT_UPGRADE"))
+    assert found.prediction.law == "queue"
+
+
+PENDING = RULE.replace("http2MaxRequests: 5", "http1MaxPendingRequests: 7\n        http2MaxRequests: 3")
+BURST = changed("closed\n  users: 5\n  think_time: exponential 30ms", "burst\n  size: 4")
+
+UNREACHED = [
+    (SCENARIO, RULE, "http2MaxRequests: 5", "each client has 5 users, so a client has at most 5 in flight"),
+    (SCENARIO, PENDING, "http1MaxPendingRequests: 7", "each client has 5 users"),
+    (BURST, RULE, "http2MaxRequests: 5", "a burst has 4 requests"),
+    (changed("timeout: 3s", "max_in_flight: 4", OPEN), RULE, "http2MaxRequests: 5", "max_in_flight is 4"),
+    (
+        changed("rate: 50/s", "rate: 1/m", OPEN),
+        RULE,
+        "http2MaxRequests: 5",
+        "0.00033 in service on average, and no rejection is to be expected",
+    ),
+    (
+        changed("poisson", "constant", changed("time: exponential 20ms", "time: 80ms", OPEN)),
+        RULE,
+        "http2MaxRequests: 5",
+        "4 in service on average",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "rule", "where", "message"), UNREACHED)
+def test_a_limit_that_the_load_cannot_reach_is_pointed_at(tmp_path: Path, text: str, rule: str, where: str, message: str) -> None:
+    (found,) = unfit(tmp_path, text, rule)
+    assert found.code == "limit-never-reached"
+    assert message in found.message
+    assert found.hint.startswith("offer more load or lower the limit")
+    assert marked(found) == where.split(": ")[1]
+    assert found.excerpt.strip() == where
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        changed("users: 5", "users: 6"),
+        OPEN,
+        changed("rate: 50/s", "rate: 1/s\n  stages: [{rate: 50/s, hold: 1s}, {rate: 1/s}]", OPEN),
+        changed("size: 4", "size: 6", BURST),
+        SCENARIO.replace("policy: applied", "policy: absent").replace("policy: removed", "policy: absent"),
+    ],
+    ids=["users", "rate", "highest rate", "burst", "no phase with it"],
+)
+def test_a_load_that_may_reach_the_limit_is_not_warned_of(tmp_path: Path, text: str) -> None:
+    assert unfit(tmp_path, text) == []
+
+
+def test_the_limit_of_a_port_is_pointed_at_where_it_stands(tmp_path: Path) -> None:
+    rule = RULE.replace("    connectionPool:\n", "    portLevelSettings:\n    - port: {number: 7000}\n      connectionPool:\n")
+    rule = rule.replace("      http:\n        http2", "        http:\n          http2")
+    (found,) = unfit(tmp_path, SCENARIO, rule)
+    assert (found.line, marked(found)) == (13, "5")
+
+
+def expecting(text: str, clients: int = 10) -> str:
+    more = changed("users: 5", "users: 20", changed("count: 10", f"count: {clients}"))
+    return changed("limited: [ok > 0, overflow > 0]", f"limited: [ok > 0, '{text}']", more)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("peak_in_flight <= 5", "expect peak_in_flight <= 50"),
+        ("peak_in_flight < 6", "expect peak_in_flight <= 50"),
+        ("peak_in_flight == 20", "expect peak_in_flight <= 50, or give each client its share: http2MaxRequests 2"),
+    ],
+)
+def test_an_expectation_that_takes_a_sidecars_limit_for_the_services_is_found(tmp_path: Path, text: str, hint: str) -> None:
+    (found,) = unfit(tmp_path, expecting(text))
+    assert (found.code, found.hint, marked(found)) == ("limit-is-per-client", hint, "5")
+    assert f"holds in each of 10 sidecars, so the service may see 50 at a time; '{text}' of phase limited" in found.message
+
+
+@pytest.mark.parametrize(
+    ("text", "clients"), [("peak_in_flight <= 50", 10), ("peak_in_flight > 5", 10), ("peak_in_flight <= 3", 10), ("peak_in_flight <= 5", 1)]
+)
+def test_nobody_is_warned_of_what_may_be_meant_so(tmp_path: Path, text: str, clients: int) -> None:
+    assert unfit(tmp_path, expecting(text, clients)) == []

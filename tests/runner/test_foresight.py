@@ -1,0 +1,165 @@
+"""Is a phase said to be as predicted if it is, and to part if it does, and is nothing compared that cannot be?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from loadgen.engine.edge import Edge, Reading
+from loadgen.inputs import Plan, load_plan
+from loadgen.ledger import Counters, ServiceCount, ServiceReading
+from loadgen.outcome import Outcome
+from loadgen.policy.limits import Limits
+from loadgen.policy.state import SidecarState
+from loadgen.recorder import Tally
+from loadgen.report import PredictionPart, Report
+from loadgen.runner.foresight import with_predictions
+from loadgen.runner.result import make_report
+from loadgen.runner.window import Measured, Window
+from tests.runner.test_result import ENVIRONMENT
+from tests.story.command import SCENARIOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FIVE = Limits(max_requests=5)
+FREE = SidecarState(Limits(), None)
+SECONDS = 20.0
+
+
+def plan(text: str = "", folder: Path | None = None) -> Plan:
+    """Give the scenario with Poisson arrivals at 50/s against a service of 100 ms and a limit of five, with other lines if there are any."""
+    path = SCENARIOS / "http2-max-requests.yaml"
+    if folder is None:
+        return load_plan(path)
+    old, new = text.split(" -> ")
+    changed = folder / "changed.yaml"
+    changed.write_text(path.read_text().replace(old, new).replace("policies/", f"{SCENARIOS}/policies/"))
+    return load_plan(changed)
+
+
+def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001) -> Tally:
+    made = Tally()
+    for outcome, count, seconds in ((Outcome.OK, ok, 0.1 + way_s), (Outcome.OVERFLOW, overflow, way_s), (Outcome.TIMEOUT, timeout, 3.0)):
+        for _ in range(count):
+            made.record(outcome, seconds)
+    return made
+
+
+def prediction(
+    made: Plan, each: Tally, limits: Limits = FIVE, *, peak: int = 5, pending: int = 0, states: tuple[Limits, ...] = ()
+) -> PredictionPart | None:
+    """Give what is said of a phase in which each of two clients saw the same."""
+    names = ("client-1", "client-2")
+    seen = dict(zip(names, states or (limits, limits), strict=True))
+    overflow = each.outcomes[Outcome.OVERFLOW]
+    counted = Counters(active_overflow=overflow - pending, pending_overflow=pending, total=each.outcomes[Outcome.OK])
+    starts = {name: Edge(100.0, Reading(Counters(), 0), Tally(), 0) for name in names}
+    ends = {name: Edge(100.0 + SECONDS, Reading(counted, each.outcomes[Outcome.OK]), each, overflow) for name in names}
+    window = Window(
+        made.scenario.phases[1],
+        starts,
+        {},
+        dict.fromkeys(names, 0.0),
+        {name: SidecarState(limit, "base/user") for name, limit in seen.items()},
+        ServiceReading(ServiceCount(), {}),
+        {1: 0.0},
+        began=100.0,
+        rules=made.rules,
+    )
+    window.ends, window.tallies, window.cpu_end_s, window.ended = ends, dict.fromkeys(names, each), {1: 1.0}, 100.0 + SECONDS
+    counts = dict.fromkeys(names, ServiceCount(each.outcomes[Outcome.OK], 0, peak))
+    window.service = ServiceReading(ServiceCount(2 * each.outcomes[Outcome.OK], 0, 2 * peak), counts)
+    measured = Measured(windows=[window], restored=True, began=90.0)
+    report = make_report(made, measured, SidecarState(limits, "base/user"), ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+    found = with_predictions(report, made, measured)
+    assert Report.of_json(found.to_json()) == found
+    return found.phases[0].prediction
+
+
+def said(*arguments: object, **more: object) -> PredictionPart:
+    found = prediction(*arguments, **more)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_what_erlang_says_is_as_predicted_and_the_service_time_is_the_measured_one() -> None:
+    found = said(plan(), tally(715, 285))
+    assert (found.law, found.parts) == ("erlang", False)
+    assert found.service_time_s == pytest.approx((0.1, 0.101), abs=1e-5)
+    assert found.offered == pytest.approx((5.0, 5.05), abs=1e-3)
+    assert found.loss.predicted == pytest.approx(0.287, abs=1e-3)
+    assert found.goodput_per_s.measured == pytest.approx(2 * 715 / SECONDS)
+    assert found.sentence.startswith("As predicted: 28.5% lost, ")
+    assert found.sentence.endswith(" predicted; 5 of a client admitted at a time, at most 5 predicted.")
+
+
+@pytest.mark.parametrize("overflow", [100, 450])
+def test_another_loss_parts_from_it_and_says_where(overflow: int) -> None:
+    found = said(plan(), tally(1000 - overflow, overflow))
+    assert found.parts is True
+    assert found.sentence.startswith(f"Parts from the prediction: {overflow / 10:.1f}% lost, ")
+    assert "admitted" not in found.sentence, "that is as predicted"
+
+
+def test_more_than_the_limit_admitted_parts_from_it() -> None:
+    found = said(plan(), tally(715, 285), peak=6)
+    assert found.sentence == "Parts from the prediction: 6 of a client admitted at a time, at most 5 predicted."
+
+
+def test_a_slower_service_than_the_scenario_says_is_no_parting() -> None:
+    slow = Tally()
+    for outcome, count, seconds in ((Outcome.OK, 544, 0.181), (Outcome.OVERFLOW, 456, 0.001)):  # Erlang's B(5, 9) is 0.457
+        for _ in range(count):
+            slow.record(outcome, seconds)
+    found = said(plan(), slow)
+    assert found.parts is False
+
+
+def test_requests_that_ended_otherwise_are_no_business_of_theory() -> None:
+    found = said(plan(), tally(500, 100, timeout=30))
+    assert found.parts is None
+    assert found.sentence == "Not compared: 60 requests ended in another way, of which theory says nothing."
+
+
+def test_nothing_is_said_without_a_limit_or_where_clients_have_different_ones() -> None:
+    assert prediction(plan(), tally(715, 285), Limits()) is None
+    assert prediction(plan(), tally(715, 285), states=(FIVE, Limits(max_requests=6))) is None
+    assert prediction(plan(), tally(0, 285)) is None
+
+
+def test_a_rate_that_changes_in_the_phase_has_no_prediction(tmp_path: Path) -> None:
+    assert (
+        prediction(plan("rate: 50/s -> rate: 50/s\n  stages: [{rate: 50/s, hold: 15s}, {rate: 90/s}]", tmp_path), tally(715, 285)) is None
+    )
+    steady = plan("rate: 50/s -> rate: 90/s\n  stages: [{rate: 50/s, ramp: 5s}]", tmp_path)
+    assert said(steady, tally(715, 285)).parts is False, "the phase begins after the ramp"
+
+
+def test_what_the_pending_limit_rejected_is_counted_and_makes_room_above() -> None:
+    both = replace(FIVE, max_pending_requests=1)
+    assert said(plan(), tally(600, 400), both).parts is True
+    found = said(plan(), tally(600, 400), both, pending=130)
+    assert (found.parts, found.goodput_per_s.low) == (False, None)
+
+
+def test_too_few_overflows_show_no_way_to_the_sidecar_and_what_is_known_counts() -> None:
+    found = said(plan(), tally(1000, 3), replace(FIVE, max_requests=12))
+    assert found.service_time_s[0] == pytest.approx(0.1)
+    assert found.parts is False
+
+
+def test_without_think_time_only_the_goodput_is_compared(tmp_path: Path) -> None:
+    closed = plan("model: open\n  arrivals: poisson\n  rate: 50/s -> model: closed\n  users: 20", tmp_path)
+    found = said(closed, tally(950, 40_000))
+    assert (found.law, found.parts, found.loss.low) == ("saturated", False, None)
+    assert "95.0/s let through, at most" in found.sentence
+    assert said(closed, tally(1200, 40_000)).parts is True
+
+
+def test_a_queue_shows_no_service_time_so_the_scenarios_counts() -> None:
+    found = said(plan(), tally(1000, 0), Limits(max_connections=3), peak=3)
+    assert (found.law, found.service_time_from, found.service_time_s) == ("queue", "the scenario", (0.1, 0.1))
+    assert found.parts is False
