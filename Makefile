@@ -15,9 +15,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
 # Tests that measure, and those of Locust, for whose master there is one port: each of them has the machine to itself.
-ALONE := tests/bench tests/browser tests/hit tests/locust tests/metrics tests/story $(patsubst %,tests/cluster/test_%.py,kill locust locust_engine story)
+ALONE := tests/bench tests/browser tests/hit tests/locust tests/metrics tests/soak tests/story $(patsubst %,tests/cluster/test_%.py,kill locust locust_engine story)
 
-.PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers bench schema lock clean
+.PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers soak bench schema lock clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ format: $(VENV)/.dev  ## rewrite the code as the formatter wants it
 
 ledgers: $(VENV)/.run  ## N runs in a row; each must end VALID with every ledger at 0 (N=20)
 	$(BIN)/python tests/bench/ledgers.py --runs $(or $(N),20)
+
+soak: $(VENV)/.dev  ## N short runs drawn from a SEED, half of them with something amiss: no verdict may be wrong (N=300)
+	$(BIN)/python -m tests.soak.run --runs $(or $(N),300) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev  ## CPU per request and lateness of every load tool that is installed (BENCH='--rounds 5 --path DIR')
 	$(BIN)/python -m tests.bench.hammers $(BENCH)

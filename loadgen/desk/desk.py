@@ -193,7 +193,9 @@ class Desk:
             "gone": self._site.gone(),
             "turn": self._turn,
             **(
-                {"text": self._text if session is not None and session.rules else ""} if turn != self._turn and not self._toggling() else {}
+                {"text": self._text if self._over is not None and session is not None and session.rules else ""}
+                if turn != self._turn and not self._toggling()
+                else {}
             ),
             "running": self._over is not None,
             "toggling": self._toggling(),
@@ -373,10 +375,11 @@ class Desk:
         return tuple(rules), [showing.problem(each) for each in noted]
 
     async def _toggle(self, session: Session[Any, Any], rules: tuple[Rule, ...], text: str = "") -> None:
-        if session.confirmed is None:  # otherwise it is refused: another one goes on
+        def taken() -> None:
             self._wanted, self._text, self._toggles = rules, text, self._toggles + 1
+
         try:
-            await session.toggle(rules)
+            await session.toggle(rules, taken)
         finally:
             if session.confirmed is None:
                 self._wanted = tuple(session.rules)

@@ -45,6 +45,8 @@ class LocalSite:
         self._mesh = found.mesh
         self._pid = found.pid
         self._ours = {os.getpid(), dead}
+        self._known = False
+        """Whether it is known what the sidecars have refused before."""
 
     @classmethod
     def found(cls, pid: int | None, *, dead: int = 0) -> LocalSite:
@@ -89,6 +91,8 @@ class LocalSite:
                 await anyio.to_thread.run_sync(stack.enter_context, locked(self._mesh.folder / POLICY_LOCK))
             except FileNotFoundError as error:
                 raise MeshError("the local mesh is gone", hint="start it again: loadgen up") from error
+            await self._mesh.remember_refusals()
+            self._known = True
             yield self._mesh
 
     async def check(self, mesh: BorrowedMesh) -> None:
@@ -111,6 +115,9 @@ class LocalSite:
                 await removed(mesh)
 
     async def states(self) -> dict[str, SidecarState]:
+        if not self._known:
+            await self._mesh.remember_refusals()
+            self._known = True
         return await for_each(self._mesh.clients, self._mesh.state)
 
     def gone(self) -> str:

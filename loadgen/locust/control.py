@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 from locust.exception import RPCError, RPCSendError
-from locust.runners import STATE_MISSING, MasterRunner
+from locust.runners import STATE_INIT, STATE_MISSING, STATE_STOPPED, MasterRunner
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
+from loadgen.locust.deal import LOCAL, by_pod, in_turn
 from loadgen.locust.exit_code import Verdicts
 from loadgen.locust.link import ASK_S, AskError, Link
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, LOST, NEWS, SEEN
-from loadgen.locust.options import STOP_TIMEOUT_S, check, mesh_options, rule_of
+from loadgen.locust.options import Given, check
 from loadgen.locust.origin import why_not
 from loadgen.locust.wire import check as check_users
 from loadgen.target import check_allowed, parse_target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from locust.env import Environment
+    from locust.runners import Runner
 
     from loadgen.target import Target
 
@@ -36,15 +38,11 @@ TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
 LOOK_S = 1.0
+STARTED_S = 30.0
+"""How long a test that is refused may take to begin all the same."""
 MENDS_AT_MOST = 3
 QUIT_S = 40.0
 """How long Locust's end waits until everything is put back, all in all. In a pod that is within ``terminationGracePeriodSeconds``."""
-HOST_CHARACTERS = 63
-"""A pod's host name is its name, cut to what a host name may have."""
-SHOWN = 5
-"""So many workers are named that are in the way."""
-LOCAL = "local"
-"""How Locust calls the only process when there are no workers."""
 log = logging.getLogger("loadgen")
 
 
@@ -63,6 +61,10 @@ class Control:
         """The number of the test; what the desk says of another one is late."""
         self._ending = 0
         """How many are having the test end now."""
+        self._begins = 0
+        """How often a test was begun, or refused."""
+        self._gave_up = self._quitting = False
+        """Whether the end of a test was waited for in vain; whether Locust ends."""
         self._mends = 0
         self._still = Event()
         """Set while nothing is being ended or mended."""
@@ -75,13 +77,8 @@ class Control:
         """Why there is no mesh, or no desk, if so, and what to do."""
         options = environment.parsed_options
         assert options is not None, "locust -f has parsed its options"
-        self._allowed = tuple(options.allow_host)  # now, as all that follow: the start page can rewrite every option
-        self._mesh_options = mesh_options(options)
-        self._expect_body: str = options.expect_body
-        self._expected: str = options.expect_verdict
-        self._headless: bool = options.headless
         try:
-            self.rule = rule_of(options)
+            self.given = Given.of(options)
         except LoadgenError as error:
             log.error("%s", error.message)
             raise SystemExit(error.exit_code) from error
@@ -100,8 +97,8 @@ class Control:
         environment.events.test_stopping.add_listener(self._end)
         environment.events.quitting.add_listener(self._quit)
         environment.events.worker_connect.add_listener(self._worker_came)
-        if self.rule and self.link is not None:
-            self._check_rule(self.rule)
+        if self.given.rule and self.link is not None:
+            self._check_rule(self.given.rule)
 
     def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
         """Have the desk do something.
@@ -156,7 +153,7 @@ class Control:
 
     def _connect(self, *, needed: bool, **again: object) -> None:
         """Start the desk. If it is ``needed``, Locust ends without one. ``again`` is said to one that takes another one's place."""
-        link = Link({**self._mesh_options, **again}, self._heard, self._mend)
+        link = Link({**self.given.mesh, **again}, self._heard, self._mend)
         try:
             self.mesh = link.ask("hello", timeout_s=self._patience_s if again else HELLO_S)
         except LoadgenError as error:
@@ -180,6 +177,8 @@ class Control:
         for client, node in self._workers.items():  # nobody else lets those go on that it was holding
             self._send(ASK, {"number": 0, "client": client, "verb": "stop", "args": {}}, node)
         log.error("the desk died; a new one takes out what it may have left in force")
+        if lost:
+            self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
         try:
             with self._busy():
                 self._replace(dead)
@@ -188,10 +187,8 @@ class Control:
             self.unmeshed = f"{error.message}; a rule may be in force: {self._by_hand}, then start Locust again"
             self.verdicts.restored(False)
         else:
-            log.warning("no rule is in force")
+            log.warning("nothing that it had put is in force any more")
             self.verdicts.restored(True)
-        if lost:
-            self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
 
     def _replace(self, dead: int) -> None:
         """Start a desk in the place of one that died, and let it restore.
@@ -226,6 +223,8 @@ class Control:
     # The test.
 
     def _begin(self, environment: Environment, **_: object) -> None:
+        self._begins += 1
+        self._still.wait(self._patience_s)  # what is being ended, or mended, is not this test's
         self.refused = ""
         self.verdicts.begin()
         try:
@@ -250,7 +249,6 @@ class Control:
         if host and parse_target(host).authority != service.authority:
             message = f"the host {host[:100]} is not the mesh's service"
             raise RefusedError(message, hint=f"leave the host empty, or write http://{service.authority}")
-        self._still.wait(self._patience_s)
         self.mesh = link.ask("hello")
         clients = self.mesh["clients"]
         nodes = self.nodes()
@@ -259,6 +257,7 @@ class Control:
         for node in nodes:
             own = [client for client in clients if self._workers[client["name"]] == node]
             self._assign(node, own, service, self.mesh["mesh"]["expect"])
+        self._gave_up = False
         self._test, self._running = self._test + 1, True  # from now on there may be something to end
         try:
             link.ask("begin", timeout_s=self._patience_s, test=self._test)
@@ -281,28 +280,32 @@ class Control:
         except (OSError, UnicodeError) as error:
             why = (
                 f"give another with --host; and there is no mesh: {self.unmeshed}"
-                if self._mesh_options["kind"] != "off"
+                if self.given.mesh["kind"] != "off"
                 else "give another with --host"
             )
             raise RefusedError(f"the host {target.host[:100]} has no address: {error}", hint=why) from error
-        check_allowed(target, addresses, self._allowed, in_cluster=False)
-        named = target.host in self._allowed
+        check_allowed(target, addresses, self.given.allowed, in_cluster=False)
+        named = target.host in self.given.allowed
         at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
         if target.scheme == "https" and at != target.host:  # a certificate is for the name
             raise RefusedError(f"over https {target.host} is called by its name", hint=f"allow that with --allow-host {target.host}")
+        if self.given.expect_verdict:
+            raise RefusedError("--expect-verdict needs a mesh", hint=self.unmeshed)
+        self._workers = {node: node for node in self.nodes()}
         for node in self.nodes():
             self._assign(node, [{"name": node, "host": at, "port": target.port}], target, {"status": 200, "body": ""})
 
     def _assign(self, node: str, clients: Sequence[dict[str, Any]], target: Target, expect: dict[str, Any]) -> None:
         """Tell a Locust process which clients it has, and what their users send and expect."""
-        body = self._expect_body or expect["body"]
+        body = self.given.expect_body or expect["body"]
         users = [user.__name__ for user in self._environment.user_classes]  # a worker has those, too, that were not picked
         about = {"users": users, "scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
         self._send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
         del environment
-        self._end_within(self._patience_s)
+        if not self._quitting:  # then everything that can be done in time was done
+            self._end_within(self._patience_s)
 
     def _end_within(self, seconds: float) -> None:
         """End the test; if somebody else is at that, wait for him: Locust must not say that it is over before it is."""
@@ -322,15 +325,15 @@ class Control:
                 ended = link.ask("end", timeout_s=seconds)
             except LoadgenError as error:
                 log.error("%s", error.message)
+                self.refused = f"what was measured is lost: {error.in_a_line}"
+                self._gave_up = True
                 self.verdicts.restored(False)
+                self.verdicts.test(ExitCode.INVALID)
                 return
             finally:
                 self._unwatch()  # not before: a worker that is lost meanwhile is not waited for
         self._tell(ended)
         self._judge(ended)
-        if self._expected and (got := (ended["verdict"] or {}).get("state", "none")) != self._expected:
-            log.error("the verdict is %s, and --expect-verdict says %s", got, self._expected)
-            self.verdicts.test(ExitCode.EXPECTATIONS_FAILED)
 
     def _judge(self, ended: dict[str, Any]) -> None:
         """Let what has come of a test in which a rule was in force be seen in the exit code; without one it is Locust's alone."""
@@ -341,6 +344,9 @@ class Control:
             self.verdicts.restored(restored != "failed")
         if restored != "not_needed" and ended["validity"]["state"] == "INVALID":
             self.verdicts.test(ExitCode.INVALID)
+        if self.given.expect_verdict and (got := (ended["verdict"] or {}).get("state", "none")) != self.given.expect_verdict:
+            log.error("the verdict is %s, and --expect-verdict says %s", got, self.given.expect_verdict)
+            self.verdicts.test(ExitCode.EXPECTATIONS_FAILED)
 
     def _tell(self, ended: dict[str, Any]) -> None:
         if ended["verdict"] is not None:
@@ -348,9 +354,10 @@ class Control:
             log.info("%s", "; ".join([ended["validity"]["state"], *ended["validity"]["reasons"]]))
 
     def _quit(self, environment: Environment, **_: object) -> None:
-        """End everything in ``QUIT_S``, whatever of it is to be done."""
+        """End everything in ``QUIT_S``, whatever of it is to be done; who has waited for it before, and in vain, does not wait again."""
         del environment
-        until = time.monotonic() + QUIT_S
+        self._quitting = True
+        until = time.monotonic() + (0.0 if self._gave_up else QUIT_S)
         self._end_within(QUIT_S)
         still = self._still.wait(max(0.0, until - time.monotonic()))
         link = self.link
@@ -371,7 +378,15 @@ class Control:
         runner = self._environment.runner
         assert runner is not None, "there is one while a test begins"
         self.verdicts.test(error.exit_code)
-        gevent.spawn(runner.quit if self._headless else runner.stop)
+        gevent.spawn(runner.quit if self.given.headless else self._stop_refused, *([] if self.given.headless else [runner, self._begins]))
+
+    def _stop_refused(self, runner: Runner, begins: int) -> None:
+        """Stop a test that is refused, which may still be about to run: Locust stops none that has not begun, and would go on with it."""
+        until = time.monotonic() + STARTED_S
+        while runner.state in {STATE_INIT, STATE_STOPPED} and self._begins == begins and time.monotonic() < until:
+            gevent.sleep(LOOK_S / 20)
+        if self._begins == begins:
+            runner.stop()
 
     # Between the desk and the users.
 
@@ -405,7 +420,9 @@ class Control:
             self._judge(ended)
             self._refuse(MeshError(f"the measurement ended: {ended['said']}"))
         elif not self._ending:  # who has asked has given up waiting, and taken the worst for granted
+            self.verdicts.begin()
             self.verdicts.restored(True)
+            self.refused = ""
             self._judge(ended)
 
     def _send(self, kind: str, data: dict[str, Any], node: str) -> None:
@@ -435,9 +452,11 @@ class Control:
     def _lost(self, environment: Environment, msg: Any, **_: object) -> None:
         """Hear that an engine's process is gone: its users send nothing more."""
         del environment
+        if msg.node_id not in self._workers.values():
+            return
         if self.link is None:
             self._refuse(MeshError(msg.data["why"]))
-        elif msg.node_id in self._workers.values():
+        else:
             self.link.send({"lost": msg.data["why"]})
 
     def _seen(self, environment: Environment, msg: Any, **_: object) -> None:
@@ -459,44 +478,3 @@ class Control:
                 if node not in there and self.link is not None:
                     self.link.send({"lost": f"worker {node}, which has the users of {name}, is lost"})
                     return
-
-
-def in_turn(clients: Sequence[str], nodes: Sequence[str]) -> dict[str, str]:
-    """Deal the clients of a local mesh out to Locust's processes.
-
-    Raises RefusedError if there are too few of them.
-    """
-    if len(nodes) > len(clients):
-        message = f"there are {len(nodes)} workers, but {len(clients)} clients: each worker needs a client of its own"
-        raise RefusedError(message, hint="start fewer workers, or a mesh with more clients: loadgen up --clients N")
-    return {client: nodes[number % len(nodes)] for number, client in enumerate(clients)}
-
-
-def by_pod(clients: Sequence[str], nodes: Sequence[str]) -> dict[str, str]:
-    """Give each pod the worker that lives in it: only that one sends through the pod's sidecar. A worker's id begins with its host's name.
-
-    Raises RefusedError with every worker that is in none of the pods or not alone in one, and every pod without a worker.
-    """
-    if list(nodes) == [LOCAL]:
-        raise RefusedError(
-            "in a cluster users live in workers, each in a pod of its own", hint="start Locust with --master, and the workers"
-        )
-    pods = {client[:HOST_CHARACTERS].rstrip("-."): client for client in clients}
-    found: dict[str, str] = {}
-    wrong: list[str] = []
-    for node in nodes:
-        host = node.rpartition("_")[0]
-        client = pods.get(host)
-        if client is None:
-            wrong.append(f"worker {host} is not in a ready pod that the scenario's labels select")
-        elif client in found:
-            wrong.append(f"pod {client} has two workers: one of them has just died, or it was started with --processes")
-        else:
-            found[client] = node
-    wrong += [f"pod {client} has no worker that is connected" for client in clients if client not in found]
-    if wrong or not found:
-        hint = (
-            f"kubectl get pods --show-labels shows them; after a test, workers are away for --stop-timeout seconds ({STOP_TIMEOUT_S:.0f})"
-        )
-        raise RefusedError("; ".join(wrong[:SHOWN]) or "there are no workers", hint=hint)
-    return found

@@ -28,20 +28,21 @@ class Verdicts:
     def begin(self) -> None:
         """Forget the test before; what is in force is."""
         self._test = None
-        self._say()
+        self.say()
 
     def test(self, code: int) -> None:
         """Take in what has come of the test."""
         if self._test is None or _matters(self._test) < _matters(code):
             self._test = code
-        self._say()
+        self.say()
 
     def restored(self, done: bool) -> None:
         """Take in whether the mesh is as it was."""
         self._restore = None if done else ExitCode.RESTORE_FAILED
-        self._say()
+        self.say()
 
-    def _say(self) -> None:
+    def say(self) -> None:
+        """Write the code for Locust; again when the locustfile has had its say."""
         ours = max((code for code in (self._test, self._restore) if code is not None), key=_matters, default=None)
         now = self._environment.process_exit_code
         if now == self._said or not now or (ours is not None and _matters(now) < _matters(ours)):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
+from locust.argument_parser import parse_locustfile_option
 from locust.runners import WorkerRunner
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ class Interrupts:
         self._main = gevent.getcurrent()
         self._parent = os.getppid()
         self._seen = 0
+        parsed: Any = parse_locustfile_option()  # its types say that there are two, and there may be one
+        self._by_itself = bool((parsed[0] if isinstance(parsed, tuple) else parsed).worker)
+        """Whether it was asked to be a worker, on the command line or in a file: then ``--processes`` makes workers of somebody else's."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise somebody wants it another way
             gevent.signal_handler(signal.SIGINT, self._interrupt)
 
@@ -42,8 +45,7 @@ class Interrupts:
 
     def _is_masters_child(self) -> bool:
         options = self._environment.parsed_options
-        by_itself = "--worker" in sys.argv or os.environ.get("LOCUST_MODE_WORKER")
-        return isinstance(self._environment.runner, WorkerRunner) and bool(options and options.processes) and not by_itself
+        return isinstance(self._environment.runner, WorkerRunner) and bool(options and options.processes) and not self._by_itself
 
     def _wait_for_master(self) -> None:
         """End when the master has not said so and is gone, or silent."""

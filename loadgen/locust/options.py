@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Mapping
 
 MESHES = ("auto", "local", "cluster", "off")
 TOGGLES = ("auto", "own", "patch", "overlay")
@@ -114,14 +116,34 @@ def _add_cluster(parser: Any) -> None:
     )
 
 
-def mesh_options(options: Namespace) -> dict[str, Any]:
-    """Give what the desk has to know of the mesh."""
-    names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed")
-    return {"kind": options.mesh, "pid": options.mesh_pid, **{name: getattr(options, name) for name in names}}
+@dataclass(frozen=True)
+class Given:
+    """What the command line says, read once: the start page can rewrite every option later.
+
+    ``mesh`` is what the desk has to know of the mesh; ``rule`` is the text of ``--rule``, empty without one.
+    """
+
+    mesh: Mapping[str, Any]
+    allowed: tuple[str, ...]
+    expect_body: str
+    expect_verdict: str
+    headless: bool
+    rule: str
+
+    @classmethod
+    def of(cls, options: Namespace) -> Given:
+        """Read the options.
+
+        Raises UsageError if the rule's file cannot be read.
+        """
+        names = ("scenario", "kubeconfig", "context", "toggle", "mesh_hold", "allow_managed")
+        mesh = {"kind": options.mesh, "pid": options.mesh_pid, **{name: getattr(options, name) for name in names}}
+        allowed = tuple(options.allow_host)
+        return cls(mesh, allowed, options.expect_body, options.expect_verdict, options.headless, _rule_of(options))
 
 
-def rule_of(options: Namespace) -> str:
-    """Read the file that ``--rule`` names, if there is that option and it names one. To be read once: later the start page may have changed it.
+def _rule_of(options: Namespace) -> str:
+    """Read the file that ``--rule`` names, if there is that option and it names one.
 
     Raises UsageError if it cannot be read.
     """

@@ -114,7 +114,7 @@ def _stage_s(text: str) -> float:
 
 def _rule(control: Control) -> str:
     """Give the rule's text."""
-    rule: str = control.rule or (control.mesh["mesh"]["rule"] if control.mesh else "")
+    rule: str = control.given.rule or (control.mesh["mesh"]["rule"] if control.mesh else "")
     if not rule:
         raise UsageError("there is no rule to apply", hint="name its file with --rule, and have a mesh")
     return rule

@@ -75,7 +75,8 @@ class Engine:
         about = {"path": user.path, "think": user.think, "timeout_s": user.timeout_s, "seed": os.getpid()}
         self._statistics.begin(user.name or user.path, addresses)
         self._sending = set(addresses)
-        self._settled.clear()
+        if addresses:
+            self._settled.clear()
         self._child.send({"make": addresses, "test": self._test, **about, **{each: said[each] for each in ("authority", "status", "body")}})
 
     def ask(self, number: int, client: str, verb: str, args: dict[str, Any]) -> None:

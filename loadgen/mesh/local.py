@@ -79,15 +79,19 @@ class LocalMesh:
         Returns the moment (on ``clock``) at which each client's configuration was renamed into place. No wait lies between the renames, and
         one sidecar that does not answer keeps none of the others from getting its configuration.
         """
-        with anyio.move_on_after(REFUSALS_S):
-            async with anyio.create_task_group() as tasks:
-                for sidecar in self.clients:
-                    tasks.start_soon(self._remember_refusals, sidecar)
+        await self.remember_refusals()
         moments = {}
         for sidecar in self.clients:
             put_rules(sidecar.folder, self.spec, rules, self.ports[0])
             moments[sidecar.name] = clock()
         return moments
+
+    async def remember_refusals(self) -> None:
+        """Take what the sidecars have refused until now for known: it was somebody else's, or an earlier one."""
+        with anyio.move_on_after(REFUSALS_S):
+            async with anyio.create_task_group() as tasks:
+                for sidecar in self.clients:
+                    tasks.start_soon(self._remember_refusals, sidecar)
 
     async def _remember_refusals(self, sidecar: Sidecar) -> None:
         with contextlib.suppress(MeshError):  # whoever asks for its state will hear of it

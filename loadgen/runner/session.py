@@ -51,7 +51,7 @@ class Session(Stage[C, L]):
         told: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(mesh, crew, live, timeout_s=timeout_s)
-        self._orders: asyncio.Queue[tuple[Sequence[Rule], asyncio.Future[None]] | None] = asyncio.Queue()
+        self._orders: asyncio.Queue[tuple[Sequence[Rule], asyncio.Future[None], Callable[[], None]] | None] = asyncio.Queue()
         self._told = told
         self._toggles = 0
         self._toggling = False
@@ -81,8 +81,8 @@ class Session(Stage[C, L]):
         """When the load began, on ``clock``; 0 before."""
         return self._began
 
-    async def toggle(self, rules: Sequence[Rule]) -> None:
-        """Make these rules the policy, none to remove it, and return when the phase with it counts.
+    async def toggle(self, rules: Sequence[Rule], taken: Callable[[], None] = lambda: None) -> None:
+        """Make these rules the policy, none to remove it, and return when the phase with it counts; ``taken`` hears that it begins.
 
         Raises RefusedError if that cannot be now, MeshError if the sidecars do not take it: then it was removed again.
         """
@@ -95,7 +95,7 @@ class Session(Stage[C, L]):
         self._toggles += 1
         self._toggling = True
         done = asyncio.get_running_loop().create_future()
-        self._orders.put_nowait((rules, done))
+        self._orders.put_nowait((rules, done, taken))
         try:
             await done
         finally:
@@ -143,7 +143,8 @@ class Session(Stage[C, L]):
             self._over = True
             self._refuse_the_rest()
 
-    async def _obey(self, rules: Sequence[Rule], done: asyncio.Future[None]) -> None:
+    async def _obey(self, rules: Sequence[Rule], done: asyncio.Future[None], taken: Callable[[], None]) -> None:
+        taken()
         self.confirmed, self.ruled = 0, self.ruled or bool(rules)
         self._told()  # whoever asks the users afterwards comes later than the news
         try:

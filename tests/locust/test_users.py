@@ -164,6 +164,24 @@ def test_users_post_through_the_sidecar_and_cannot_go_round_it(tmp_path: Path) -
     assert "self.client.get goes round the sidecar" in ended.log
 
 
+DOCUMENTED = (
+    SIDECAR
+    + """
+from locust import events
+
+
+@events.quitting.add_listener
+def _code(environment, **_):
+    environment.process_exit_code = 1 if environment.stats.total.fail_ratio > 0.01 else 0
+"""
+)
+
+
+def test_the_code_that_locusts_documentation_writes_hides_none_of_ours(tmp_path: Path) -> None:
+    ended = headless(tmp_path, "-u", "1", "-t", "2s", "--mesh", "off", "-H", "http://0.0.0.0", files=(locustfile(tmp_path, DOCUMENTED),))
+    assert ended.code == 3, ended.log
+
+
 ALONE = SIDECAR.replace("import loadgen.locust.plugin\n", "")
 
 

@@ -61,11 +61,11 @@ class Loadgen:
             command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def run(self, *arguments: str | Path, program: tuple[str, ...] = ("-m", "loadgen")) -> Ended:
-        return finish(self.start(*arguments, program=program))
+    def run(self, *arguments: str | Path, program: tuple[str, ...] = ("-m", "loadgen"), patience_s: float = PATIENCE_S) -> Ended:
+        return finish(self.start(*arguments, program=program), patience_s)
 
-    def run_scenario(self, scenario: Path, *options: str) -> Ended:
-        return self.run("run", scenario, "--out", self.results, *options)
+    def run_scenario(self, scenario: Path, *options: str, patience_s: float = PATIENCE_S) -> Ended:
+        return self.run("run", scenario, "--out", self.results, *options, patience_s=patience_s)
 
     def start_scenario(self, scenario: Path, *options: str) -> subprocess.Popen[str]:
         return self.start("run", scenario, "--out", self.results, *options)
@@ -112,10 +112,10 @@ def processes() -> list[tuple[int, str, bytes]]:
     return found
 
 
-def finish(process: subprocess.Popen[str]) -> Ended:
+def finish(process: subprocess.Popen[str], patience_s: float = PATIENCE_S) -> Ended:
     started = time.monotonic()
     try:
-        stdout, stderr = process.communicate(timeout=PATIENCE_S)
+        stdout, stderr = process.communicate(timeout=patience_s)
     except subprocess.TimeoutExpired:
         process.kill()
         stdout, stderr = process.communicate()

@@ -9,7 +9,7 @@
   const CHECKED_CHARACTERS = 65536; // a longer text is checked when it is applied
   const MAX_POINTS = 600; // more seconds are taken together, so that neither a day nor a year of them costs more
   const NOW_S = 3;
-  const WAIT_MS = 20_000;
+  const WAIT_MS = 30_000; // longer than Locust waits for the desk
   const TOGGLE_MS = 200_000; // longer than Locust itself waits, in a cluster, too
   const token = document.querySelector('meta[name="loadgen-token"]').content;
   const root = document.documentElement;
@@ -21,6 +21,8 @@
   let state = null;
   let away = ""; // why there is no answer
   let busy = ""; // what was asked and is not done
+  let own = false; // whether what was asked here, and failed, may have moved the turn
+  let written = scenarioRule; // what the page itself has put into the editor
   let outcome = ""; // what came of it, if that was not good
   let turn = ""; // the state's, which changes with every toggle and test
   let inForce = null; // the text of the rule that is in force
@@ -358,10 +360,11 @@
 
   // What is in force, whoever put it there; a page that is new, or whose text nobody has touched, shows it.
   function learn(text, since) {
-    if (text && editor.value !== text && editor.value === (inForce ?? scenarioRule)) {
+    if (text && editor.value !== text && editor.value === written) {
       editor.value = text;
       edited();
     }
+    if (editor.value === text) written = text;
     inForce = text || null;
     learnt = since;
   }
@@ -448,7 +451,8 @@
       away = "";
       answeredAt = Date.now();
       if (!state.missing) {
-        if (!busy && state.turn !== turn) outcome = ""; // somebody has decided anew
+        if (!busy && !own && state.turn !== turn) outcome = ""; // somebody has decided anew
+        if (!busy) own = false;
         if (state.text !== undefined) learn(state.text, state.turn);
         turn = state.turn;
         const test = state.turn.split(".")[0];
@@ -483,6 +487,7 @@
       else if (error instanceof Refused) outcome = `${what === "apply" ? "The rule was not applied" : "The rule was not removed"}: ${error.message}`;
       else outcome = `What has come of it is not known, because Locust does not answer: look at what is in force now.`;
     }
+    own = Boolean(outcome);
     busy = "";
     show();
   }

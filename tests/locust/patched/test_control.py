@@ -11,7 +11,8 @@ from locust.env import Environment
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust import control as controls
-from loadgen.locust.control import LOCAL, Control, by_pod, in_turn
+from loadgen.locust.control import Control
+from loadgen.locust.deal import LOCAL, by_pod, in_turn
 from loadgen.locust.link import AskError
 from loadgen.locust.node import ASK, ASSIGN
 from loadgen.locust.users import SidecarUser
@@ -68,6 +69,7 @@ class FakeLink:
 
 class Runner:
     def __init__(self) -> None:
+        self.state = "running"
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[str] = []
 
@@ -252,6 +254,29 @@ def test_a_desk_that_dies_is_replaced_its_test_is_lost_and_its_users_are_let_go(
     assert stopped == {"client-1", "client-2"}
     assert here.control.refused.startswith("the desk died in the test")
     assert (here.code, here.runner.ended) == (ExitCode.INVALID, ["stop"])
+
+
+def test_a_desk_that_dies_while_the_test_ends_takes_what_was_measured_along() -> None:
+    here = Here(expect_verdict="enforced")
+    here.begin()
+    FakeLink.answers["end"] = MeshError("the desk is gone")
+    here.end()
+    here.link.died()
+    later()
+    assert here.code == ExitCode.INVALID
+    assert "what was measured is lost" in here.control.refused
+
+
+def test_a_test_that_is_refused_before_it_runs_is_stopped_when_it_does() -> None:
+    here = Here()
+    here.runner.state = "ready"
+    FakeLink.answers["begin"] = AskError({"message": "no", "hint": "", "problems": [], "exit_code": 3})
+    here.begin()
+    gevent.sleep(0.1)
+    assert not here.runner.ended
+    here.runner.state = "spawning"
+    gevent.sleep(0.2)
+    assert here.runner.ended == ["stop"]
 
 
 @pytest.mark.parametrize("answers", [{"restore": MeshError("client-1 shows it")}, {"hello": MeshError("it did not answer")}])

@@ -10,6 +10,7 @@ import yaml
 from loadgen.cluster.mesh import ClusterMesh
 from loadgen.desk.desk import END_S, UNDO_S
 from loadgen.locust.control import CLUSTER_S, QUIT_S, TOGGLE_S
+from loadgen.locust.link import ASK_S
 from loadgen.mesh.published import BorrowedMesh
 
 
@@ -22,7 +23,10 @@ def test_the_page_waits_longer_than_locust() -> None:
     script = resources.files("loadgen").joinpath("locust/static/page.js").read_text(encoding="utf-8")
     found = re.search(r"TOGGLE_MS = ([0-9_]+)", script)
     assert found
-    assert int(found[1]) > 1000 * max(CLUSTER_S, TOGGLE_S)
+    assert int(found[1].replace("_", "")) > 1000 * max(CLUSTER_S, TOGGLE_S)
+    waits = re.search(r" WAIT_MS = ([0-9_]+)", script)
+    assert waits
+    assert int(waits[1].replace("_", "")) > 1000 * ASK_S
 
 
 def test_a_pod_is_not_killed_before_its_locust_has_ended() -> None:
