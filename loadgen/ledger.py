@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,16 +42,22 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class ServiceCount:
-    """What the service saw: requests since its start, and the most in flight since the peak was last restarted."""
+    """What the service saw: requests since its start, and the most in flight since the peak was last restarted.
+
+    ``periods`` counts the periods since then in which something was in flight, by the most that was.
+    """
 
     requests: int = 0
     in_flight: int = 0
     peak_in_flight: int = 0
+    periods: Mapping[int, int] = field(default_factory=dict)
 
     def plus(self, other: ServiceCount) -> ServiceCount:
         """Add another pod's count. The peaks need not have been at the same moment: the higher one is all that is sure of their sum."""
         peak = max(self.peak_in_flight, other.peak_in_flight)
-        return ServiceCount(self.requests + other.requests, self.in_flight + other.in_flight, peak)
+        return ServiceCount(
+            self.requests + other.requests, self.in_flight + other.in_flight, peak
+        )  # periods of two pods are none of the service's
 
 
 @dataclass(frozen=True, slots=True)

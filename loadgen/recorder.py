@@ -207,6 +207,7 @@ class Tally:
     written in one go it is the last one's; ``loop_lag`` is how late the event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
+    ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; one that began in an earlier tally is in none.
     ``number`` says which of its load's tallies it is, from 0 on.
     """
 
@@ -215,6 +216,7 @@ class Tally:
         "_latency",
         "_statuses",
         "_waiting",
+        "bursts",
         "connect_errors",
         "flow_failures",
         "lag",
@@ -234,6 +236,7 @@ class Tally:
         self.server_overflow = 0
         self.connect_errors: Counter[str] = Counter()
         self.flow_failures: Counter[str] = Counter()
+        self.bursts: Counter[int] = Counter()
 
     def waiting(self, outcome: Outcome, status: int = 0, cause: Found | None = None) -> Waiting:
         """Give where the latencies of requests wait that ended so; ``status`` is 0 without a complete response.
@@ -274,6 +277,7 @@ class Tally:
         self.server_overflow += other.server_overflow
         self.connect_errors.update(other.connect_errors)
         self.flow_failures.update(other.flow_failures)
+        self.bursts.update(other.bursts)
 
     @property
     def latency(self) -> dict[Outcome, Histogram]:
@@ -323,6 +327,7 @@ class Tally:
             "server_overflow": self.server_overflow,
             "connect_errors": dict(self.connect_errors),
             "flow_failures": dict(self.flow_failures),
+            "bursts": {str(admitted): count for admitted, count in self.bursts.items()},
         }
 
     @classmethod
@@ -338,6 +343,7 @@ class Tally:
         tally.server_overflow = snapshot["server_overflow"]
         tally.connect_errors = Counter(snapshot["connect_errors"])
         tally.flow_failures = Counter(snapshot["flow_failures"])
+        tally.bursts = Counter({int(admitted): count for admitted, count in snapshot["bursts"].items()})
         return tally
 
 

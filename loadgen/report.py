@@ -84,6 +84,19 @@ class ServicePart(Part):
     peak_in_flight: Count | None
 
 
+class BurstsPart(Part):
+    """The bursts of a phase that began and ended in it: how many, and the fewest and the most of their requests that the clients' sidecars let through.
+
+    ``seen`` is what the service saw of them: periods in which it had something in flight of one client, and the fewest and the most that were in
+    flight at a time; null if it does not say.
+    """
+
+    count: Count
+    least: Count
+    most: Count
+    seen: tuple[Count, Count, Count] | None
+
+
 class Spread(Part):
     """The fastest, middle and slowest client, in seconds."""
 
@@ -199,6 +212,7 @@ class PhasePart(Part):
     held_s: Seconds
     hammer_cpu_share: float
     causes: Causes
+    bursts: BurstsPart | None = None
     clients: Annotated[list[ClientPart], Field(max_length=MAX_CLIENTS)]
     prediction: PredictionPart | None = None
 

@@ -61,7 +61,8 @@ class Evidence:
     the clients that could not be measured to the end; ``other_failures`` the requests that ended neither ok nor in an overflow; ``unseen``
     why what the service saw at a time is only what it saw at least, or not known at all; ``policy_lost`` whether somebody else changed the
     policy during the run, or may have; ``multiplexed`` whether a connection carries more
-    than one request at a time; ``crossed`` the clients of which requests reached the service by another way than their sidecar;
+    than one request at a time; ``bursts`` how many bursts there were, and the fewest and the most
+    of their requests that a sidecar let through, None without bursts; ``crossed`` the clients of which requests reached the service by another way than their sidecar;
     ``offer`` says what load would go beyond the limit, if that is known.
     """
 
@@ -79,6 +80,7 @@ class Evidence:
     unseen: str = ""
     policy_lost: bool = False
     multiplexed: bool = False
+    bursts: tuple[int, int, int] | None = None
     crossed: Sequence[str] = ()
     offer: str = ""
 
@@ -226,6 +228,12 @@ def _were(number: int) -> str:
 def _with_overflow(evidence: Evidence) -> Verdict:
     admitted = _admitted(evidence)
     limit = evidence.limits.get(MAX_REQUESTS)
+    if limit is not None and MAX_PENDING not in evidence.limits and evidence.bursts is not None and evidence.bursts[1] < limit:
+        count, least, _ = evidence.bursts
+        return Verdict(
+            State.INCONCLUSIVE,
+            f"Inconclusive: of some of {count:,} bursts only {least} requests were let through, where {MAX_REQUESTS} {limit} of rule {evidence.rule} allows more: something else limits them, too.",
+        )
     state = State.ENFORCED
     if limit is not None and admitted is not None and admitted > limit:
         state = State.OVERSHOOT if admitted <= limit + evidence.workers - 1 else State.NOT_ENFORCED
@@ -267,7 +275,15 @@ def _what_was_admitted(evidence: Evidence, admitted: int | None) -> str:
         return f"{_at_most(evidence)} {admitted} requests of a client were admitted at a time{band}, where {limit} is allowed"
     if admitted is None or evidence.unseen:
         return f"clients and sidecars agree to the request, but {evidence.unseen}, so nothing shows how many were admitted at a time"
-    return f"each client had at most {admitted} request{'s' if admitted != 1 else ''} admitted at a time, and the service saw at most {evidence.service_peak} at once from all {clients}"
+    most = f"each client had at most {admitted} request{'s' if admitted != 1 else ''} admitted at a time, and the service saw at most {evidence.service_peak} at once from all {clients}"
+    return f"{_of_bursts(evidence.bursts)}{most}"
+
+
+def _of_bursts(bursts: tuple[int, int, int] | None) -> str:
+    if bursts is None:
+        return ""
+    count, least, most = bursts
+    return f"of each of {count:,} bursts {least if least == most else f'{least} to {most}'} were let through; "
 
 
 def _aftermath(evidence: Evidence) -> str:

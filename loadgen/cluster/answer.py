@@ -85,7 +85,7 @@ def tally(values: dict[str, Any]) -> Tally:
     """Read a tally."""
     for histogram in (*values["latency"].values(), values["lag"], values["loop_lag"]):
         _check(histogram)
-    for counts in (values["statuses"], values["causes"], values["connect_errors"], values["flow_failures"]):
+    for counts in (values["statuses"], values["causes"], values["connect_errors"], values["flow_failures"], values["bursts"]):
         for each in counts.values():
             count(each)
     count(values["number"])

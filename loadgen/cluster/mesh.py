@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -129,7 +128,11 @@ class Counting:
 
 
 def _count(values: Mapping[str, Any]) -> ServiceCount:
-    return ServiceCount(**{each.name: answer.count(values[each.name]) for each in fields(ServiceCount)})
+    periods = {
+        int(top): answer.count(count) for top, count in values.get("periods", {}).items()
+    }  # a service of one's own may not tell them
+    figures = {name: answer.count(values[name]) for name in ("requests", "in_flight", "peak_in_flight")}
+    return ServiceCount(**figures, periods=periods)
 
 
 def _difference(then: Sequence[ServicePod], now: Sequence[ServicePod]) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from loadgen.engine.alarm import Alarm, spun_s
 from loadgen.errors import RefusedError
 from loadgen.outcome import Answer, Outcome, Response
+from loadgen.pacing import Burst
 from loadgen.recorder import Tally
 
 if TYPE_CHECKING:
@@ -115,6 +116,9 @@ class ClientLoad:
         self.often_immediate = pacing.immediate and limit is None
         """Whether ``immediate`` is true while nobody holds the load."""
         self._pacing = pacing
+        self._burst = pacing.size if isinstance(pacing, Burst) else 0
+        self._burst_began = 0, 0
+        """The tally in which the present burst began, and how many requests until then were not let through, or not even sent."""
         self._rng = rng
         self._max_in_flight = max_in_flight
         self._left = limit
@@ -307,7 +311,10 @@ class ClientLoad:
             self._set_immediate()
             return
         elapsed = now - self._start
-        for following in self._pacing.after_done(elapsed, self.in_flight + len(self._due), self._rng):
+        left = self.in_flight + len(self._due)
+        if self._burst and not left:
+            self._end_burst()
+        for following in self._pacing.after_done(elapsed, left, self._rng):
             if following <= elapsed and not pause_s and not self._held:
                 self._begin(now, now)
             else:
@@ -317,6 +324,14 @@ class ClientLoad:
             self._finished.set()
 
     # Pacing.
+
+    def _end_burst(self) -> None:
+        """Count how many of a burst's requests the own sidecar let through."""
+        began_in, before = self._burst_began
+        kept_back = self.sidecar_overflow + self._unsent
+        if began_in == self.tally.number:
+            self.tally.bursts[self._burst - (kept_back - before)] += 1
+        self._burst_began = self.tally.number, kept_back
 
     def _set_immediate(self) -> None:
         self.immediate = self.often_immediate and not self._held and not self._stopped and not self._leaving

@@ -138,7 +138,7 @@ class LocalMesh:
         """Read what the service has counted. With ``restart_peak`` the peaks begin anew."""
         page: dict[str, Any] = json.loads(await fetch("127.0.0.1", self.ports[1], "/count", method="POST" if restart_peak else "GET"))
         each = page.pop("clients")
-        return ServiceReading(ServiceCount(**page), {name: ServiceCount(**count) for name, count in each.items()})
+        return ServiceReading(_count(page), {name: _count(count) for name, count in each.items()})
 
     async def phase(self, name: str | None) -> None:
         """Nobody here has to be told."""
@@ -163,6 +163,11 @@ class LocalMesh:
         """End everything at once, without ceremony."""
         self._children.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _count(values: dict[str, Any]) -> ServiceCount:
+    periods = {int(top): count for top, count in values.pop("periods").items()}
+    return ServiceCount(**values, periods=periods)
 
 
 async def ready(booting: Booting) -> LocalMesh:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_CLIENTS = 1000
 """The client's name comes in a header, so it is not to be trusted: further names are counted together as 'other'."""
 MAX_NAME_CHARACTERS = 63
+MAX_PEAKS = 64
+"""So many different peaks of busy periods are told apart."""
 CLIENT_HEADER = b"x-loadgen-client"
 BACKLOG = 4096
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
@@ -31,32 +33,48 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"
 
 
 class Count:
-    """Requests since the start, in flight now, and the most in flight since ``restart_peak``."""
+    """Requests since the start, in flight now, and the most in flight since ``restart_peak``.
 
-    __slots__ = ("in_flight", "peak_in_flight", "requests")
+    A period is busy from a request that finds none in flight until none is: of a burst, one. ``periods`` counts those since ``restart_peak`` by
+    the most that were in flight in them.
+    """
+
+    __slots__ = ("_cut", "_top", "in_flight", "peak_in_flight", "periods", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
         self.in_flight = 0
         self.peak_in_flight = 0
+        self.periods: dict[int, int] = {}
+        self._top = 0
+        self._cut = False
+        """Whether the present period began before the peak was restarted."""
 
     def enter(self) -> None:
         """A request arrived."""
         self.requests += 1
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        self._top = max(self._top, self.in_flight)
 
     def leave(self) -> None:
         """A request was answered, or its connection is gone."""
         self.in_flight -= 1
+        if not self.in_flight:
+            if not self._cut and (self._top in self.periods or len(self.periods) < MAX_PEAKS):
+                self.periods[self._top] = self.periods.get(self._top, 0) + 1
+            self._top, self._cut = 0, False
 
     def restart_peak(self) -> None:
         """Measure the peak from now on."""
-        self.peak_in_flight = self.in_flight
+        self.peak_in_flight = self._top = self.in_flight
+        self._cut = self.in_flight > 0
+        self.periods.clear()
 
-    def as_dict(self) -> dict[str, int]:
-        """Give the three figures."""
-        return {"requests": self.requests, "in_flight": self.in_flight, "peak_in_flight": self.peak_in_flight}
+    def as_dict(self) -> dict[str, Any]:
+        """Give the figures, as JSON holds them."""
+        figures = {"requests": self.requests, "in_flight": self.in_flight, "peak_in_flight": self.peak_in_flight}
+        return {**figures, "periods": {str(top): count for top, count in self.periods.items()}}
 
 
 class Service:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
@@ -126,6 +127,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
             peak=None if _unseen(window) or (counted := _counted(window)) is None else counted.peak_in_flight,
         ),
         pool="warm" if window.toggled is None else "cold",
+        bursts=_bursts([window]),
         duration_s=round(duration, 4),
         requests=total.requests,
         rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
@@ -146,6 +148,20 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         causes=_causes(total),
         clients=[_client(window, name) for name in window.starts],
     )
+
+
+def _bursts(windows: Sequence[Window]) -> parts.BurstsPart | None:
+    """Say what became of the bursts of some phases, as their clients and as the service saw them; None if there were none."""
+    bursts = merged(tally for window in windows for tally in window.tallies.values()).bursts
+    if not bursts:
+        return None
+    periods: Counter[int] = Counter()
+    for window in windows:
+        for name in window.ends:
+            counted = _counted(window, name)
+            periods.update(counted.periods if counted is not None else {})
+    seen = (periods.total(), min(periods), max(periods)) if periods else None
+    return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), seen=seen)
 
 
 def _client(window: Window, name: str) -> parts.ClientPart:
@@ -370,6 +386,7 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState, *, scripted:
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
         policy_lost=measured.policy_lost,
+        bursts=(found.count, found.least, found.most) if (found := _bursts(applied)) is not None else None,
         multiplexed=any(
             pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE" for rule in plan.rules for _, pool in rule.pools()
         ),

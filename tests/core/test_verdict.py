@@ -213,6 +213,30 @@ CASES = [
         f"Enforced: {THREE} made 1 requests wait, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 of rule base/user is in force, but no connection carried so many; maxRetries 2",
     ),
     (
+        "bursts of which as many were let through as may be",
+        evidence(client(overflow=40), bursts=(20, 5, 5)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 were let through; each client had at most 5 requests admitted at a time",
+    ),
+    (
+        "bursts and workers that race",
+        evidence(client(overflow=40, admitted=6), bursts=(20, 5, 6), workers=2),
+        OVERSHOOT,
+        "Overshoot: ",
+    ),
+    (
+        "a burst of which fewer were let through than may be",
+        evidence(client(overflow=40, admitted=4), bursts=(20, 4, 5)),
+        INCONCLUSIVE,
+        f"Inconclusive: of some of 20 bursts only 4 requests were let through, where {FIVE} allows more: something else limits them, too.",
+    ),
+    (
+        "a queue's limit may let fewer of a burst through",
+        evidence(client(overflow=40, admitted=1, counters=Counters(pending_overflow=40)), bursts=(20, 1, 1), limits=SEED),
+        ENFORCED,
+        "Enforced: ",
+    ),
+    (
         "requests that went round the sidecar",
         evidence(client(overflow=40, admitted=50), crossed=["client-1"]),
         INCONCLUSIVE,

@@ -20,6 +20,7 @@ from loadgen.engine.lanes import CONNECT_PAUSE_S, DEADLINE_TICK_S
 from loadgen.engine.load import FOLD_S, clock
 from loadgen.outcome import Answer, Outcome
 from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse
+from loadgen.recorder import Tally
 
 from .driven_load import LAST, OK, DrivenLoad, Schedule, driven, outcomes, silently_driven
 from .scripted_server import PATIENCE_S, Step, Visit, forever, receive, send, serving, wait
@@ -349,6 +350,33 @@ async def test_connections_that_could_not_be_opened_beforehand_are_tried_again_b
             load.start()
             await drained(load)
             assert outcomes(load.tally) == {Outcome.CONNECT: 3}
+
+
+@pytest.mark.parametrize(("answer", "let_through"), [(OK, 5), (OVERFLOW, 0)])
+async def test_of_each_burst_it_is_counted_how_many_were_let_through(answer: bytes, let_through: int) -> None:
+    async with serving([forever(receive, send(answer))]) as server, silently_driven(server.address, Burst(5, 0.001)) as load:
+        load.start()
+        await server.until(lambda: server.requests >= 22)
+        assert load.tally.bursts.keys() == {let_through}
+        assert load.tally.bursts[let_through] >= 3
+        assert Tally.from_snapshot(load.tally.snapshot()).bursts == load.tally.bursts
+
+
+async def test_a_burst_that_began_in_an_earlier_tally_is_in_none() -> None:
+    gate = asyncio.Event()
+    async with (
+        serving([receive, wait(gate), send(OK), *ALWAYS_OK]) as server,
+        silently_driven(server.address, Burst(3, 0.001)) as load,
+    ):
+        load.start()
+        await server.until(lambda: server.requests >= 3)
+        first = await load.begin_tally()
+        gate.set()
+        await server.until(lambda: server.requests >= 10)
+        assert first is not None
+        assert not first.bursts
+        assert load.tally.bursts.keys() == {3}
+        assert load.tally.requests >= 3 * (load.tally.bursts.total() + 1), "the one that was cut is in none"
 
 
 async def test_more_than_may_be_in_flight_counts_as_unsent_and_the_next_burst_comes_all_the_same() -> None:

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from loadgen.mesh.children import Children
-from loadgen.mesh.user_service import MAX_CLIENTS, MAX_NAME_CHARACTERS, Service, serve
+from loadgen.mesh.user_service import MAX_CLIENTS, MAX_NAME_CHARACTERS, MAX_PEAKS, Count, Service, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -117,6 +117,30 @@ async def running(mean_s: float = 0.0, *, exponential: bool = False) -> AsyncIte
     assert problems == []
 
 
+def test_a_period_is_from_the_first_request_in_flight_to_the_last_and_one_that_was_cut_is_none() -> None:
+    count = Count()
+    count.enter()
+    count.restart_peak()
+    count.enter()
+    for _ in range(2):
+        count.leave()
+    assert count.periods == {}, "it began before"
+    for most in (3, 1, 3):
+        for _ in range(most):
+            count.enter()
+        for _ in range(most):
+            count.leave()
+    assert count.periods == {3: 2, 1: 1}
+    assert count.as_dict()["periods"] == {"3": 2, "1": 1}
+    count.restart_peak()
+    for most in range(1, MAX_PEAKS + 10):
+        for _ in range(most):
+            count.enter()
+        for _ in range(most):
+            count.leave()
+    assert len(count.periods) == MAX_PEAKS
+
+
 async def test_every_request_is_answered_with_the_body_and_counted() -> None:
     async with running() as service:
         line = await service.line()
@@ -128,7 +152,8 @@ async def test_every_request_is_answered_with_the_body_and_counted() -> None:
             "requests": 5,
             "in_flight": 0,
             "peak_in_flight": 1,
-            "clients": {"client-1": {"requests": 5, "in_flight": 0, "peak_in_flight": 1}},
+            "periods": {"1": 5},
+            "clients": {"client-1": {"requests": 5, "in_flight": 0, "peak_in_flight": 1, "periods": {"1": 5}}},
         }
 
 
@@ -139,8 +164,8 @@ async def test_requests_in_flight_are_counted_per_client_and_in_all() -> None:
         counts = await service.until(in_flight=3, requests=3)
         assert counts["peak_in_flight"] == 3
         assert counts["clients"] == {
-            "client-1": {"requests": 2, "in_flight": 2, "peak_in_flight": 2},
-            "client-2": {"requests": 1, "in_flight": 1, "peak_in_flight": 1},
+            "client-1": {"requests": 2, "in_flight": 2, "peak_in_flight": 2, "periods": {}},
+            "client-2": {"requests": 1, "in_flight": 1, "peak_in_flight": 1, "periods": {}},
         }
 
 
@@ -152,7 +177,7 @@ async def test_a_client_that_goes_away_while_it_is_served_is_no_longer_in_flight
         await service.until(in_flight=2, requests=2)
         await one.close()
         counts = await service.until(in_flight=1, requests=2)
-        assert counts["clients"]["client-1"] == {"requests": 2, "in_flight": 1, "peak_in_flight": 2}
+        assert counts["clients"]["client-1"] == {"requests": 2, "in_flight": 1, "peak_in_flight": 2, "periods": {}}
 
 
 async def test_the_peak_stays_until_it_is_restarted_and_then_begins_with_what_is_in_flight() -> None:

@@ -23,7 +23,7 @@ from tests.soak.cases import Case, draw
 from tests.story.command import Loadgen, finish, wait_for_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 NOISE = re.compile(r"the hammer was (late|starved)|client-\d+ and its sidecar could not be brought to agree")
 """What a machine that is shared does to a run of a second. It spoils figures, and is said; it must not spoil the verdict."""
@@ -112,11 +112,15 @@ SABOTAGES: dict[str, Callable[[Loadgen], None]] = {
 }
 
 
-def soak(runs: int, seed: int, folder: Path, tell: Callable[[str], None]) -> list[Judged]:
-    """Make so many runs, drawn from a seed; ``tell`` hears of each."""
+def drawn(runs: int, seed: int) -> list[Case]:
+    """Draw the cases of a soak; each has a source of its own, so that one of them can be made again."""
+    return [draw(random.Random(f"{seed}-{number}")) for number in range(runs)]
+
+
+def soak(cases: Sequence[Case], folder: Path, tell: Callable[[str], None]) -> list[Judged]:
+    """Make the runs, one after the other; ``tell`` hears of each."""
     found = []
-    for number in range(runs):
-        case = draw(random.Random(f"{seed}-{number}"))
+    for number, case in enumerate(cases):
         result = run(case, folder / str(number))
         found.append(result)
         mark = "WRONG" if result.wrong else "noisy" if result.noisy else "right"
@@ -140,7 +144,7 @@ def main() -> int:
             result = run(draw(random.Random(f"{seed}-{options.only}")), Path(name) / "one")
             print(result.case.scenario, result.case.policy, result.report, *result.wrong, sep="\n")
             return bool(result.wrong)
-        found = soak(options.runs, seed, Path(name), lambda line: print(line, flush=True))
+        found = soak(drawn(options.runs, seed), Path(name), lambda line: print(line, flush=True))
     wrong = sum(bool(each.wrong) for each in found)
     noisy = sum(each.noisy for each in found)
     states = Counter(each.state for each in found)
