@@ -156,7 +156,7 @@ def _without_overflow(evidence: Evidence) -> Verdict:
             State.NOT_ENFORCED,
             f"Not enforced: {MAX_REQUESTS} is {limit}, but {_at_most(evidence)} {admitted} requests of a client were admitted at a time and none of {requests:,} was rejected.",
         )
-    if limit is None and MAX_PENDING not in evidence.limits:
+    if MAX_PENDING not in evidence.limits and (limit is None or _is_out_of_reach(limit, evidence)):
         return _quiet(evidence)
     rejecting = [f"{name} {value}" for name, value in evidence.limits.items() if name in {MAX_REQUESTS, MAX_PENDING}]
     most = "" if admitted is None or evidence.unseen else f", with at most {admitted} of a client admitted at a time"
@@ -168,12 +168,21 @@ def _without_overflow(evidence: Evidence) -> Verdict:
     )
 
 
+def _is_out_of_reach(limit: int, evidence: Evidence) -> bool:
+    """Tell whether requests wait for a connection before there are as many as the limit of requests: measured, such a rule rejects nothing."""
+    connections = evidence.limits.get("maxConnections")
+    return connections is not None and connections + evidence.workers - 1 <= limit and not evidence.multiplexed
+
+
 def _quiet(evidence: Evidence) -> Verdict:
     """Judge limits that reject nothing, each by what it does instead; the worst of them decides."""
-    judged = [_QUIET[name](evidence, value) for name, value in evidence.limits.items()]
+    judged = [_QUIET[name](evidence, value) for name, value in evidence.limits.items() if name in _QUIET]
     states = {state for state, _ in judged}
     state = next((each for each in (State.NOT_ENFORCED, State.ENFORCED) if each in states), State.INCONCLUSIVE)
-    what = "; ".join(text for _, text in judged)
+    said = [text for _, text in judged]
+    if MAX_REQUESTS in evidence.limits:
+        said.append(f"{MAX_REQUESTS} {evidence.limits[MAX_REQUESTS]} cannot be reached through so few connections")
+    what = "; ".join(said)
     return Verdict(
         state,
         f"{_HEADINGS[state]}: {what}. That rejects nothing: none of {_requests(evidence):,} requests overflowed{_others(evidence)}.",

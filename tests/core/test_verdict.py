@@ -237,6 +237,18 @@ CASES = [
         "Enforced: ",
     ),
     (
+        "a limit of requests behind one of connections that comes first",
+        evidence(client(admitted=3, counters=Counters(cx_overflow=9)), limits={"http2MaxRequests": 5, **CONNECTIONS}),
+        ENFORCED,
+        f"Enforced: {THREE} made 9 requests wait, and at most 3 of a client were under way at a time; http2MaxRequests 5 cannot be reached through so few connections. That rejects nothing",
+    ),
+    (
+        "a limit of requests that comes before that of connections",
+        evidence(client(admitted=2), limits={"http2MaxRequests": 2, **CONNECTIONS}),
+        INCONCLUSIVE,
+        "Inconclusive: http2MaxRequests 2 of rule base/user is in force, but the load never went beyond",
+    ),
+    (
         "requests that went round the sidecar",
         evidence(client(overflow=40, admitted=50), crossed=["client-1"]),
         INCONCLUSIVE,
@@ -381,7 +393,7 @@ def test_whatever_was_measured_there_is_a_verdict_that_follows_the_law(
         assert limit is not None
         assert limit < most < limit + workers
     elif limits:
-        assert most >= (limit if limit is not None else limits["maxConnections"]) + workers
+        assert most >= min(limits[name] for name in ("http2MaxRequests", "maxConnections") if name in limits) + workers
 
 
 def test_of_a_service_that_does_not_count_nothing_is_said_about_what_was_admitted() -> None:
