@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
 # Tests that measure, and those of Locust, for whose master there is one port: each of them has the machine to itself.
-ALONE := tests/bench tests/browser tests/hit tests/locust tests/metrics tests/soak tests/story $(patsubst %,tests/cluster/test_%.py,kill locust locust_engine story)
+ALONE := tests/hit tests/locust tests/metrics tests/story tests/cluster/test_locust.py tests/cluster/test_locust_engine.py
 
 .PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers soak bench schema lock clean
 

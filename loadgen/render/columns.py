@@ -136,12 +136,12 @@ class Beside:
 PREDICTION_COLUMNS: Sequence[Column[Beside]] = (
     Column("phase", lambda row: row.phase),
     Column("figure", lambda row: row.what, words=True),
-    Column("predicted", lambda row: row.written(row.figure.predicted)),
-    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 1),
+    Column("predicted", lambda row: row.written(row.figure.predicted), 1),
+    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 2),
     Column("measured", lambda row: row.written(row.figure.measured)),
     Column("inside", lambda row: row.inside),
 )
-PREDICTIONS = "Prediction beside measurement: theory, where 99 of 100 measurements lie, and this one"
+PREDICTIONS = "Prediction beside measurement: theory, where 99 of 100 measurements lie, and this one; admitted at a time in each client, goodput of all"
 
 
 def besides(report: Report) -> list[Beside]:
@@ -151,9 +151,9 @@ def besides(report: Report) -> list[Beside]:
         for phase in report.phases
         if (found := phase.prediction) is not None
         for what, figure, text in (
-            ("admitted at a time, each client", found.admitted, "{:.0f}".format),
+            ("at a time", found.admitted, "{:.0f}".format),
             ("lost", found.loss, "{:.1%}".format),
-            ("goodput per s, all clients", found.goodput_per_s, "{:,.1f}".format),
+            ("goodput/s", found.goodput_per_s, "{:,.1f}".format),
         )
         if (figure.predicted, figure.low, figure.high) != (None, None, None)
     ]
