@@ -136,10 +136,10 @@ class Beside:
 PREDICTION_COLUMNS: Sequence[Column[Beside]] = (
     Column("phase", lambda row: row.phase),
     Column("figure", lambda row: row.what, words=True),
-    Column("predicted", lambda row: row.written(row.figure.predicted), 1),
-    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 2),
+    Column("predicted", lambda row: row.written(row.figure.predicted), 2),
+    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 3),
     Column("measured", lambda row: row.written(row.figure.measured)),
-    Column("inside", lambda row: row.inside),
+    Column("inside", lambda row: row.inside, 1),
 )
 PREDICTIONS = "Prediction beside measurement: theory, where 99 of 100 measurements lie, and this one; admitted at a time in each client, goodput of all"
 
