@@ -36,10 +36,8 @@ def why(
         return ""
     parts = []
     if overflow:
-        names = (
-            " and ".join(f"{name.replace(' ', ' is ')}" for name in fired(limits, counters)) or "of a limit that the policy does not set"
-        )
-        because = f"because {names}" if fired(limits, counters) else names.replace("of a", "by a", 1)
+        names = " and ".join(name.replace(" ", " is ") for name in fired(limits, counters))
+        because = f"because {names}" if names else "by a limit that the policy does not set"
         parts.append(f"{overflow:,} of {requests:,} requests were rejected at {_whose(clients)} own sidecar {because}")
     else:
         parts.append(f"none of {requests:,} requests was rejected")

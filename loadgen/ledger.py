@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class Counters:
 
     ``active_overflow`` exists since Envoy 1.38; before, a ``max_requests`` reject counted in ``pending_overflow``.
     ``cx_overflow`` is no reject count: a connection was not opened, its request stayed queued. ``cx_total`` connections were opened, and
-    ``cx_max_requests`` of them closed because they had carried as many requests as they may; ``retry_overflow`` retries were not made.
+    ``cx_max_requests`` of them closed because they had carried as many requests as they may; ``retry_overflow`` retries were not made
+    and ``retried`` were.
     """
 
     pending_overflow: int = 0
@@ -25,11 +27,17 @@ class Counters:
     cx_total: int = 0
     cx_max_requests: int = 0
     retry_overflow: int = 0
+    retried: int = 0
 
     @property
     def overflow(self) -> int:
         """All rejects by a connection-pool limit."""
         return self.pending_overflow + self.active_overflow
+
+    @property
+    def went_back(self) -> bool:
+        """Whether this difference of two readings has a count that became less: the sidecar began to count anew between them."""
+        return any(getattr(self, each.name) < 0 for each in fields(Counters))
 
     def since(self, earlier: Counters) -> Counters:
         """Give what was counted between two readings."""
@@ -38,6 +46,11 @@ class Counters:
     def plus(self, other: Counters) -> Counters:
         """Add another sidecar's counters."""
         return Counters(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Counters)))
+
+    @classmethod
+    def total_of(cls, each: Iterable[Counters]) -> Counters:
+        """Add up the counters of several sidecars."""
+        return reduce(cls.plus, each, cls())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class ServiceCount:
         peak = max(self.peak_in_flight, other.peak_in_flight)
         return ServiceCount(
             self.requests + other.requests, self.in_flight + other.in_flight, peak
-        )  # periods of two pods are none of the service's
+        )  # two pods' periods are none of the service's
 
 
 @dataclass(frozen=True, slots=True)

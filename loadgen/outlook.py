@@ -48,14 +48,14 @@ class Outlook:
 
 def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iterator[Outlook]:
     """Predict every phase in which these limits are in force."""
-    service = scenario.service.time
+    service, rates = scenario.service.time, _rates(scenario)
     for phase in scenario.phases:
-        for rate in _rates(scenario) if phase.policy == "applied" else ():
+        for rate in rates if phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2)
             found = predict(case, Stretch.planned(case, phase.duration))
             if found is not None:
                 time = interval_text(service.mean_s, exponential=service.exponential)
-                yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(_rates(scenario)) > 1 else None)
+                yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(rates) > 1 else None)
 
 
 def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False) -> Case:

@@ -10,13 +10,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadgen.pacing import Burst, Closed, Open
+from loadgen.pacing import Open
 from loadgen.policy.limits import Limits
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters
 from loadgen.quantity import interval_text
 from loadgen.queueing import constant_arrivals, erlang_b
-from loadgen.scenario import OpenLoad
+from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +70,21 @@ def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | 
     return _Pool(source, path, limits)
 
 
+def what_it_takes(scenario: Scenario, limit: int, mean_s: float | None) -> str:
+    """Say what load it would take to go beyond a limit of requests in each client, after one that did not; nothing if that is not known.
+
+    ``mean_s`` is how long an answer took on average, None if there was none.
+    """
+    most, why = _at_once(scenario)
+    if most <= limit:
+        return f"It takes more than {limit} at a time in each client, and {why}."
+    if isinstance(scenario.load, ClosedLoad):
+        return f"It takes more than {limit} of the {most} users of a client waiting at the same time: less think time, or more users."
+    if isinstance(scenario.load, OpenLoad) and mean_s:
+        return f"It takes some {limit / mean_s:,.0f}/s in each client: an answer took {mean_s * 1000:,.1f} ms on average."
+    return ""
+
+
 def _unreached(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:
     most, why = _at_once(scenario)
     for name, limit in pool.limits.items():
@@ -88,12 +103,13 @@ def _unreached(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:
 
 
 def _at_once(scenario: Scenario) -> tuple[int, str]:
-    match scenario.load.pacing:
-        case Closed(users=users):
-            return users, f"each client has {users} user{'s' if users != 1 else ''}"
-        case Burst(size=size):
-            return size, f"a burst has {size} request{'s' if size != 1 else ''}"
     most = scenario.load.max_in_flight
+    many = "s" if most != 1 else ""
+    match scenario.load:
+        case ClosedLoad():
+            return most, f"each client has {most} user{many}"
+        case BurstLoad():
+            return most, f"a burst has {most} request{many}"
     return most, f"max_in_flight is {most}"
 
 

@@ -157,6 +157,13 @@ class FigurePart(Part):
     high: float | None
     measured: float | None
 
+    @property
+    def inside(self) -> bool | None:
+        """Whether the measurement lies where it should; None if nothing was measured, or there is no bound."""
+        if self.measured is None or (self.low is None and self.high is None):
+            return None
+        return (self.low is None or self.low <= self.measured) and (self.high is None or self.measured <= self.high)
+
 
 class PredictionPart(Part):
     """What theory says of a phase, beside what was measured. The intervals are those of 99 in 100 measurements.

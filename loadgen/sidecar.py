@@ -92,6 +92,7 @@ _COUNTER_NAMES = {
     "upstream_cx_total": "cx_total",
     "upstream_cx_max_requests": "cx_max_requests",
     "upstream_rq_retry_overflow": "retry_overflow",
+    "upstream_rq_retry": "retried",
 }
 
 

@@ -191,7 +191,7 @@ def _quiet(evidence: Evidence) -> Verdict:
 
 def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
     """``maxConnections``: what finds none waits. Each worker may always have one, and workers race, as for requests (HTTP/1.1: one request each)."""
-    name, admitted, waited = f"maxConnections {limit} of rule {evidence.rule}", _admitted(evidence), _counted(evidence, "cx_overflow")
+    name, admitted, waited = f"maxConnections {limit} of rule {evidence.rule}", _admitted(evidence), _counters(evidence).cx_overflow
     if admitted is not None and admitted > limit + evidence.workers - 1 and not evidence.multiplexed:
         return State.NOT_ENFORCED, f"{name} is in force, but {_at_most(evidence)} {admitted} requests of a client were under way at a time"
     if not waited:
@@ -202,18 +202,17 @@ def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
 
 
 def _renewal(evidence: Evidence, limit: int) -> tuple[State, str]:
-    name, renewed, opened = (
-        f"maxRequestsPerConnection {limit} of rule {evidence.rule}",
-        _counted(evidence, "cx_max_requests"),
-        _counted(evidence, "cx_total"),
-    )
-    if not renewed:
+    name, counters = f"maxRequestsPerConnection {limit} of rule {evidence.rule}", _counters(evidence)
+    if not counters.cx_max_requests:
         return State.INCONCLUSIVE, f"{name} is in force, but no connection carried so many"
-    return State.ENFORCED, f"{name} closed {renewed:,} of {opened:,} connections, for {_counted(evidence, 'total'):,} requests"
+    return (
+        State.ENFORCED,
+        f"{name} closed {counters.cx_max_requests:,} of {counters.cx_total:,} connections, for {counters.total:,} requests",
+    )
 
 
 def _retries(evidence: Evidence, limit: int) -> tuple[State, str]:
-    name, dropped = f"maxRetries {limit} of rule {evidence.rule}", _counted(evidence, "retry_overflow")
+    name, dropped = f"maxRetries {limit} of rule {evidence.rule}", _counters(evidence).retry_overflow
     if not dropped:
         return State.INCONCLUSIVE, f"{name} is in force, but so many retries were never needed at a time"
     return State.ENFORCED, f"{name} kept {dropped:,} retries from being made"
@@ -226,8 +225,8 @@ _QUIET: dict[str, Callable[[Evidence, int], tuple[State, str]]] = {
 }
 
 
-def _counted(evidence: Evidence, name: str) -> int:
-    return sum(getattr(client.counters, name) for client in evidence.clients)
+def _counters(evidence: Evidence) -> Counters:
+    return Counters.total_of(client.counters for client in evidence.clients)
 
 
 def _were(number: int) -> str:
@@ -258,12 +257,9 @@ _HEADINGS = {
 
 
 def _who_fired(evidence: Evidence) -> str:
-    counters = Counters()
-    for client in evidence.clients:
-        counters = counters.plus(client.counters)
     overflow, requests = _overflow(evidence), _requests(evidence)
     hit = sum(1 for client in evidence.clients if client.ledger.client)
-    names = _listing(fired(evidence.limits, counters)) or "a limit"
+    names = _listing(fired(evidence.limits, _counters(evidence))) or "a limit"
     return f"{names} of rule {evidence.rule} rejected {overflow:,} of {requests:,} requests ({overflow / requests:.1%}) on {hit} of {_clients(evidence)}, each at its own sidecar"
 
 

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import os
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -28,6 +29,8 @@ from loadgen.runner.result import Result, make_report
 from loadgen.runner.session import PHASES, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from anyio.abc import TaskGroup
 
     from loadgen.desk.lines import Lines
@@ -192,11 +195,7 @@ class Desk:
             "mesh": {key: value for key, value in self._mesh.items() if key != "rule"},  # which may be long
             "gone": self._site.gone(),
             "turn": self._turn,
-            **(
-                {"text": self._text if self._over is not None and session is not None and session.rules else ""}
-                if turn != self._turn and not self._toggling()
-                else {}
-            ),
+            **({} if turn == self._turn or self._toggling() else {"text": self._text_in_force()}),
             "running": self._over is not None,
             "toggling": self._toggling(),
             "phase": live.phase,
@@ -251,17 +250,9 @@ class Desk:
             await self._end_if_any()
             if not self._left:
                 return ""
-            why = ""
-            with anyio.move_on_after(CLOSE_S):
-                while not self._site.gone():
-                    try:
-                        await self._site.restore()
-                    except LoadgenError as error:
-                        why = error.in_a_line
-                    else:
-                        return "what the test had left in force is gone"
-                    await anyio.sleep(AGAIN_S)
-            return self._site.gone() or f"what the test had left may still be in force: {why}"
+            why = await self._again(self._site.restore, CLOSE_S)
+            gone = "what the test had left in force is gone"
+            return gone if why is None else self._site.gone() or f"what the test had left may still be in force: {why}"
 
     async def mend(self) -> None:
         """Restore before anything else; if that cannot be, ``restore`` says why, and ``close`` tries again."""
@@ -305,17 +296,25 @@ class Desk:
 
     async def _undo(self, mesh: Mesh[Any, Any], measured: Measured) -> None:
         """Try again to remove the policy, which a mesh that is about to end takes along: its sidecars are silent before it is gone."""
-        with anyio.move_on_after(UNDO_S):
-            while self._left:
-                if self._site.gone():
-                    self._left, measured.restored, measured.restore_detail = False, True, "the mesh is gone and took the policy along"
-                    return
-                with contextlib.suppress(LoadgenError):
-                    await removed(mesh)
-                    self._left = False
-                    measured.restored, measured.restore_detail = True, "all sidecars show that the policy is gone, at a second attempt"
-                    return
+        if await self._again(partial(removed, mesh), UNDO_S) is None:
+            self._left = False
+            measured.restored, measured.restore_detail = True, "all sidecars show that the policy is gone, at a second attempt"
+        elif self._site.gone():
+            self._left, measured.restored, measured.restore_detail = False, True, "the mesh is gone and took the policy along"
+
+    async def _again(self, job: Callable[[], Awaitable[None]], seconds: float) -> str | None:
+        """Do a job again and again until it is done, the mesh is gone or time is up; give why it is not done, None if it is."""
+        why = ""
+        with anyio.move_on_after(seconds):
+            while not self._site.gone():
+                try:
+                    await job()
+                except LoadgenError as error:
+                    why = error.in_a_line
+                else:
+                    return None
                 await anyio.sleep(AGAIN_S)
+        return why
 
     async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
         """While somebody watches, judge what was measured until then."""
@@ -383,6 +382,10 @@ class Desk:
         finally:
             if session.confirmed is None:
                 self._wanted = tuple(session.rules)
+
+    def _text_in_force(self) -> str:
+        ruled = self._over is not None and self._session is not None and self._session.rules
+        return self._text if ruled else ""
 
     def _toggling(self) -> dict[str, Any] | None:
         """Say how many sidecars have confirmed what is being put or removed."""

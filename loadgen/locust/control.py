@@ -16,7 +16,7 @@ from locust.runners import STATE_INIT, STATE_MISSING, STATE_STOPPED, MasterRunne
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.deal import LOCAL, by_pod, in_turn
 from loadgen.locust.exit_code import Verdicts
-from loadgen.locust.link import ASK_S, AskError, Link
+from loadgen.locust.link import ASK_S, AskError, Link, explained
 from loadgen.locust.node import ANSWER, ASK, ASSIGN, LOST, NEWS, SEEN
 from loadgen.locust.options import Given, check
 from loadgen.locust.origin import why_not
@@ -38,6 +38,7 @@ TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
 LOOK_S = 1.0
+STOP_LOOK_S = 0.05
 STARTED_S = 30.0
 """How long a test that is refused may take to begin all the same."""
 MENDS_AT_MOST = 3
@@ -132,9 +133,8 @@ class Control:
         try:
             self.ask("check", rule=rule)
         except LoadgenError as error:
-            for problem in getattr(error, "problems", ()):
-                log.error("%s", problem["text"])
-            log.error("--rule: %s", error.message)
+            for line in explained(error):
+                log.error("--rule: %s", line)
             raise SystemExit(error.exit_code) from error
 
     @property
@@ -278,12 +278,9 @@ class Control:
         try:
             addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)})
         except (OSError, UnicodeError) as error:
-            why = (
-                f"give another with --host; and there is no mesh: {self.unmeshed}"
-                if self.given.mesh["kind"] != "off"
-                else "give another with --host"
-            )
-            raise RefusedError(f"the host {target.host[:100]} has no address: {error}", hint=why) from error
+            no_mesh = "" if self.given.mesh["kind"] == "off" else f"; and there is no mesh: {self.unmeshed}"
+            message = f"the host {target.host[:100]} has no address: {error}"
+            raise RefusedError(message, hint=f"give another with --host{no_mesh}") from error
         check_allowed(target, addresses, self.given.allowed, in_cluster=False)
         named = target.host in self.given.allowed
         at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
@@ -358,7 +355,7 @@ class Control:
         del environment
         self._quitting = True
         until = time.monotonic() + (0.0 if self._gave_up else QUIT_S)
-        self._end_within(QUIT_S)
+        self._end_within(max(1.0, until - time.monotonic()))
         still = self._still.wait(max(0.0, until - time.monotonic()))
         link = self.link
         if link is not None and not link.close(max(1.0, until - time.monotonic())):
@@ -378,13 +375,16 @@ class Control:
         runner = self._environment.runner
         assert runner is not None, "there is one while a test begins"
         self.verdicts.test(error.exit_code)
-        gevent.spawn(runner.quit if self.given.headless else self._stop_refused, *([] if self.given.headless else [runner, self._begins]))
+        if self.given.headless:
+            gevent.spawn(runner.quit)
+        else:
+            gevent.spawn(self._stop_refused, runner, self._begins)
 
     def _stop_refused(self, runner: Runner, begins: int) -> None:
         """Stop a test that is refused, which may still be about to run: Locust stops none that has not begun, and would go on with it."""
         until = time.monotonic() + STARTED_S
         while runner.state in {STATE_INIT, STATE_STOPPED} and self._begins == begins and time.monotonic() < until:
-            gevent.sleep(LOOK_S / 20)
+            gevent.sleep(STOP_LOOK_S)
         if self._begins == begins:
             runner.stop()
 

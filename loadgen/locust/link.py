@@ -29,6 +29,12 @@ class AskError(LoadgenError):
         self.exit_code = ExitCode(said["exit_code"])
 
 
+def explained(error: LoadgenError) -> list[str]:
+    """Give what there is to say of an error: each mistake of a rule, then what follows from it."""
+    problems = error.problems if isinstance(error, AskError) else ()
+    return [*(str(problem["text"]) for problem in problems), error.in_a_line]
+
+
 class Link:
     """The desk, as Locust sees it. ``heard`` takes what it says by itself; ``died`` hears that it is gone unasked."""
 

@@ -29,91 +29,65 @@ WEB_HOST = "127.0.0.1"
 
 def add(parser: Any) -> None:
     """Add the options to Locust's parser."""
-    parser.add_argument(
-        "--mesh",
+    _option(
+        parser,
+        "mesh",
+        "Where the clients' sidecars are: the mesh of 'loadgen up' (local), the workers' pods (cluster), or none (off). auto takes the local one if it runs.",
         choices=MESHES,
         default="auto",
-        env_var="LOADGEN_MESH",
-        include_in_web_ui=False,
-        help="Where the clients' sidecars are: the mesh of 'loadgen up' (local), the workers' pods (cluster), or none (off). auto takes the local one if it runs.",
     )
-    parser.add_argument(
-        "--mesh-pid",
-        type=int,
-        default=None,
-        env_var="LOADGEN_MESH_PID",
-        include_in_web_ui=False,
-        help="Process id of the 'loadgen up' that is meant, if several run.",
-    )
+    _option(parser, "mesh-pid", "Process id of the 'loadgen up' that is meant, if several run.", type=int, default=None)
     _add_cluster(parser)
-    parser.add_argument(
-        "--overflow",
+    _option(
+        parser,
+        "overflow",
+        "What an overflow (503 by a connection-pool limit) is in Locust's statistics and for its exit code. It is an entry of its own in any case.",
+        on_start_page=True,
         choices=OVERFLOWS,
         default=OVERFLOWS[0],
-        env_var="LOADGEN_OVERFLOW",
-        help="What an overflow (503 by a connection-pool limit) is in Locust's statistics and for its exit code. It is an entry of its own in any case.",
     )
-    parser.add_argument(
-        "--expect-body",
-        default="",
-        env_var="LOADGEN_EXPECT_BODY",
-        include_in_web_ui=False,
-        help="The body that counts as ok; default: that of the mesh's scenario, or any.",
-    )
-    parser.add_argument(
-        "--expect-verdict",
-        choices=("", *VERDICTS),
-        default="",
-        env_var="LOADGEN_EXPECT_VERDICT",
-        include_in_web_ui=False,
-        help="End with 99 if a test's verdict is another one; for CI.",
-    )
-    parser.add_argument(
-        "--allow-host",
+    _option(parser, "expect-body", "The body that counts as ok; default: that of the mesh's scenario, or any.", default="")
+    _option(parser, "expect-verdict", "End with 99 if a test's verdict is another one; for CI.", choices=("", *VERDICTS), default="")
+    _option(
+        parser,
+        "allow-host",
+        "A host beside this machine and the mesh's service that may be loaded; may be given several times.",
         action="append",
         default=[],
-        env_var="LOADGEN_ALLOW_HOST",
-        include_in_web_ui=False,
-        help="A host beside this machine and the mesh's service that may be loaded; may be given several times.",
     )
-    parser.add_argument(
-        "--web-allow-host",
+    _option(
+        parser,
+        "web-allow-host",
+        "A name beside localhost and --web-host by which the web UI may be called, such as its proxy's; may be given several times.",
         action="append",
         default=[],
-        env_var="LOADGEN_WEB_ALLOW_HOST",
-        include_in_web_ui=False,
-        help="A name beside localhost and --web-host by which the web UI may be called, such as its proxy's; may be given several times.",
     )
-    parser.add_argument(
-        "--mesh-control-anywhere",
+    _option(
+        parser,
+        "mesh-control-anywhere",
+        "Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
         action="store_true",
         default=False,
-        env_var="LOADGEN_MESH_CONTROL_ANYWHERE",
-        include_in_web_ui=False,
-        help="Let the policy be toggled on the page even if other machines reach it and there is no --web-login.",
     )
     parser.set_defaults(stop_timeout=STOP_TIMEOUT_S, web_host=WEB_HOST)
 
 
 def _add_cluster(parser: Any) -> None:
     """Add what ``--mesh cluster`` needs to know."""
+    toggle = "Cluster: create our own rule, patch the one that is there, or lay one of ours over it."
+    hold = "Cluster: how long a rule may be in force at most; then it is removed, and its guard sees to it."
+    scenario = "Cluster: the file that says which service is meant, the workers' namespace and labels, and the rule."
+    _option(parser, "scenario", scenario, default="")
+    _option(parser, "kubeconfig", "Cluster: the kubeconfig; default: as kubectl, in a pod its service account.", default="")
+    _option(parser, "context", "Cluster: the context of the kubeconfig; default: the current one.", default="")
+    _option(parser, "toggle", toggle, choices=TOGGLES, default=TOGGLES[0])
+    _option(parser, "mesh-hold", hold, default="30m")
+    _option(parser, "allow-managed", "Cluster: patch a rule even if Argo CD, Flux or Helm manages it.", action="store_true")
 
-    def option(name: str, default: str, what: str, **more: Any) -> None:
-        variable = f"LOADGEN_{name.upper().replace('-', '_')}"
-        parser.add_argument(f"--{name}", default=default, env_var=variable, include_in_web_ui=False, help=f"Cluster: {what}", **more)
 
-    option("scenario", "", "the file that says which service is meant, the workers' namespace and labels, and the rule.")
-    option("kubeconfig", "", "the kubeconfig; default: as kubectl, in a pod its service account.")
-    option("context", "", "the context of the kubeconfig; default: the current one.")
-    option("toggle", TOGGLES[0], "create our own rule, patch the one that is there, or lay one of ours over it.", choices=TOGGLES)
-    option("mesh-hold", "30m", "how long a rule may be in force at most; then it is removed, and its guard sees to it.")
-    parser.add_argument(
-        "--allow-managed",
-        action="store_true",
-        env_var="LOADGEN_ALLOW_MANAGED",
-        include_in_web_ui=False,
-        help="Cluster: patch a rule even if Argo CD, Flux or Helm manages it.",
-    )
+def _option(parser: Any, name: str, what: str, *, on_start_page: bool = False, **more: Any) -> None:
+    variable = f"LOADGEN_{name.upper().replace('-', '_')}"
+    parser.add_argument(f"--{name}", env_var=variable, include_in_web_ui=on_start_page, help=what, **more)
 
 
 @dataclass(frozen=True)

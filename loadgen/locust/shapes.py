@@ -10,6 +10,7 @@ import gevent
 from locust import LoadTestShape, events
 
 from loadgen.errors import LoadgenError, RefusedError, UsageError
+from loadgen.locust.link import explained
 from loadgen.quantity import positive_duration_s
 
 if TYPE_CHECKING:
@@ -83,9 +84,8 @@ class StoryShape(LoadTestShape):
             log.info("the rule is gone from every sidecar")
             gevent.sleep(stage_s)
         except LoadgenError as error:
-            for problem in getattr(error, "problems", ()):
-                log.error("%s", problem["text"])
-            log.error("%s", error.in_a_line)
+            for line in explained(error):
+                log.error("%s", line)
             control.verdicts.test(error.exit_code)
 
     def _environment(self) -> Any:

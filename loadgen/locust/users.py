@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from geventhttpclient.header import Headers
+    from locust import User
     from locust.contrib.fasthttp import ResponseContextManager
     from locust.env import Environment
 
@@ -32,6 +33,15 @@ _TELLING = tuple(sorted(name.decode("ascii") for name in TELLING))
 _UPSTREAM = "x-envoy-upstream-service-time"
 _FAILURES = {outcome: CatchResponseError(outcome.value) for outcome in Outcome}
 """One for each outcome: Locust shows each text as a row of its own."""
+
+
+def check_plugged_in(user: User) -> None:
+    """Check that the plugin has told a user's class where its mesh is.
+
+    Raises UsageError if it was not imported.
+    """
+    if not hasattr(user, "node"):
+        raise UsageError("there is no mesh for this user", hint="the locustfile needs the line: import loadgen.locust.plugin")
 
 
 class _NotYours:
@@ -59,8 +69,7 @@ class SidecarUser(FastHttpUser):
         self.proxy_host = self.proxy_port = self.client_pool = self.ssl_context_factory = None
         self.insecure = False
         super().__init__(environment)
-        if not hasattr(self, "node"):
-            raise UsageError("there is no mesh for this user", hint="the locustfile needs the line: import loadgen.locust.plugin")
+        check_plugged_in(self)
         self._wire = self.client
         self._wire.client.valid_response_codes = _ANY_STATUS  # type: ignore[misc]  # or it reads the whole body of an error, and raises
         self.client = _NotYours()  # type: ignore[assignment]  # nobody is to use it

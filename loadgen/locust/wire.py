@@ -22,7 +22,7 @@ from locust.exception import StopUser
 from loadgen.errors import UsageError
 from loadgen.locust.child import Child
 from loadgen.locust.statistics import Statistics
-from loadgen.locust.users import SidecarUser
+from loadgen.locust.users import SidecarUser, check_plugged_in
 from loadgen.quantity import interval
 from loadgen.recorder import Tally
 from loadgen.target import parse_target
@@ -136,8 +136,7 @@ class WireUser(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        if not hasattr(self, "node"):
-            raise UsageError("there is no mesh for this user", hint="the locustfile needs the line: import loadgen.locust.plugin")
+        check_plugged_in(self)
         self._client = self.node.client()
 
     def on_start(self) -> None:

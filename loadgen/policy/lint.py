@@ -65,11 +65,10 @@ def lint(  # what is known beside the rules, by keyword
 def fate(rule: Rule, rules: Sequence[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> Problem | None:
     """Say why the traffic policy of one of these rules does not count for the client; None if it does."""
     merged = winner(rules, service, client, root_namespace=root_namespace)
-    if merged is not None and rule in merged.sources:
-        return next(_older_policy(rule, Scene(service, client, merged, root_namespace, (), ())), None)
     scene = Scene(service, client, merged, root_namespace, (), ())
-    found = list(_first(REACH_CHECKS if matches(rule, service) else (*HOST_CHECKS, _not_the_target), rule, scene))
-    return found[0] if found else None
+    if merged is not None and rule in merged.sources:
+        return next(_older_policy(rule, scene), None)
+    return next(_first(REACH_CHECKS if matches(rule, service) else (*HOST_CHECKS, _not_the_target), rule, scene), None)
 
 
 def _findings(rule: Rule, scene: Scene) -> Iterator[Problem]:

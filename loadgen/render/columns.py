@@ -123,10 +123,7 @@ class Beside:
     @property
     def inside(self) -> str:
         """Tell whether the measurement lies where it should; nothing where that is not said."""
-        low, high, measured = self.figure.low, self.figure.high, self.figure.measured
-        if measured is None or (low is None and high is None):
-            return ""
-        return "yes" if (low is None or low <= measured) and (high is None or measured <= high) else "NO"
+        return {None: "", True: "yes", False: "NO"}[self.figure.inside]
 
     def written(self, value: float | None) -> str:
         """Write a value of this figure; a dash stands for none."""
@@ -141,7 +138,7 @@ PREDICTION_COLUMNS: Sequence[Column[Beside]] = (
     Column("measured", lambda row: row.written(row.figure.measured)),
     Column("inside", lambda row: row.inside, 1),
 )
-PREDICTIONS = "Prediction beside measurement: theory, where 99 of 100 measurements lie, and this one; admitted at a time in each client, goodput of all"
+PREDICTIONS = "Prediction beside measurement"
 
 
 def besides(report: Report) -> list[Beside]:
@@ -157,6 +154,11 @@ def besides(report: Report) -> list[Beside]:
         )
         if (figure.predicted, figure.low, figure.high) != (None, None, None)
     ]
+
+
+def said_of_limits(report: Report) -> list[tuple[str, str]]:
+    """Give the phases in which a limit was in force, each with the sentence that says what it did."""
+    return [(phase.name, f"{phase.because}.") for phase in report.phases if phase.because]
 
 
 def said_of_predictions(report: Report) -> list[str]:

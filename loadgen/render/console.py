@@ -18,6 +18,7 @@ from loadgen.render.columns import (
     besides,
     clients_of,
     failures_of,
+    said_of_limits,
     said_of_predictions,
     total_difference,
 )
@@ -56,15 +57,16 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     if report.phases:
         print_table(console, "Phases", PHASE_COLUMNS, report.phases)
         print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
-    for phase in report.phases:
-        if phase.because:
-            console.print(f"{printable(phase.name)}: {printable(phase.because)}.", markup=False, soft_wrap=not console.is_terminal)
+    for name, said in said_of_limits(report):
+        console.print(printable(f"{name}: {said}"), markup=False, soft_wrap=not console.is_terminal)
+        console.print()
     if failures := failures_of(report):
         print_table(console, FAILURES, FAILURE_COLUMNS, failures)
     if rows := besides(report):
         print_table(console, PREDICTIONS, PREDICTION_COLUMNS, rows)
     for sentence in said_of_predictions(report):
         console.print(printable(sentence), markup=False, soft_wrap=not console.is_terminal)
+        console.print()
     if verbose:
         for phase in report.phases:
             print_table(console, f"Clients in phase {phase.name}", CLIENT_COLUMNS, clients_of(phase))

@@ -20,6 +20,7 @@ from loadgen.render.columns import (
     besides,
     clients_of,
     failures_of,
+    said_of_limits,
     said_of_predictions,
     total_difference,
 )
@@ -80,9 +81,8 @@ def _parts(report: Report) -> list[str]:
             "\n### Ledger\n\nOverflows as the clients saw them and as their sidecars counted them.\n\n"
             + _table(LEDGER_COLUMNS, report.phases)
         )
-        said = [f"- **{escaped(phase.name)}**: {escaped(phase.because)}.\n" for phase in report.phases if phase.because]
-        if said:
-            parts.append("\n" + "".join(said))
+        if because := said_of_limits(report):
+            parts.append("\n" + "".join(f"- **{escaped(name)}**: {escaped(sentence)}\n" for name, sentence in because))
     if failures := failures_of(report):
         parts.append(f"\n### Failures\n\n{FAILURES}.\n\n" + _table(FAILURE_COLUMNS, failures))
     if said := said_of_predictions(report):

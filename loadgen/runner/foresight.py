@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 
 from loadgen import report as parts
 from loadgen.outcome import Outcome
+from loadgen.outlook import case_of
 from loadgen.pacing import Open
 from loadgen.policy.limits import UNSET
-from loadgen.prediction import Case, Estimate, Law, Prediction, Stretch, predict
+from loadgen.prediction import Estimate, Law, Stretch, predict
 from loadgen.quantity import range_text
 from loadgen.queueing import Span
 from loadgen.recorder import merged
-from loadgen.scenario import OpenLoad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from loadgen.inputs import Plan
+    from loadgen.prediction import Case, Prediction
     from loadgen.recorder import Histogram, Tally
     from loadgen.runner.window import Measured, Window
 
@@ -63,16 +64,7 @@ def _case(plan: Plan, window: Window, began: float) -> Case | None:
     rate = pacing.course.steady_rate_per_s(window.began - began, window.ended - began) if isinstance(pacing, Open) else 0.0
     if len(limits) != 1 or rate is None:
         return None
-    return Case(
-        limits.pop(),
-        pacing,
-        scenario.service.time,
-        workers=scenario.clients.workers,
-        clients=len(window.starts),
-        rate_per_s=rate,
-        max_in_flight=scenario.load.max_in_flight if isinstance(scenario.load, OpenLoad) else None,
-        http2=plan.speaks_http2,
-    )
+    return replace(case_of(scenario, limits.pop(), rate, http2=plan.speaks_http2), clients=len(window.starts))
 
 
 def _stretch(case: Case, phase: parts.PhasePart, tally: Tally, *, ours: bool) -> tuple[Stretch, str]:
@@ -109,7 +101,7 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
     judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
     if loss.low is None and loss.high is None:
         judged.append((goodput, _rate_text, "let through"))
-    verdicts = [_comparison(*each) for each in judged if each[0].measured is not None and (each[0].low, each[0].high) != (None, None)]
+    verdicts = [_comparison(*each) for each in judged if each[0].inside is not None]
     certain = bool(verdicts) and others <= OTHERS_SHARE * phase.requests
     misses = [sentence for inside, sentence in verdicts if not inside]
     return parts.PredictionPart(
@@ -141,8 +133,7 @@ def _rounded_up(goodput: Estimate, case: Case, stretch: Stretch) -> Estimate:
 def _comparison(figure: parts.FigurePart, text: Callable[[float], str], what: str) -> tuple[bool, str]:
     """Tell whether a figure lies where it should, and say so."""
     assert figure.measured is not None, "only what was measured is compared"
-    inside = Estimate(None, figure.low, figure.high).holds(figure.measured) is True
-    return inside, f"{text(figure.measured)} {what}, {range_text(figure.low, figure.high, text)} predicted"
+    return figure.inside is True, f"{text(figure.measured)} {what}, {range_text(figure.low, figure.high, text)} predicted"
 
 
 def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int) -> str:

@@ -8,14 +8,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 from loadgen import report as parts
+from loadgen.discrepancy import why_apart
 from loadgen.errors import printable
 from loadgen.expectation import RUN
 from loadgen.firing import MAX_REQUESTS, why
 from loadgen.ledger import Counters, Ledger, ServiceCount
 from loadgen.outcome import Outcome
+from loadgen.reach import what_it_takes
 from loadgen.recorder import Tally, merged
 from loadgen.runner.figures import NOTHING, PhaseFigures
-from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import ClientEvidence, Evidence, judge
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from loadgen.series import Series
 
 SHOWN_STRANGERS = 3
+SHOWN_APART = 3
 NAMELESS = "callers that give no name"
 LOST_AT_MOST = 5
 """So many requests of a client may be lost on connections that are closed between its sidecar and the service."""
@@ -119,7 +121,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         policy=window.phase.policy,
         because=why(
             limits,
-            _sum(counters),
+            Counters.total_of(counters),
             requests=total.requests,
             overflow=total.sidecar_overflow,
             server_side=total.server_overflow,
@@ -127,7 +129,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
             peak=None if _unseen(window) or (counted := _counted(window)) is None else counted.peak_in_flight,
         ),
         pool="warm" if window.toggled is None else "cold",
-        bursts=_bursts([window]),
+        bursts=_bursts(window, total),
         duration_s=round(duration, 4),
         requests=total.requests,
         rate_per_s=round(total.requests / duration, 2) if duration else 0.0,
@@ -135,7 +137,7 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         latency_s=_latencies(total),
         schedule_lag_s=parts.Lag(**lags(total.lag)),
         loop_lag_s=parts.Lag(**lags(total.loop_lag)),
-        ledger=_ledger(total, _sum(counters) if len(counters) == len(window.starts) else None),
+        ledger=_ledger(total, Counters.total_of(counters) if len(counters) == len(window.starts) else None),
         service=_service(window, _counted(window), sum(arrived) if len(arrived) == len(window.starts) else None),
         convergence_s=_spread(window.convergence_s.values()),
         drain_s=_spread(window.drain_s.values()) or parts.Spread(min=0, p50=0, max=0),
@@ -150,16 +152,15 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
     )
 
 
-def _bursts(windows: Sequence[Window]) -> parts.BurstsPart | None:
-    """Say what became of the bursts of some phases, as their clients and as the service saw them; None if there were none."""
-    bursts = merged(tally for window in windows for tally in window.tallies.values()).bursts
+def _bursts(window: Window, total: Tally) -> parts.BurstsPart | None:
+    """Say what became of a phase's bursts, as its clients and as the service saw them; None if there were none."""
+    bursts = total.bursts
     if not bursts:
         return None
     periods: Counter[int] = Counter()
-    for window in windows:
-        for name in window.ends:
-            counted = _counted(window, name)
-            periods.update(counted.periods if counted is not None else {})
+    for name in window.ends:
+        if (counted := _counted(window, name)) is not None:
+            periods.update(counted.periods)
     seen = (periods.total(), min(periods), max(periods)) if periods else None
     return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), seen=seen)
 
@@ -195,13 +196,6 @@ def _arrived(window: Window, name: str) -> int | None:
 def _counters(window: Window, name: str) -> Counters | None:
     end = window.ends.get(name)
     return None if end is None else end.reading.counters.since(window.starts[name].reading.counters)
-
-
-def _sum(counters: Iterable[Counters]) -> Counters:
-    total = Counters()
-    for each in counters:
-        total = total.plus(each)
-    return total
 
 
 def _ledger(tally: Tally, counters: Counters | None) -> parts.LedgerPart:
@@ -286,11 +280,30 @@ def _doubts(window: Window, phase: parts.PhasePart) -> list[str]:
     found = doubts(_health(window, phase), f" in phase {phase.name}")
     if not phase.requests:
         found.append(f"phase {phase.name} measured no request: it is shorter than an answer takes, or the rate is too low")
-    if any(client.ledger.difference for client in phase.clients):
+    if apart := [client for client in phase.clients if client.ledger.difference]:
         found.append(
-            f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {phase.ledger.proxy}"
+            f"the ledger of phase {phase.name} does not balance: clients counted {phase.ledger.client:,} overflows, their sidecars {_shown(phase.ledger.proxy)}: "
+            + "; ".join(_imbalance(window, client) for client in apart[:SHOWN_APART])
+            + (f"; and {len(apart) - SHOWN_APART:,} clients more" if len(apart) > SHOWN_APART else "")
         )
     return found
+
+
+def _shown(count: int | None) -> str:
+    return "an unknown number" if count is None else f"{count:,}"
+
+
+def _imbalance(window: Window, client: parts.ClientPart) -> str:
+    counters = _counters(window, client.name)
+    assert counters is not None, "there is no difference without them"
+    why = why_apart(window.tallies[client.name], counters, _on_the_way(window, client.name))
+    return f"{client.name} {client.ledger.client:,}, its sidecar {client.ledger.proxy:,}, because {why}"
+
+
+def _on_the_way(window: Window, name: str) -> int:
+    """Bound how many requests of a client one witness may have counted in the phase and another outside it."""
+    end = window.ends.get(name)
+    return window.starts[name].on_the_way + (end.on_the_way if end else 0)
 
 
 def _health(window: Window, phase: parts.PhasePart) -> Health:
@@ -320,30 +333,17 @@ def _disagreements(window: Window) -> list[str]:
 
 def _goes_round(window: Window, name: str) -> tuple[int, int] | None:
     """Give what a client's sidecar let through and what of the client reached the service, if these are not the same requests."""
-    counters, arrived, end = _counters(window, name), _arrived(window, name), window.ends.get(name)
-    if counters is None or arrived is None or end is None:
+    counters, arrived = _counters(window, name), _arrived(window, name)
+    if counters is None or arrived is None:
         return None
-    apart = abs(arrived - counters.total) > window.starts[name].on_the_way + end.on_the_way + LOST_AT_MOST
+    apart = abs(arrived - counters.total) > _on_the_way(window, name) + LOST_AT_MOST
     return (counters.total, arrived) if apart else None
 
 
-def _offer(load: ClosedLoad | OpenLoad | BurstLoad, windows: Sequence[Window], limits: Mapping[str, int]) -> str:
+def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:
     """Say what load it would take to go beyond the limit of requests in each client; nothing if that is not known."""
-    limit = limits.get(MAX_REQUESTS)
-    if limit is None:
-        return ""
-    ok = merged(tally for window in windows for tally in window.tallies.values()).latency[Outcome.OK]
-    match load:
-        case ClosedLoad(users=users) if users <= limit:
-            return f"It takes more than {limit} users in each client, and there were {users}."
-        case ClosedLoad(users=users):
-            return f"It takes more than {limit} of the {users} users of a client waiting at the same time: less think time, or more users."
-        case BurstLoad(size=size) if size <= limit:
-            return f"It takes bursts of more than {limit}, and these were of {size}."
-        case OpenLoad() if ok.count:
-            mean_s = ok.sum_s / ok.count
-            return f"It takes some {limit / mean_s:,.0f}/s in each client: an answer took {mean_s * 1000:,.1f} ms on average."
-    return ""
+    limit, ok = limits.get(MAX_REQUESTS), tally.latency[Outcome.OK]
+    return "" if limit is None else what_it_takes(plan.scenario, limit, ok.sum_s / ok.count if ok.count else None)
 
 
 def _strangers(window: Window) -> list[str]:
@@ -366,13 +366,14 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState, *, scripted:
     begun = _judged(measured)
     applied = [window for window in begun if window.ends]
     whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
+    together = merged(tally for window in applied for tally in window.tallies.values())
     others = sum(
         tally.requests - tally.outcomes[Outcome.OK] - tally.outcomes[Outcome.OVERFLOW]
         for window in measured.windows
         for tally in window.tallies.values()
     )
     return Evidence(
-        offer=_offer(plan.scenario.load, applied, wanted.limits.in_force()) if scripted else "",
+        offer=_offer(plan, together, wanted.limits.in_force()) if scripted else "",
         crossed=[name for name in whole if any(_goes_round(window, name) for window in applied)],
         applied=bool(applied),
         rule=wanted.rule,
@@ -386,10 +387,8 @@ def _evidence(plan: Plan, measured: Measured, wanted: SidecarState, *, scripted:
         files=[rule.key for rule in plan.rules],
         reason="; ".join(_with_hint(finding) for finding in plan.findings) if not wanted.limits.in_force() else "",
         policy_lost=measured.policy_lost,
-        bursts=(found.count, found.least, found.most) if (found := _bursts(applied)) is not None else None,
-        multiplexed=any(
-            pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE" for rule in plan.rules for _, pool in rule.pools()
-        ),
+        bursts=(together.bursts.total(), min(together.bursts), max(together.bursts)) if together.bursts else None,
+        multiplexed=plan.speaks_http2,
         unseen=" and ".join(dict.fromkeys(why for window in applied if (why := _unseen(window)))),
     )
 
@@ -420,7 +419,7 @@ def _with_hint(finding: Problem) -> str:
 
 def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     """Take all phases that are judged together."""
-    counters = _sum(found for window in windows if (found := _counters(window, name)) is not None)
+    counters = Counters.total_of(found for window in windows if (found := _counters(window, name)) is not None)
     tally = merged(window.tallies[name] for window in windows)
     return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))
 

@@ -186,8 +186,13 @@ async def test_a_policy_that_comes_and_goes_again_and_again_counts_in_the_same_f
             await desk.remove()
         page = await desk.metrics()
         assert [phase["name"] for phase in (await desk.state())["phases"]][-2:] == ["recovered-2", "limited-3"]
-        assert 'phase="limited"' in page
-        assert 'outcome="ok",phase="limited-2"' not in page
+        requests = [line for line in page.splitlines() if line.startswith("loadgen_requests_total{")]
+        assert {line.partition('phase="')[2].partition('"')[0] for line in requests} == {
+            "between_phases",
+            "baseline",
+            "limited",
+            "recovered",
+        }
         await desk.end()
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from loadgen.engine import hammers as hammers_module
 from loadgen.engine.channel import Channel
@@ -355,7 +356,8 @@ async def test_no_process_outlives_an_owner_that_is_killed(end: signal.Signals) 
             try:
                 assert owner.stdout is not None
                 with anyio.fail_after(3 * PATIENCE_S):  # three interpreters have to start
-                    pids = [int(pid) for pid in (await owner.stdout.receive()).split()]
+                    line = await BufferedByteReceiveStream(owner.stdout).receive_until(b"\n", 100)
+                pids = [int(pid) for pid in line.split()]
                 assert len(pids) == 2
                 assert all(lives(pid) for pid in pids)
                 await server.until(lambda: server.requests > 100)

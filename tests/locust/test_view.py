@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from loadgen.locust import view
+from tests.browser.hand import click, fill, text, waits
 from tests.story.command import until
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Played:
         self.rule = "kind: DestinationRule\n"
         self.change: dict[str, Any] = {}
         self.asked: list[int] = []
+        self.turns: list[str] = []
+        """The turns of which the page had the text when it asked."""
+        self.refusal = ""
 
     def state(self, since: int) -> dict[str, Any]:
         self.asked.append(since)
@@ -81,7 +85,9 @@ def handler(played: Played) -> type[BaseHTTPRequestHandler]:
             asked = urlsplit(self.path)
             name = asked.path.rpartition("/")[2]
             if name == "state":
-                self.answer(json.dumps(played.state(int(parse_qs(asked.query)["since"][0]))).encode(), "application/json")
+                about = parse_qs(asked.query)
+                played.turns.append(about.get("turn", [""])[0])
+                self.answer(json.dumps(played.state(int(about["since"][0]))).encode(), "application/json")
             elif (found := view.file(name)) is not None:
                 self.answer(*found)
             else:
@@ -89,10 +95,14 @@ def handler(played: Played) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(b'{"findings": []}', "application/json")
+            if played.refusal and not self.path.endswith("/check"):
+                played.change = {"turn": "1-1.2"}  # it was begun, and has failed
+                self.answer(json.dumps({"message": played.refusal, "problems": []}).encode(), "application/json", 502)
+            else:
+                self.answer(b'{"findings": []}', "application/json")
 
-        def answer(self, body: bytes, kind: str) -> None:
-            self.send_response(200)
+        def answer(self, body: bytes, kind: str, status: int = 200) -> None:
+            self.send_response(status)
             for header, value in {**view.HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
                 self.send_header(header, value)
             self.end_headers()
@@ -127,11 +137,6 @@ def heap_bytes(browser: Browser) -> float:
 
 def drawn(browser: Browser) -> int:
     found: int = browser.run("return document.querySelectorAll('*').length")
-    return found
-
-
-def text(browser: Browser, name: str) -> str:
-    found: str = browser.run("return document.getElementById(arguments[0]).innerText", name)
     return found
 
 
@@ -183,6 +188,33 @@ def test_what_nobody_says_any_more_does_not_stay_as_if_it_were(played: Played, a
     assert not browser.run("return document.querySelectorAll('#clients tbody tr, #phases tbody tr').length")
     played.change = {}
     until(lambda: "Not known" not in text(browser, "in-force"), "it is shown again")
+
+
+def test_the_editor_shows_the_rule_that_is_in_force_unless_somebody_has_written_in_it(
+    played: Played, address: str, browser: Browser
+) -> None:
+    browser.visit(address)
+    editor = "return document.getElementById('rule').value"
+    until(lambda: browser.run(editor) == played.rule, "the scenario's rule is there")
+    played.change = {"turn": "1-1.2", "text": "kind: Other\n"}
+    until(lambda: browser.run(editor) == "kind: Other\n", "what somebody has applied is shown")
+    fill(browser, "#rule", "kind: Mine")
+    played.change = {"turn": "1-1.3", "text": "kind: Third\n"}
+    until(lambda: len(played.asked) > 3 and played.turns[-1] == "1-1.3", "the page has learnt it")
+    assert browser.run(editor) == "kind: Mine"
+
+
+def test_a_toggle_that_failed_is_said_until_somebody_decides_anew(played: Played, address: str, browser: Browser) -> None:
+    browser.visit(address)
+    until(lambda: "Rule" in text(browser, "in-force"), "it is shown")
+    played.refusal = "the sidecar rejected the configuration"
+    click(browser, "#remove")
+    waits(browser, "notices", "The rule was not removed: the sidecar rejected the configuration")
+    asked = len(played.asked)
+    until(lambda: len(played.asked) > asked + 2, "it has asked again")
+    assert "The rule was not removed" in text(browser, "notices"), "the turn that moved is that of the toggle itself"
+    played.change = {"turn": "1-1.3"}
+    until(lambda: "The rule was not removed" not in text(browser, "notices"), "it is gone")
 
 
 def test_hostile_text_is_only_text(played: Played, address: str, browser: Browser) -> None:

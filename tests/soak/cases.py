@@ -204,6 +204,18 @@ def bypassed(rng: Random) -> Case:
     )
 
 
+def shared(rng: Random) -> Case:
+    return Case(
+        "a sidecar that somebody else uses",
+        _tutorial(rng),
+        max_requests(1),
+        HELD | LEFT_OPEN,
+        "does not balance.*because somebody else uses the sidecar",
+        valid=False,
+        sabotage="share",
+    )
+
+
 def stranger(rng: Random) -> Case:
     return Case(
         "a stranger", _tutorial(rng), max_requests(1), HELD | LEFT_OPEN, "somebody else calls the service", valid=False, sabotage="stranger"
@@ -241,6 +253,7 @@ CONTROLS: tuple[Callable[[Random], Case], ...] = (
     rejects_itself,
     changed,
     bypassed,
+    shared,
     stranger,
     dead_sidecar,
     slow_hammer,

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadgen.mesh.boot import ADMIN_FILE
+from loadgen.sidecar import LISTENERS_PATH, read_address
 from loadgen.verdict import State
 from tests.soak.cases import Case, draw
 from tests.story.command import Loadgen, finish, wait_for_line
@@ -91,8 +93,16 @@ def _rewrite(loadgen: Loadgen, clients: range, old: str, new: str) -> None:
         (folder / "other").rename(folder / "cds.json")
 
 
-def _call(loadgen: Loadgen, name: str) -> None:
-    port = loadgen.service_port()
+def _listener(loadgen: Loadgen, client: str) -> int:
+    """Give the port at which a client's sidecar takes requests."""
+    admin = http.client.HTTPConnection((loadgen.run_folders()[0] / client / ADMIN_FILE).read_text(encoding="utf-8").strip(), timeout=10)
+    admin.request("GET", LISTENERS_PATH)
+    _, port = read_address(admin.getresponse().read())
+    admin.close()
+    return port
+
+
+def _call(port: int, name: str) -> None:
     for _ in range(CALLS):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         connection.request("GET", "/", headers={"x-loadgen-client": name} if name else {})
@@ -106,8 +116,9 @@ SABOTAGES: dict[str, Callable[[Loadgen], None]] = {
     "remove-one": lambda loadgen: _rewrite(loadgen, range(1, 2), _LIMIT, _NONE),
     "remove-all": lambda loadgen: _rewrite(loadgen, range(1, 3), _LIMIT, _NONE),
     "raise-one": lambda loadgen: _rewrite(loadgen, range(2, 3), _LIMIT, _MORE),
-    "bypass": lambda loadgen: _call(loadgen, "client-1"),
-    "stranger": lambda loadgen: _call(loadgen, ""),
+    "bypass": lambda loadgen: _call(loadgen.service_port(), "client-1"),
+    "share": lambda loadgen: _call(_listener(loadgen, "client-1"), "client-1"),
+    "stranger": lambda loadgen: _call(loadgen.service_port(), ""),
     "kill-sidecar": lambda loadgen: os.kill(loadgen.process_of("client-1/bootstrap"), signal.SIGKILL),
 }
 

@@ -183,7 +183,7 @@ def test_two_runs_side_by_side_do_not_meet(loadgen: Loadgen, tmp_path: Path) -> 
     first = loadgen.start_scenario(SCENARIOS / "connection-pool.yaml", "--duration", "1s", "--clients", "2")
     second = other.start_scenario(SCENARIOS / "wrong-host.yaml", "--duration", "1s", "--clients", "2")
     ended = finish(first), finish(second)
-    assert [each.code for each in ended] == [0, 0], [each.stdout for each in ended]
+    assert [each.code for each in ended] == [0, 0], "".join(each.stdout for each in ended)
     assert [loadgen.report()["verdict"]["state"], other.report()["verdict"]["state"]] == ["enforced", "not_enforced"]
     assert not loadgen.leftovers()
     assert not loadgen.run_folders()

@@ -18,6 +18,7 @@ from loadgen.render.columns import (
     besides,
     clients_of,
     failures_of,
+    said_of_limits,
     said_of_predictions,
     total_difference,
 )
@@ -131,7 +132,7 @@ def _tables(report: Report) -> Iterator[Element]:
     if not report.phases:
         return
     yield _section("Phases", _table("Requests by outcome", PHASE_COLUMNS, report.phases))
-    because = [E("li", E("b", phase.name), f": {phase.because}.") for phase in report.phases if phase.because]
+    because = [E("li", E("b", name), f": {sentence}") for name, sentence in said_of_limits(report)]
     ledger = _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
     yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
     if failures := failures_of(report):
