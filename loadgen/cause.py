@@ -29,7 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from loadgen.outcome import OVERFLOW_TAIL, Outcome
+from loadgen.outcome import OVERFLOW_TAIL, OVERLOADED, Outcome, is_marked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +93,6 @@ class Found(NamedTuple):
         return cls(Cause(cause), MadeBy(made_by))
 
 
-OVERLOADED: Final = b"x-envoy-overloaded"
 GRPC_STATUS: Final = b"grpc-status"
 GRPC_MESSAGE: Final = b"grpc-message"
 LENGTH: Final = b"content-length"
@@ -175,7 +174,7 @@ TABLE: tuple[Row, ...] = (
         "the service itself answered 503 in the words of an overflow, without a proxy's mark",
         503,
         _OVERFLOW,
-        Outcome.OVERFLOW,
+        Outcome.UNAVAILABLE,
         passed_on=True,
         made_by=MadeBy.SERVICE,
     ),
@@ -299,7 +298,7 @@ def find(response: Response) -> Found:
 def fitting(response: Response) -> Row:
     """Give the first row of the table that an answer fits."""
     lines = {lowered: value for name, value in response.headers if (lowered := name.lower()) in _READ}
-    overloaded = any(name.lower() == OVERLOADED and value == b"true" for name, value in response.headers)
+    overloaded = is_marked(response)
     grpc = response.status == _GRPC_STATUS and lines.get(GRPC_STATUS) == _GRPC_UNAVAILABLE
     headless = not response.body and lines.get(LENGTH, b"0").strip(b"0") != b""
     said = lines.get(GRPC_MESSAGE, b"") if grpc else response.body

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from loadgen.evidence import State
 from loadgen.outcome import Outcome
 from loadgen.quantity import duration_s, rate_per_s, seconds_text
 from loadgen.schema import nearest, shown
-from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable

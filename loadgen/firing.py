@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from loadgen.ledger import Counters
 
 MAX_REQUESTS, MAX_PENDING, MAX_CONNECTIONS = "http2MaxRequests", "http1MaxPendingRequests", "maxConnections"
+MAX_PER_CONNECTION, MAX_RETRIES = "maxRequestsPerConnection", "maxRetries"
 REJECTING = (MAX_REQUESTS, MAX_PENDING)
-"""The limits that reject. Before Envoy 1.38 their rejects are in one counter."""
+"""The limits that reject."""
 
 
-def fired(limits: Mapping[str, int], counters: Counters) -> list[str]:
-    """Name the limits that rejected something, with their values."""
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """The limits that rejected something, by name and value, and how many rejects no limit of the policy explains.
+
+    ``known``: which of them it was. Before Envoy 1.38 the rejects of both are in one counter.
+    """
+
+    limits: Sequence[tuple[str, int]]
+    unexplained: int
+    known: bool = True
+
+    def __str__(self) -> str:
+        return self.listed(" ")
+
+    def listed(self, between: str) -> str:
+        """Name the limits with their values; ``between`` stands between the two."""
+        return f" {'and' if self.known else 'or'} ".join(f"{name}{between}{value}" for name, value in self.limits)
+
+
+def fired(limits: Mapping[str, int], counters: Counters) -> Fired:
+    """Say which limits rejected what sidecars have counted."""
     counts = {MAX_REQUESTS: counters.active_overflow, MAX_PENDING: counters.pending_overflow}
-    found = [name for name, count in counts.items() if count and name in limits]
-    only = [name for name in REJECTING if name in limits]
-    if not found and counters.overflow and len(only) == 1:
-        found = only
-    return [f"{name} {limits[name]}" for name in found]
+    names = [name for name, count in counts.items() if count and name in limits]
+    unexplained = sum(count for name, count in counts.items() if name not in limits)
+    if not counters.combined_overflow:
+        return Fired([(name, limits[name]) for name in names], unexplained)
+    either = [name for name in REJECTING if name in limits]
+    return Fired([(name, limits[name]) for name in either], unexplained + (0 if either else counters.combined_overflow), len(either) == 1)
 
 
 def why(
@@ -34,20 +56,38 @@ def why(
     """
     if not limits and not overflow and not server_side:
         return ""
-    parts = []
+    own = f"at {_whose(clients)} own sidecar"
     if overflow:
-        names = " and ".join(name.replace(" ", " is ") for name in fired(limits, counters))
-        because = f"because {names}" if names else "by a limit that the policy does not set"
-        parts.append(f"{overflow:,} of {requests:,} requests were rejected at {_whose(clients)} own sidecar {because}")
+        parts = [f"{overflow:,} of {requests:,} requests were rejected {own}{_because(fired(limits, counters))}"]
     else:
-        parts.append(f"none of {requests:,} requests was rejected")
+        parts = [f"none of {requests:,} requests was rejected {own}" if server_side else f"none of {requests:,} requests was rejected"]
     if server_side:
         parts.append(f"{server_side:,} were rejected on the server's side")
-    if counters.cx_overflow and MAX_CONNECTIONS in limits:
-        parts.append(f"{counters.cx_overflow:,} times a request waited because {MAX_CONNECTIONS} is {limits[MAX_CONNECTIONS]}")
+    parts += _quiet(limits, counters)
     if peak is not None:
         parts.append(f"the service never saw more than {peak} at a time{_of_all(limits, clients)}")
     return "; ".join(parts)
+
+
+def _because(found: Fired) -> str:
+    policy = f" because {found.listed(' is ')}" if found.limits else ""
+    together = "" if found.known else ", which this Envoy counts together"
+    other = f"{' and' if policy else ''} by a limit that the policy does not set" if found.unexplained else ""
+    return policy + together + other
+
+
+def _quiet(limits: Mapping[str, int], counters: Counters) -> list[str]:
+    """Say what the limits did that reject nothing."""
+    counts = {
+        MAX_CONNECTIONS: (counters.cx_overflow, "a further connection was refused {} times"),
+        MAX_PER_CONNECTION: (counters.cx_max_requests, "{} connections were renewed"),
+        MAX_RETRIES: (counters.retry_overflow, "{} retries were not made"),
+    }
+    return [
+        f"{said.format(f'{count:,}')} because {name} is {limits[name]}"
+        for name, (count, said) in counts.items()
+        if count and name in limits
+    ]
 
 
 def _whose(clients: int) -> str:

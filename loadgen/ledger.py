@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """One cluster's counters in one sidecar, since its start. Rejects are ``pending_overflow + active_overflow``.
+    """One cluster's counters in one sidecar, since its start.
 
-    ``active_overflow`` exists since Envoy 1.38; before, a ``max_requests`` reject counted in ``pending_overflow``.
+    Rejects by ``http1MaxPendingRequests`` are ``pending_overflow``, those by ``http2MaxRequests`` ``active_overflow``; before Envoy 1.38 both
+    are in one counter, which is ``combined_overflow`` here.
     ``cx_overflow`` is no reject count: a connection was not opened, its request stayed queued. ``cx_total`` connections were opened, and
     ``cx_max_requests`` of them closed because they had carried as many requests as they may; ``retry_overflow`` retries were not made
     and ``retried`` were.
@@ -28,11 +29,12 @@ class Counters:
     cx_max_requests: int = 0
     retry_overflow: int = 0
     retried: int = 0
+    combined_overflow: int = 0
 
     @property
     def overflow(self) -> int:
         """All rejects by a connection-pool limit."""
-        return self.pending_overflow + self.active_overflow
+        return self.pending_overflow + self.active_overflow + self.combined_overflow
 
     @property
     def went_back(self) -> bool:

@@ -2,7 +2,8 @@
 
 The bytes of Envoy's own answers were measured on Envoy 1.40: an overflow is a 503 whose body ends with ``reset reason: overflow``,
 whichever breaker fired and whether or not an earlier attempt failed to connect. Neither the status nor the header
-``x-envoy-overloaded`` alone tells: maintenance mode sends that header too, and a mesh can suppress it.
+``x-envoy-overloaded`` alone tells: maintenance mode sends that header too, and a mesh can suppress it. Of what the own sidecar only passed on,
+the words without the mark are the service's own.
 """
 
 from __future__ import annotations
@@ -73,18 +74,28 @@ class Answer:
 
 
 OVERFLOW_TAIL = b"reset reason: overflow"
+OVERLOADED = b"x-envoy-overloaded"
 _UNAVAILABLE_STATUS = 503
 _FIRST_ERROR_STATUS = 400
 
 
 def classify(response: Response, expected: Expected) -> Outcome:
     """Decide what a complete response means."""
-    if response.status == _UNAVAILABLE_STATUS and response.body.endswith(OVERFLOW_TAIL):
+    if (
+        response.status == _UNAVAILABLE_STATUS
+        and response.body.endswith(OVERFLOW_TAIL)
+        and (not response.from_upstream or is_marked(response))
+    ):
         return Outcome.OVERFLOW
     if response.status == expected.status or (expected.status is None and response.status < _FIRST_ERROR_STATUS):
         as_expected = expected.body is None or (response.whole and response.body.strip() == expected.body)
         return Outcome.OK if as_expected else Outcome.WRONG_BODY
     return Outcome.UNAVAILABLE if response.status == _UNAVAILABLE_STATUS else Outcome.HTTP_ERROR
+
+
+def is_marked(response: Response) -> bool:
+    """Tell whether a proxy marked an answer as made because of too much load."""
+    return any(name.lower() == OVERLOADED and value == b"true" for name, value in response.headers)
 
 
 def origin(response: Response) -> Origin:

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadgen.errors import UsageError, printable, repeated
+from loadgen.evidence import State
 from loadgen.policy.limits import Limits
 from loadgen.recorder import LONGEST_S, MOST
 from loadgen.scenario import MAX_CLIENTS, MAX_PHASES
-from loadgen.verdict import State
 
 SCHEMA: Final = "loadgen.report/v1"
 Count = Annotated[int, Field(ge=0, le=MOST)]

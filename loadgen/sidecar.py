@@ -103,13 +103,15 @@ def counters_path(cluster: str) -> str:
 
 
 def read_counters(page: bytes) -> Counters:
-    """Read the page that ``counters_path`` names."""
+    """Read the page that ``counters_path`` names. An Envoy before 1.38 has no counter of its own for rejects by the limit of requests."""
     values: dict[str, int] = {}
     for line in page.decode("utf-8", "replace").splitlines():
         name, _, value = line.rpartition(": ")
         field = _COUNTER_NAMES.get(name.rpartition(".")[2])
         if field and value.isdigit():
             values[field] = int(value)
+    if "active_overflow" not in values:
+        values["combined_overflow"] = values.pop("pending_overflow", 0)
     return Counters(**values)
 
 

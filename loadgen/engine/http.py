@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
-from loadgen.cause import OVERLOADED, cause_of
+from loadgen.cause import cause_of
 from loadgen.engine.flow import Failures, load_flow
 from loadgen.engine.flow_client import Counted, FlowClient
 from loadgen.engine.http2 import Http2Transport
@@ -29,7 +29,7 @@ from loadgen.engine.load import clock
 from loadgen.engine.transport import HEADER_NAMES, WireTransport, connect_error, outcome_of
 from loadgen.engine.wire import MAX_RESPONSE_BYTES
 from loadgen.errors import UsageError
-from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
+from loadgen.outcome import OVERLOADED, Expected, Origin, Outcome, Response, classify, origin
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -283,7 +283,9 @@ class HttpCarrier:
 
     def answered(self, due: float, response: httpx.Response) -> Outcome:
         """Count a complete response."""
-        answer = Response(response.status_code, response.content, b"x-envoy-upstream-service-time" in response.extensions[HEADER_NAMES])
+        names = response.extensions[HEADER_NAMES]
+        headers = tuple(response.headers.raw) if OVERLOADED in names else ()
+        answer = Response(response.status_code, response.content, b"x-envoy-upstream-service-time" in names, headers)
         outcome = classify(answer, self._shot.expected)
         if not self._dropped:
             if outcome is Outcome.OVERFLOW and origin(answer) is Origin.SERVER:
@@ -314,11 +316,12 @@ class HttpCarrier:
 
 
 def _cause(outcome: Outcome, answer: Response, response: httpx.Response) -> Found | None:
-    """Give the cause of what is neither ok nor the own sidecar's overflow: nothing else needs all header lines."""
-    marked = outcome is Outcome.OVERFLOW and not answer.from_upstream and OVERLOADED in response.extensions[HEADER_NAMES]
-    if outcome is Outcome.OK or marked:
-        return None
-    return cause_of(outcome, replace(answer, headers=tuple(response.headers.raw)))
+    """Give the cause of what is not ok: nothing else needs all header lines."""
+    return (
+        None
+        if outcome is Outcome.OK
+        else cause_of(outcome, answer if answer.headers else replace(answer, headers=tuple(response.headers.raw)))
+    )
 
 
 def _is_data(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import UsageError
-from loadgen.verdict import State
+from loadgen.evidence import State
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
+from loadgen.evidence import State
 from loadgen.render.columns import (
     CLIENT_COLUMNS,
     FAILURE_COLUMNS,
@@ -23,7 +24,6 @@ from loadgen.render.columns import (
     total_difference,
 )
 from loadgen.render.screen import leaving
-from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

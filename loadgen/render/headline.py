@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from loadgen.verdict import State
+from loadgen.evidence import State
 
 if TYPE_CHECKING:
     from loadgen.report import Report

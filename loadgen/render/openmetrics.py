@@ -11,10 +11,10 @@ from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from loadgen.errors import printable
+from loadgen.evidence import State
 from loadgen.families import BUILD, LEDGER, gauge, info
 from loadgen.outcome import Outcome
 from loadgen.totals import Distribution
-from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

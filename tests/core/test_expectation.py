@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.evidence import State
 from loadgen.expectation import PHASE_METRICS, RUN, Expectation, Kind, Measure, measure_of, parse_expectation
 from loadgen.outcome import Outcome
-from loadgen.verdict import State
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -33,17 +33,32 @@ def said(limits: dict[str, int], counters: Counters = Counters(), **changes: Any
             "7 of 10 requests were rejected at each client's own sidecar because http1MaxPendingRequests is 1",
         ),
         (
-            said({"http2MaxRequests": 3}, Counters(pending_overflow=7), overflow=7, peak=None),
+            said({"http2MaxRequests": 3}, Counters(combined_overflow=7), overflow=7, peak=None),
             "7 of 10 requests were rejected at each client's own sidecar because http2MaxRequests is 3",
         ),
         (
             said({"maxConnections": 2}, Counters(cx_overflow=5), peak=20),
-            "none of 10 requests was rejected; 5 times a request waited because maxConnections is 2; the service never saw more than 20 at a time",
+            "none of 10 requests was rejected; a further connection was refused 5 times because maxConnections is 2; the service never saw more than 20 at a time",
         ),
-        (said({}, Counters(), server_side=2, peak=None), "none of 10 requests was rejected; 2 were rejected on the server's side"),
+        (
+            said({}, Counters(), server_side=2, peak=None),
+            "none of 10 requests was rejected at each client's own sidecar; 2 were rejected on the server's side",
+        ),
         (
             said({}, Counters(active_overflow=2), overflow=2, peak=None),
             "2 of 10 requests were rejected at each client's own sidecar by a limit that the policy does not set",
+        ),
+        (
+            said(BOTH, Counters(combined_overflow=7), overflow=7, peak=None),
+            "7 of 10 requests were rejected at each client's own sidecar because http2MaxRequests is 3 or http1MaxPendingRequests is 1, which this Envoy counts together",
+        ),
+        (
+            said({"http2MaxRequests": 3}, Counters(active_overflow=4, pending_overflow=3), overflow=7, peak=None),
+            "7 of 10 requests were rejected at each client's own sidecar because http2MaxRequests is 3 and by a limit that the policy does not set",
+        ),
+        (
+            said({"maxRetries": 1, "maxRequestsPerConnection": 2}, Counters(retry_overflow=7, cx_max_requests=5), peak=None),
+            "none of 10 requests was rejected; 5 connections were renewed because maxRequestsPerConnection is 2; 7 retries were not made because maxRetries is 1",
         ),
         (said({}), ""),
     ],

@@ -7,6 +7,7 @@ import pytest
 from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
 EXPECTED = Expected(200, b"Kevin")
+MARKED = ((b"x-envoy-overloaded", b"true"),)
 RESET = b"upstream connect error or disconnect/reset before headers. "
 
 # what it is, status, body, outcome
@@ -42,7 +43,15 @@ ANSWERS = [
 @pytest.mark.parametrize(("status", "body", "outcome"), [row[1:] for row in ANSWERS], ids=[row[0] for row in ANSWERS])
 @pytest.mark.parametrize("from_upstream", [False, True])
 def test_an_answer_is_classified_by_its_status_and_body(status: int, body: bytes, outcome: Outcome, from_upstream: bool) -> None:
-    assert classify(Response(status, body, from_upstream), EXPECTED) is outcome
+    assert classify(Response(status, body, from_upstream, MARKED if outcome is Outcome.OVERFLOW else ()), EXPECTED) is outcome
+
+
+def test_the_words_of_an_overflow_without_a_mark_are_the_service_s_own_where_they_were_passed_on() -> None:
+    words = RESET + b"reset reason: overflow"
+    assert classify(Response(503, words), EXPECTED) is Outcome.OVERFLOW, "debug headers may be suppressed"
+    assert classify(Response(503, words, from_upstream=True), EXPECTED) is Outcome.UNAVAILABLE
+    assert classify(Response(503, words, True, ((b"X-Envoy-Overloaded", b"true"),)), EXPECTED) is Outcome.OVERFLOW
+    assert classify(Response(503, words, True, ((b"x-envoy-overloaded", b"false"),)), EXPECTED) is Outcome.UNAVAILABLE
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps, State
 from loadgen.ledger import Counters, Ledger
-from loadgen.verdict import ClientEvidence, Evidence, State, judge
+from loadgen.verdict import judge
 
 
 def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, admitted: int | None = 5, **other: Any) -> ClientEvidence:
@@ -22,7 +23,10 @@ def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, ad
 
 
 def evidence(*clients: ClientEvidence, **changes: Any) -> Evidence:
-    """Give the evidence of a run with http2MaxRequests 5, applied and removed."""
+    """Give the evidence of a run with http2MaxRequests 5, applied and removed; gaps, failures and bursts by their own names."""
+    gaps = Gaps(**{name: changes.pop(name) for name in ("policy_lost", "crossed", "missing", "unseen") if name in changes})
+    failures = Failures(changes.pop("server_side", 0), changes.pop("other_failures", 0))
+    bursts = changes.pop("bursts", None)
     usual = Evidence(
         applied=True,
         rule="base/user",
@@ -32,6 +36,9 @@ def evidence(*clients: ClientEvidence, **changes: Any) -> Evidence:
         service_peak=9,
         recovered=True,
         files=["base/user"],
+        bursts=None if bursts is None else Bursts(*bursts),
+        failures=failures,
+        gaps=gaps,
     )
     return replace(usual, **changes)
 
@@ -83,8 +90,8 @@ CASES = [
         "Enforced: http1MaxPendingRequests 1 of rule base/user rejected 9 of 100 requests",
     ),
     (
-        "before Envoy 1.38 a reject counts as pending",
-        evidence(client(overflow=9, counters=Counters(pending_overflow=9))),
+        "before Envoy 1.38 a reject counts as pending, too",
+        evidence(client(overflow=9, counters=Counters(combined_overflow=9))),
         ENFORCED,
         f"Enforced: {FIVE} rejected 9 of 100 requests",
     ),
@@ -92,14 +99,14 @@ CASES = [
         "workers that race",
         evidence(client(overflow=40, admitted=6), workers=2),
         OVERSHOOT,
-        f"Overshoot: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; up to 6 requests of a client were admitted at a time, inside the race of 2 workers, where 5 is allowed; the rule is gone again and every request succeeds.",
+        f"Overshoot: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; http2MaxRequests 5 is in force, but up to 6 requests of a client were admitted at a time, inside the race of 2 workers; the rule is gone again and every request succeeds.",
     ),
     ("the last admission of a race", evidence(client(overflow=40, admitted=8), workers=4), OVERSHOOT, "Overshoot: "),
     (
         "more than the workers' race explains",
         evidence(client(overflow=40, admitted=9), workers=4),
         NOT_ENFORCED,
-        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; up to 9 requests of a client were admitted at a time, where 5 is allowed;",
+        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; http2MaxRequests 5 is in force, but up to 9 requests of a client were admitted at a time;",
     ),
     ("one worker has no race", evidence(client(overflow=40, admitted=6)), NOT_ENFORCED, "Not enforced: "),
     (
@@ -112,7 +119,7 @@ CASES = [
         "more is admitted and nothing rejected",
         evidence(client(admitted=50)),
         NOT_ENFORCED,
-        "Not enforced: http2MaxRequests is 5, but up to 50 requests of a client were admitted at a time and none of 100 was rejected.",
+        f"Not enforced: {FIVE} is in force, but up to 50 requests of a client were admitted at a time; none of 100 requests overflowed.",
     ),
     (
         "the host is misspelt",
@@ -136,7 +143,7 @@ CASES = [
         "the load never reached the limit",
         evidence(client(admitted=3), client("client-2", admitted=4)),
         INCONCLUSIVE,
-        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 200 requests overflowed, with at most 4 of a client admitted at a time. Offer more users or a higher rate.",
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 200 requests overflowed, with at most 4 of a client admitted at a time. Offer more load.",
     ),
     (
         "the load reached the limit exactly",
@@ -154,55 +161,55 @@ CASES = [
         "a queue that was never needed",
         evidence(client(admitted=50), limits=PENDING),
         INCONCLUSIVE,
-        "Inconclusive: http1MaxPendingRequests 1 of rule base/user is in force, but the load never went beyond: none of 100 requests overflowed, with at most 50 of a client admitted at a time, and enough warm connections need no queue. Offer more users or a higher rate.",
+        "Inconclusive: http1MaxPendingRequests 1 of rule base/user is in force, but the load never went beyond: none of 100 requests overflowed, with at most 50 of a client admitted at a time, and enough warm connections need no queue. Offer more load.",
     ),
     (
         "a limit that only queues",
         evidence(client(admitted=3, counters=Counters(cx_overflow=18)), limits=CONNECTIONS),
         ENFORCED,
-        f"Enforced: {THREE} made 18 requests wait, and at most 3 of a client were under way at a time. That rejects nothing: none of 100 requests overflowed.",
+        f"Enforced: {THREE} refused a further connection 18 times, so requests waited, and at most 3 of a client were under way at a time; none of 100 requests overflowed.",
     ),
     (
         "a queue that nobody stood in",
         evidence(client(admitted=3), limits=CONNECTIONS),
         INCONCLUSIVE,
-        f"Inconclusive: {THREE} is in force, but no request ever waited for a connection. That rejects nothing: none of 100 requests overflowed.",
+        f"Inconclusive: {THREE} is in force, but no request ever waited for a connection; none of 100 requests overflowed. Offer more load.",
     ),
     (
         "more connections than there may be",
         evidence(client(admitted=4, counters=Counters(cx_overflow=18)), limits=CONNECTIONS),
         NOT_ENFORCED,
-        f"Not enforced: {THREE} is in force, but up to 4 requests of a client were under way at a time.",
+        f"Not enforced: {THREE} is in force, but up to 4 requests of a client were under way at a time; none of 100 requests overflowed.",
     ),
     (
         "each worker may have a connection of its own",
         evidence(client(admitted=4, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, workers=2),
         ENFORCED,
-        f"Enforced: {THREE} made 18 requests wait, and at most 4 of a client",
+        f"Enforced: {THREE} refused a further connection 18 times, so requests waited, and at most 4 of a client",
     ),
     (
         "connections that carry many requests at a time",
         evidence(client(admitted=40, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, multiplexed=True),
         INCONCLUSIVE,
-        f"Inconclusive: {THREE} made 18 requests wait, but nothing shows how many were under way at a time.",
+        f"Inconclusive: {THREE} refused a further connection 18 times, so requests waited, but nothing shows how many were under way at a time; none of 100 requests overflowed. Offer more load.",
     ),
     (
         "a queue of which the service shows nothing",
         evidence(client(admitted=None, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, unseen="this service does not count"),
         INCONCLUSIVE,
-        f"Inconclusive: {THREE} made 18 requests wait, but nothing shows",
+        f"Inconclusive: {THREE} refused a further connection 18 times, so requests waited, but nothing shows",
     ),
     (
         "connections that are renewed",
         evidence(client(counters=Counters(total=100, cx_total=55, cx_max_requests=50)), limits={"maxRequestsPerConnection": 2}),
         ENFORCED,
-        "Enforced: maxRequestsPerConnection 2 of rule base/user closed 50 of 55 connections, for 100 requests. That rejects nothing: none of 100 requests overflowed.",
+        "Enforced: maxRequestsPerConnection 2 of rule base/user had 50 connections closed in 100 requests; none of 100 requests overflowed.",
     ),
     (
         "retries that were not made",
         evidence(client(counters=Counters(retry_overflow=7)), limits={"maxRetries": 1}, other_failures=7),
         ENFORCED,
-        "Enforced: maxRetries 1 of rule base/user kept 7 retries from being made. That rejects nothing: none of 100 requests overflowed (7 requests failed otherwise).",
+        "Enforced: maxRetries 1 of rule base/user kept 7 retries from being made; none of 100 requests overflowed (7 requests failed otherwise).",
     ),
     (
         "limits of which one holds and the others were never reached",
@@ -210,7 +217,7 @@ CASES = [
             client(admitted=3, counters=Counters(cx_overflow=1)), limits={**CONNECTIONS, "maxRequestsPerConnection": 1000, "maxRetries": 2}
         ),
         ENFORCED,
-        f"Enforced: {THREE} made 1 requests wait, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 of rule base/user is in force, but no connection carried so many; maxRetries 2",
+        f"Enforced: {THREE} refused a further connection 1 times, so requests waited, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 is in force, but no connection was closed for it; maxRetries 2",
     ),
     (
         "bursts of which as many were let through as may be",
@@ -228,7 +235,7 @@ CASES = [
         "a burst of which fewer were let through than may be",
         evidence(client(overflow=40, admitted=4), bursts=(20, 4, 5)),
         INCONCLUSIVE,
-        f"Inconclusive: of some of 20 bursts only 4 requests were let through, where {FIVE} allows more: something else limits them, too.",
+        f"Inconclusive: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 4 to 5 were let through, some after others had been answered; each client had at most 4 requests admitted at a time, and the service saw at most 9 at once from all 1; http2MaxRequests 5 allows more than the 4 that were let through of some bursts: something else limits them, too; the rule is gone",
     ),
     (
         "a queue's limit may let fewer of a burst through",
@@ -240,13 +247,13 @@ CASES = [
         "a limit of requests behind one of connections that comes first",
         evidence(client(admitted=3, counters=Counters(cx_overflow=9)), limits={"http2MaxRequests": 5, **CONNECTIONS}),
         ENFORCED,
-        f"Enforced: {THREE} made 9 requests wait, and at most 3 of a client were under way at a time; http2MaxRequests 5 cannot be reached through so few connections. That rejects nothing",
+        f"Enforced: {THREE} refused a further connection 9 times, so requests waited, and at most 3 of a client were under way at a time; http2MaxRequests 5 cannot be reached through so few connections; none",
     ),
     (
         "a limit of requests that comes before that of connections",
         evidence(client(admitted=2), limits={"http2MaxRequests": 2, **CONNECTIONS}),
         INCONCLUSIVE,
-        "Inconclusive: http2MaxRequests 2 of rule base/user is in force, but the load never went beyond",
+        "Inconclusive: http2MaxRequests 2 of rule base/user was never reached; maxConnections 3 is in force, but no request ever waited for a connection; none",
     ),
     (
         "requests that went round the sidecar",
@@ -288,19 +295,82 @@ CASES = [
         "overflows that no rule explains",
         evidence(client(overflow=40), rule=None, limits={}),
         INCONCLUSIVE,
-        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects; another limit is in force.",
+        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects so; another limit is in force.",
     ),
     (
         "overflows that a queueing limit cannot explain",
         evidence(client(overflow=40), limits=CONNECTIONS),
         INCONCLUSIVE,
-        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects",
+        "Inconclusive: 40 of 100 requests overflowed, but the policy sets no limit that rejects so",
     ),
     (
         "a service that saw nothing",
         evidence(client(overflow=40, admitted=0)),
         INCONCLUSIVE,
         "Inconclusive: 40 of 100 requests overflowed, but the service saw none at all of client-1: nothing shows what was admitted.",
+    ),
+    (
+        "an Envoy that counts the rejects of two limits together",
+        evidence(client(overflow=9, admitted=3, counters=Counters(combined_overflow=9)), limits={"http2MaxRequests": 3, **PENDING}),
+        ENFORCED,
+        "Enforced: http2MaxRequests 3 or http1MaxPendingRequests 1 of rule base/user, which this Envoy counts together, rejected 9 of 100",
+    ),
+    (
+        "rejects by a limit that the policy does not set",
+        evidence(client(overflow=9, counters=Counters(pending_overflow=9))),
+        INCONCLUSIVE,
+        "Inconclusive: 9 of 100 requests overflowed, but the policy sets no limit that rejects so; another limit is in force.",
+    ),
+    (
+        "a limit that rejects beside one of connections that does not hold",
+        evidence(client(overflow=40, admitted=50, counters=Counters(pending_overflow=40)), limits={**CONNECTIONS, **PENDING}),
+        NOT_ENFORCED,
+        "Not enforced: http1MaxPendingRequests 1 of rule base/user rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; each client had at most 50 requests admitted at a time, and the service saw at most 9 at once from all 1; maxConnections 3 is in force, but up to 50 requests of a client were under way at a time;",
+    ),
+    (
+        "a limit of connections that does not hold beside one that was never reached",
+        evidence(client(admitted=50, counters=Counters(cx_overflow=18)), limits={**CONNECTIONS, "http1MaxPendingRequests": 100}),
+        NOT_ENFORCED,
+        f"Not enforced: {THREE} is in force, but up to 50 requests of a client were under way at a time; http1MaxPendingRequests 100 was never reached; none",
+    ),
+    (
+        "a limit of connections that holds beside one that was never reached",
+        evidence(client(admitted=3, counters=Counters(cx_overflow=18)), limits={**CONNECTIONS, "http1MaxPendingRequests": 100}),
+        ENFORCED,
+        f"Enforced: {THREE} refused a further connection 18 times, so requests waited, and at most 3 of a client were under way at a time; http1MaxPendingRequests 100 was never reached; none",
+    ),
+    (
+        "connections that carry more than they may",
+        evidence(
+            replace(client(requests=1000, counters=Counters(total=1000, cx_total=2, cx_max_requests=1)), connections=1),
+            limits={"maxRequestsPerConnection": 2},
+        ),
+        NOT_ENFORCED,
+        "Not enforced: maxRequestsPerConnection 2 of rule base/user is in force, but 3 connections of client-1 carried 1,000 requests; none",
+    ),
+    (
+        "connections of which nobody knows how many there were",
+        evidence(client(requests=1000, counters=Counters(total=1000, cx_total=1)), limits={"maxRequestsPerConnection": 2}),
+        INCONCLUSIVE,
+        "Inconclusive: maxRequestsPerConnection 2 of rule base/user is in force, but no connection was closed for it; none",
+    ),
+    (
+        "bursts of which more were let through than may be, of a service that does not count",
+        evidence(client(overflow=40, admitted=None), bursts=(20, 5, 20), unseen="this service does not count"),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; clients and sidecars agree to the request, but this service does not count, so nothing shows how many were admitted at a time; http2MaxRequests 5 allows less than the 20 that were let through of some bursts, and nothing shows whether they were under way at a time;",
+    ),
+    (
+        "bursts of which some requests came after others had been answered",
+        evidence(client(overflow=40), bursts=(20, 5, 20)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 to 20 were let through, some after others had been answered; each client had at most 5",
+    ),
+    (
+        "what another proxy rejected is none of the own sidecar's limit",
+        evidence(client(requests=320, admitted=3), server_side=120),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 320 requests overflowed at the clients' own sidecars, with at most 3 of a client admitted at a time (120 requests were rejected on the server's side). Offer more load.",
     ),
     ("no phase applied a policy", evidence(client(overflow=40), applied=False), INCONCLUSIVE, "Inconclusive: nothing was measured"),
     ("no client", evidence(), INCONCLUSIVE, "Inconclusive: nothing was measured while a policy was applied."),
@@ -316,13 +386,13 @@ CASES = [
         "what the service saw at least is beyond the limit",
         evidence(client(overflow=40, admitted=6), unseen="this service has 2 pods"),
         NOT_ENFORCED,
-        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; at least 6 requests of a client were admitted at a time, where 5 is allowed;",
+        f"Not enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; http2MaxRequests 5 is in force, but at least 6 requests of a client were admitted at a time;",
     ),
     (
         "what the service saw at least is beyond the limit, and nothing was rejected",
         evidence(client(admitted=50), unseen="this service has 2 pods"),
         NOT_ENFORCED,
-        "Not enforced: http2MaxRequests is 5, but at least 50 requests of a client were admitted at a time and none of 100 was rejected.",
+        f"Not enforced: {FIVE} is in force, but at least 50 requests of a client were admitted at a time; none of 100 requests overflowed.",
     ),
     (
         "a service that saw at least nothing",
@@ -334,7 +404,7 @@ CASES = [
         "a load that may have gone beyond, for all that is known",
         evidence(client(admitted=3), unseen="this service has 2 pods"),
         INCONCLUSIVE,
-        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed. Offer more users or a higher rate.",
+        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed. Offer more load.",
     ),
     (
         "nothing shows the recovery",
@@ -404,7 +474,7 @@ def test_of_a_service_that_does_not_count_nothing_is_said_about_what_was_admitte
     assert "but this service does not count, so nothing shows how many were admitted at a time" in verdict.sentence
     idle = judge(evidence(client(admitted=None), service_peak=None, unseen=unseen))
     assert idle.state is INCONCLUSIVE
-    assert "none of 100 requests overflowed. Offer more users" in idle.sentence
+    assert "none of 100 requests overflowed. Offer more load" in idle.sentence
 
 
 def test_counters_are_compared_between_two_readings_and_added_up() -> None:

@@ -28,7 +28,7 @@ def stats(**values: int) -> bytes:
             stats(upstream_cx_overflow=18, upstream_rq_active_overflow=9, upstream_rq_pending_overflow=4, upstream_rq_total=100),
             Counters(pending_overflow=4, active_overflow=9, cx_overflow=18, total=100),
         ),
-        (stats(upstream_rq_pending_overflow=2**40), Counters(pending_overflow=2**40)),
+        (stats(upstream_rq_pending_overflow=2**40), Counters(combined_overflow=2**40)),
         (stats(upstream_rq_503=5, upstream_rq_pending_total=3, upstream_rq_timeout=1), Counters()),
         (stats(upstream_rq_total=1).replace(b";", b""), Counters(total=1)),
         (b"\xff\xfe\nupstream_rq_total: No recorded values\nupstream_rq_total\n: \n", Counters()),

@@ -136,6 +136,14 @@ def go_round(run: Measured) -> None:
     end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK + 6))
 
 
+def be_answered_by_another(run: Measured) -> None:
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK), OK - 6))
+
+
+def restart_a_sidecar(run: Measured) -> None:
+    end(run, 1, "client-1", reading=Reading(Counters(active_overflow=OVERFLOWS, total=-50), OK))
+
+
 def call_from_outside(run: Measured) -> None:
     run.windows[1].service = served(more=1)
 
@@ -170,7 +178,12 @@ def stop_early(run: Measured) -> None:
         (run_out_of_descriptors, "in phase limited: 3 connections could not be opened (EMFILE)"),
         (drop, "5 of 205 requests in phase baseline were not sent"),
         (lose_an_overflow, "the ledger of phase limited does not balance"),
-        (go_round, "the sidecar of client-1 let 100 requests through, but 106 of this client reached the service"),
+        (
+            go_round,
+            "in phase limited 6 more requests of client-1 reached the service than its sidecar let through: it goes round its sidecar",
+        ),
+        (be_answered_by_another, "in phase limited 6 requests of client-1 were answered, but not by a service that counts them"),
+        (restart_a_sidecar, "in phase limited the sidecar of client-1 was restarted: its counters went back"),
         (
             call_under_a_name_that_is_no_client_s,
             "somebody else calls the service: requests in phase limited that no client sent: 1 (some are of client-99)",
@@ -188,6 +201,32 @@ def test_a_run_that_cannot_be_trusted_is_invalid_and_says_why(spoil: Callable[[M
     report = report_of(run)
     assert [each for each in report.validity.reasons if reason in each], report.validity.reasons
     assert exit_code(report, 0) == 4
+
+
+def test_what_another_proxy_rejected_need_not_have_come_to_the_service() -> None:
+    run = measured()
+    for name, tally_of in run.windows[1].tallies.items():
+        for _ in range(60):
+            tally_of.record(Outcome.OVERFLOW, 0.01, 503, Found(Cause.OVERFLOW, MadeBy.SERVER_SIDE))
+        tally_of.server_overflow += 60
+        end(run, 1, name, reading=Reading(Counters(active_overflow=OVERFLOWS, total=OK + 60), OK))
+    report = report_of(run)
+    assert report.validity.state == "VALID", report.validity.reasons
+    assert report.verdict.state == "enforced"
+    assert "(120 requests were rejected on the server's side)" in report.verdict.sentence
+    assert "120 were rejected on the server's side" in report.phases[1].because
+
+
+def test_of_a_sidecar_that_was_restarted_nothing_is_judged() -> None:
+    run = measured()
+    restart_a_sidecar(run)
+    assert report_of(run).verdict.sentence.startswith("Inconclusive: the sidecar of client-1 was restarted while the policy was applied")
+
+
+def test_what_failed_before_the_policy_was_applied_is_not_said_of_it() -> None:
+    run = measured()
+    run.windows[0].tallies["client-1"].add(tally(ok=0, unavailable=500))
+    assert "failed otherwise" not in report_of(run).verdict.sentence
 
 
 def test_who_called_before_the_phase_and_not_in_it_is_no_stranger_of_it() -> None:
@@ -218,7 +257,7 @@ def test_what_one_of_several_pods_alone_saw_is_a_witness_against_the_limit() -> 
     run.windows[1].service = served(peak=7, unseen=TWO_PODS)
     verdict = report_of(run).verdict
     assert verdict.state == "not_enforced"
-    assert "at least 7 requests of a client were admitted at a time, where 1 is allowed" in verdict.sentence
+    assert "http2MaxRequests 1 is in force, but at least 7 requests of a client were admitted at a time" in verdict.sentence
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from loadgen.verdict import State
+from loadgen.evidence import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,7 +238,13 @@ def queues(rng: Random) -> Case:
     limit = rng.randint(1, 5)
     words, _ = service(rng, 15, 40)
     text = scenario(f"model: closed, users: {limit + rng.randint(3, 6)}, think_time: 10ms", service=words, seed=rng.randint(1, 1 << 30))
-    return Case(f"maxConnections {limit} alone", text, rule(f"tcp: {{maxConnections: {limit}}}"), HELD, "made .* requests wait")
+    return Case(
+        f"maxConnections {limit} alone",
+        text,
+        rule(f"tcp: {{maxConnections: {limit}}}"),
+        HELD,
+        "refused a further connection .* so requests waited",
+    )
 
 
 CONTROLS: tuple[Callable[[Random], Case], ...] = (

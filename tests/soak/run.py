@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadgen.evidence import State
 from loadgen.mesh.boot import ADMIN_FILE
 from loadgen.sidecar import LISTENERS_PATH, read_address
-from loadgen.verdict import State
 from tests.soak.cases import Case, draw
 from tests.story.command import Loadgen, finish, wait_for_line
 

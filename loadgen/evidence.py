@@ -1,0 +1,129 @@
+"""What did a run show of the limits? What is judged, made by nobody here and of one shape for every law."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from loadgen.ledger import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from loadgen.ledger import Ledger
+
+
+class State(StrEnum):
+    """What can be said about a limit."""
+
+    ENFORCED = "enforced"
+    OVERSHOOT = "overshoot"
+    NOT_ENFORCED = "not_enforced"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """How many bursts there were, and the fewest and the most of their requests that a client's own sidecar let through."""
+
+    count: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClientEvidence:
+    """What one client showed while the policy was applied.
+
+    ``admitted`` is the most that the service saw of it at a time, None if it does not say. ``connections`` were open to the service where the
+    counters begin, None if that is not known.
+    """
+
+    name: str
+    requests: int
+    ledger: Ledger
+    counters: Counters
+    admitted: int | None
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """Requests of the phases that are judged which ended neither ok nor rejected by the own sidecar, those by another proxy's limit apart."""
+
+    server_side: int = 0
+    others: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """What keeps a run from being judged, or the judgement from being whole.
+
+    ``policy_lost``: somebody else changed the policy during the run, or may have. ``crossed`` are the clients of which requests reached the
+    service by another way than their sidecar, ``restarted`` those whose sidecar began anew, ``missing`` those that could not be measured to the end. ``unseen`` says why what the service
+    saw at a time is only what it saw at least, or not known at all.
+    """
+
+    policy_lost: bool = False
+    crossed: Sequence[str] = ()
+    restarted: Sequence[str] = ()
+    missing: Sequence[str] = ()
+    unseen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a run showed.
+
+    ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
+    the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``files`` the rules that the policy file holds;
+    ``multiplexed`` whether a connection carries more than one request at a time; ``service_peak`` the most that the service saw at a time of
+    all clients; ``recovered`` whether every request succeeded after the rule was removed, None if no phase shows that; ``offer`` says what
+    load would go beyond the limits, if that is known.
+    """
+
+    applied: bool
+    rule: str | None
+    limits: Mapping[str, int]
+    workers: int
+    clients: Sequence[ClientEvidence]
+    service_peak: int | None
+    recovered: bool | None
+    files: Sequence[str] = ()
+    reason: str = ""
+    multiplexed: bool = False
+    bursts: Bursts | None = None
+    offer: str = ""
+    failures: Failures = field(default_factory=Failures)
+    gaps: Gaps = field(default_factory=Gaps)
+
+    @property
+    def overflow(self) -> int:
+        """All requests that the clients' own sidecars rejected."""
+        return sum(client.ledger.client for client in self.clients)
+
+    @property
+    def requests(self) -> int:
+        """All requests of all clients."""
+        return sum(client.requests for client in self.clients)
+
+    @property
+    def counters(self) -> Counters:
+        """The counters of all sidecars together."""
+        return Counters.total_of(client.counters for client in self.clients)
+
+    @property
+    def admitted(self) -> int | None:
+        """The most that the service saw of one client at a time; None if it does not say."""
+        return max((client.admitted for client in self.clients if client.admitted is not None), default=None)
+
+    @property
+    def in_all(self) -> str:
+        """How sure ``admitted`` is, in words that stand before it."""
+        return "at least" if self.gaps.unseen else "up to"
+
+    @property
+    def band(self) -> int:
+        """How far workers that race may go beyond a limit: each but one may let one more through (measured on Envoy 1.40)."""
+        return self.workers - 1

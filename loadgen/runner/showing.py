@@ -1,0 +1,92 @@
+"""What did a run show of the limits? From its windows to the evidence that is judged; no I/O, no clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps
+from loadgen.firing import MAX_CONNECTIONS, MAX_REQUESTS
+from loadgen.ledger import Counters, Ledger
+from loadgen.outcome import Outcome
+from loadgen.reach import what_it_takes
+from loadgen.recorder import Tally, merged
+from loadgen.runner.witnesses import beside, count_of, counters_of, restarted, unseen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from loadgen.errors import Problem
+    from loadgen.inputs import Plan
+    from loadgen.policy.state import SidecarState
+    from loadgen.runner.window import Measured, Window
+
+
+def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripted: bool) -> Evidence:
+    """Gather what is judged: ``wanted`` is the state that the rules should lead to; ``scripted`` says that the load was the scenario's."""
+    begun = judged_windows(measured)
+    applied = [window for window in begun if window.ends]
+    whole = [name for name in applied[0].starts if all(name in window.ends for window in applied)] if applied else []
+    together = merged(tally for window in applied for tally in window.tallies.values())
+    bursts, limits = together.bursts, wanted.limits.in_force()
+    return Evidence(
+        offer=_offer(plan, together, limits) if scripted else "",
+        applied=bool(applied),
+        rule=wanted.rule,
+        limits=limits,
+        workers=plan.scenario.clients.workers,
+        clients=[_client_evidence(applied, name) for name in whole],
+        service_peak=_peak(applied),
+        recovered=_recovered(measured),
+        files=[rule.key for rule in plan.rules],
+        reason="" if limits else "; ".join(_with_hint(finding) for finding in plan.findings),
+        bursts=Bursts(bursts.total(), min(bursts), max(bursts)) if bursts else None,
+        multiplexed=plan.speaks_http2,
+        failures=Failures(
+            server_side=together.server_overflow,
+            others=together.requests - together.outcomes[Outcome.OK] - together.outcomes[Outcome.OVERFLOW],
+        ),
+        gaps=Gaps(
+            policy_lost=measured.policy_lost,
+            crossed=[name for name in whole if any(beside(window, name) > 0 for window in applied)],
+            restarted=[name for name in whole if any(restarted(window, name) for window in applied)],
+            missing=[name for window in begun[:1] for name in window.starts if name not in whole],
+            unseen=" and ".join(dict.fromkeys(why for window in applied if (why := unseen(window)))),
+        ),
+    )
+
+
+def judged_windows(measured: Measured) -> list[Window]:
+    """Give the phases that the verdict is about: those with the policy that was applied last. What another one let through says nothing of it."""
+    applied = [window for window in measured.windows if window.phase.policy == "applied"]
+    return [window for window in applied if window.rules == applied[-1].rules]
+
+
+def _peak(windows: Iterable[Window], name: str | None = None) -> int | None:
+    """Give the most that the service saw at a time in some phases, in all or of one client; None if it does not say."""
+    return max((count.peak_in_flight for window in windows if (count := count_of(window, name)) is not None), default=None)
+
+
+def _recovered(measured: Measured) -> bool | None:
+    """Tell whether every request succeeded after the rule was removed; None if the run does not end with a phase that shows it."""
+    last = measured.windows[-1] if measured.windows else None
+    if last is None or last.phase.policy != "removed" or not last.ends or not measured.restored:
+        return None
+    total = merged(last.tallies.values())
+    return total.outcomes[Outcome.OK] == total.requests if total.requests else None
+
+
+def _with_hint(finding: Problem) -> str:
+    return f"{finding.message} ({finding.hint})" if finding.hint else finding.message
+
+
+def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
+    """Take all phases that are judged together."""
+    counters = Counters.total_of(found for window in windows if (found := counters_of(window, name)) is not None)
+    tally = merged(window.tallies[name] for window in windows)
+    return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))
+
+
+def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:
+    """Say what load it would take to go beyond the limit of requests, or of connections, in each client; nothing if that is not known."""
+    limit, ok = limits.get(MAX_REQUESTS, limits.get(MAX_CONNECTIONS)), tally.latency[Outcome.OK]
+    return "" if limit is None else what_it_takes(plan.scenario, limit, ok.sum_s / ok.count if ok.count else None)
