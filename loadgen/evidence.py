@@ -50,7 +50,7 @@ class ClientEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Requests of the phases that are judged which ended neither ok nor rejected by the own sidecar, those by another proxy's limit apart."""
+    """Requests that were sent in the phases that are judged and ended neither ok nor in an overflow; those that another proxy's limit rejected are apart."""
 
     server_side: int = 0
     others: int = 0

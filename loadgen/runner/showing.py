@@ -43,7 +43,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
         multiplexed=plan.speaks_http2,
         failures=Failures(
             server_side=together.server_overflow,
-            others=together.requests - together.outcomes[Outcome.OK] - together.outcomes[Outcome.OVERFLOW],
+            others=together.requests - sum(together.outcomes[each] for each in (Outcome.OK, Outcome.OVERFLOW, Outcome.UNSENT)),
         ),
         gaps=Gaps(
             policy_lost=measured.policy_lost,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,6 @@ from tests.story.command import AGAIN_IF_STARVED, Loadgen, finish, interrupt, un
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from tests.cluster.controlplane.cluster import Cluster
     from tests.cluster.controlplane.container import Program
@@ -39,6 +41,14 @@ def command(tutorial: Tutorial, tmp_path: Path) -> Iterator[Loadgen]:
     yield tutorial.command(tmp_path)
     assert tutorial.left_overs() == []
     assert tutorial.rules("base") == []
+
+
+def command_line(pid: int) -> bytes:
+    """Give the program of a process with its arguments; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def run(tutorial: Tutorial, command: Loadgen, *options: str, duration: str = "3s") -> Ended:
@@ -163,6 +173,22 @@ def test_a_pod_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tu
     assert command.report()["validity"]["reasons"][0] == f"pod {victim} is gone: it was deleted or evicted"
     assert command.report()["restore"]["state"] == "verified"
     assert f"{victim} died and took it along" in command.report()["restore"]["detail"]
+    tutorial.clients()
+
+
+def test_a_sidecar_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial: Tutorial, command: Loadgen) -> None:
+    process = command.start_scenario(tutorial.scenario(command.folder, *SHORT), "--mesh", "cluster")
+    wait_for_line(process, "--- limited")
+    victim = tutorial.clients()[1]
+    until(lambda: re.search(r"_overflow: [1-9]", victim.admin("/stats?filter=outbound.*_overflow")), "it has rejected something")
+    [envoy] = [int(pid) for pid in victim.run("ip", "netns", "pids", victim.netns).split() if b"envoy" in command_line(int(pid))]
+    os.kill(envoy, signal.SIGKILL)
+    ended = finish(process)
+    report = command.report()
+    assert ended.code == 4, ended.stdout + ended.stderr
+    restarted = f"the sidecar of {victim.name} was restarted"
+    assert any(restarted in reason for reason in report["validity"]["reasons"]), report["validity"]["reasons"]
+    assert report["verdict"]["sentence"].startswith(f"Inconclusive: {restarted} while the policy was applied")
     tutorial.clients()
 
 

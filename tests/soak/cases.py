@@ -161,12 +161,19 @@ def far_above(rng: Random) -> Case:
     return Case(f"a limit of {limit}", _tutorial(rng), max_requests(limit), LEFT_OPEN, "never went beyond")
 
 
-def too_fast(rng: Random) -> Case:
+def too_little(rng: Random) -> Case:
     limit, workers = rng.randint(1, MAX_LIMIT), rng.choice(WORKERS)
     load = within(rng, limit)
     words = f"time: {rng.choice([0, 1, 5])}ms"
     text = scenario(load, service=words, workers=workers, seed=rng.randint(1, 1 << 30))
     return Case(f"a load within {limit}: {load}", text, max_requests(limit), LEFT_OPEN, "never went beyond")
+
+
+def quick_service(rng: Random) -> Case:
+    limit = rng.randint(5, MAX_LIMIT)
+    load = f"model: open, arrivals: {rng.choice(['constant', 'poisson'])}, rate: {rng.randint(10, 40)}/s"
+    text = scenario(load, service="time: 0ms", seed=rng.randint(1, 1 << 30))
+    return Case(f"a service too quick for {limit}: {load}", text, max_requests(limit), LEFT_OPEN, "never went beyond")
 
 
 def unhealthy(rng: Random) -> Case:
@@ -231,7 +238,14 @@ def dead_sidecar(rng: Random) -> Case:
 def slow_hammer(rng: Random) -> Case:
     load = f"model: open, arrivals: poisson, rate: {rng.randint(40, 50)}000/s, max_in_flight: 400"
     text = scenario(load, service="time: 1ms", clients=1, seed=rng.randint(1, 1 << 30))
-    return Case("a hammer that is too slow", text, max_requests(5000), LEFT_OPEN, "never went beyond", valid=False)
+    return Case(
+        "a hammer that is too slow",
+        text,
+        max_requests(5000),
+        LEFT_OPEN,
+        "the hammer was the bottleneck|the hammer was late|were not sent",
+        valid=False,
+    )
 
 
 def queues(rng: Random) -> Case:
@@ -254,7 +268,8 @@ CONTROLS: tuple[Callable[[Random], Case], ...] = (
     hidden,
     other_workload,
     far_above,
-    too_fast,
+    too_little,
+    quick_service,
     unhealthy,
     rejects_itself,
     changed,
