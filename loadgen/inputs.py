@@ -76,7 +76,7 @@ def load_plan(path: Path) -> Plan:
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
     plan = Plan(scenario, tuple(rules), ())
-    findings = (*problems, *lint(plan.rules, plan.service, plan.client))
+    findings = (*problems, *lint(plan.rules, plan.service, plan.client, workers=scenario.clients.workers))
     return Plan(scenario, plan.rules, tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
 
 

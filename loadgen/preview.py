@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from loadgen.errors import Problem
     from loadgen.outlook import Outlook
+    from loadgen.policy.fate import Fate
     from loadgen.policy.rule import Rule
     from loadgen.policy.selection import Service, Workload
 
@@ -38,7 +39,7 @@ class Preview:
     diff: str = ""
     obstacles: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    fates: tuple[tuple[str, Problem | None], ...] = ()
+    fates: tuple[Fate, ...] = ()
     outlooks: tuple[Outlook, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -57,10 +58,7 @@ class Preview:
                 }
                 for name in self.names
             ],
-            "rules": [
-                {"rule": rule, "counts": why is None, "code": why.code if why else None, "reason": why.message if why else None}
-                for rule, why in self.fates
-            ],
+            "rules": [fate.to_json() for fate in self.fates],
             "phases": [each.to_json() for each in self.outlooks],
             "change": {"mode": self.mode, "reason": self.reason, "diff": self.diff} if self.mode else None,
             "obstacles": list(self.obstacles),

@@ -69,8 +69,8 @@ def _local(plan: Plan) -> Preview:
 def _foreseen(preview: Preview, plan: Plan) -> Preview:
     """Add why each rule counts or does not, and what will be seen."""
     from loadgen.outlook import outlooks  # noqa: PLC0415
-    from loadgen.policy.lint import fate  # noqa: PLC0415
+    from loadgen.policy.fate import fate  # noqa: PLC0415
 
-    fates = tuple((rule.key, fate(rule, plan.rules, plan.service, plan.client)) for rule in plan.rules)
+    fates = tuple(fate(rule, plan.rules, plan.service, plan.client) for rule in plan.rules)
     seen = tuple(outlooks(plan.scenario, preview.after.limits, http2=plan.speaks_http2))
     return replace(preview, fates=fates, outlooks=seen)

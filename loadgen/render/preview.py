@@ -11,7 +11,6 @@ from loadgen.quantity import duration_text, range_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from loadgen.errors import Problem
     from loadgen.outlook import Outlook
     from loadgen.policy.state import SidecarState
     from loadgen.prediction import Estimate
@@ -35,7 +34,7 @@ def _lines(preview: Preview) -> Iterator[str]:
         if most:
             yield f"   each client's sidecar counts for itself, so the service may see up to {count} times that: {most}"
     if len(preview.fates) > 1:
-        yield "   rules:     " + "\n              ".join(_fate(rule, why) for rule, why in preview.fates)
+        yield "   rules:     " + "\n              ".join(printable(str(fate)) for fate in preview.fates)
     for outlook in preview.outlooks:
         yield ""
         yield from _outlook(outlook)
@@ -53,10 +52,6 @@ def _lines(preview: Preview) -> Iterator[str]:
         yield f"in the way: {printable(obstacle)}"
     yield ""
     yield "Nothing was changed."
-
-
-def _fate(rule: str, why: Problem | None) -> str:
-    return printable(f"{rule} counts" if why is None else f"{rule} does not: {why.message}")
 
 
 def _outlook(outlook: Outlook) -> Iterator[str]:
