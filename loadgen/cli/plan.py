@@ -63,14 +63,17 @@ def _local(plan: Plan) -> Preview:
         state_of((), service, client),
         state_of(plan.rules, service, client),
         plan.findings,
+        rules=plan.rules,
+        workers=plan.scenario.clients.workers,
     )
 
 
 def _foreseen(preview: Preview, plan: Plan) -> Preview:
-    """Add why each rule counts or does not, and what will be seen."""
+    """Add what becomes of each rule, and what will be seen."""
     from loadgen.outlook import outlooks  # noqa: PLC0415
-    from loadgen.policy.fate import fate  # noqa: PLC0415
+    from loadgen.preview import fates  # noqa: PLC0415
 
-    fates = tuple(fate(rule, plan.rules, plan.service, plan.client) for rule in plan.rules)
-    seen = tuple(outlooks(plan.scenario, preview.after.limits, http2=plan.speaks_http2))
-    return replace(preview, fates=fates, outlooks=seen)
+    clients = plan.scenario.clients.model_copy(update={"workers": preview.workers})
+    scenario = plan.scenario.model_copy(update={"clients": clients})
+    seen = tuple(outlooks(scenario, preview.after.limits, http2=plan.speaks_http2))
+    return replace(preview, fates=fates(plan.rules, preview.rules, plan.service, plan.client), outlooks=seen)
