@@ -117,7 +117,13 @@ def fates(written: Sequence[Rule], rules: Sequence[Rule], service: Service, clie
     keys = {rule.key for rule in rules}
     named = {rule.key for rule in written}
     missing = (
-        Fate(rule.key, counts=False, limits=False, code="not-written", reason="it is not written; what it says goes into the rule that is")
+        Fate(
+            rule.key,
+            counts=False,
+            limits=False,
+            code="not-written",
+            reason="a run does not write it as it stands; the change says what it writes",
+        )
         for rule in written
         if rule.key not in keys
     )

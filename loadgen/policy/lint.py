@@ -374,8 +374,8 @@ def _unknown_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
     for path, policy in rule.policies():
         number = policy.port.number or 0 if isinstance(policy, PortPolicy) and policy.port else None
         if number is not None and number not in scene.service.ports:
-            message = f"the service {scene.service.host} has no port {number}"
-            hint = f"its ports are {', '.join(map(str, scene.service.ports))}; the service's port counts, not the pod's"
+            message = f"the policy of port {number} has no effect: the clients do not call that port of {scene.service.host}"
+            hint = f"they call {', '.join(map(str, scene.service.ports))}; the service's port counts, not the pod's"
             yield rule.warning((*path, "port", "number"), message, hint=hint, code="port-unknown")
 
 

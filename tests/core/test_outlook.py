@@ -125,7 +125,9 @@ FEW_CONNECTIONS = RULE.replace(
 def test_users_who_think_for_long_do_not_reach_a_limit_that_is_lower_than_their_number(tmp_path: Path) -> None:
     (found,) = unfit(tmp_path, RARE, RULE.replace("5\n", "50\n"))
     assert marked(found) == "50"
-    assert "of 100 users who think 60s on average, and with a service time of constant 1ms, 0.0017 are in service on average" in found.message
+    assert (
+        "of 100 users who think 60s on average, and with a service time of constant 1ms, 0.0017 are in service on average" in found.message
+    )
     assert unfit(tmp_path, RARE.replace("think_time: exponential", "think_time:"), RULE.replace("5\n", "50\n")) == [], (
         "all at once, perhaps"
     )

@@ -51,7 +51,7 @@ def test_a_rule_whose_pool_goes_into_another_one_is_not_said_to_count() -> None:
     over = rules_of(manifest(limit(FQDN), name="loadgen-user", namespace="test"))
     found = fates(ours(), over, USER, CLIENT)
     assert [str(each) for each in found] == [
-        "base/user does not: it is not written; what it says goes into the rule that is",
+        "base/user does not: a run does not write it as it stands; the change says what it writes",
         "test/loadgen-user counts",
     ]
 

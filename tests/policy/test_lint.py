@@ -79,8 +79,8 @@ SINGLE = [
         "port-unknown",
         8,
         55,
-        "has no port 8080",
-        "its ports are 7000, 7001",
+        "the clients do not call that port",
+        "they call 7000, 7001",
     ),
     (
         f"host: user\ntrafficPolicy:\n  connectionPool: {{http: {{http2MaxRequests: 5}}}}\n  {PORT}",
