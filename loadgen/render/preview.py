@@ -55,7 +55,7 @@ def _together(preview: Preview) -> Iterator[str]:
     count, passing = len(preview.names), preview.workers - 1
     most = _listed({name: value for name, value in preview.together().in_force().items() if name != "maxRequestsPerConnection"})
     each = "each client's sidecar counts for itself"
-    if most and passing:
+    if most and passing and count:
         race = f"its {preview.workers} workers may let {passing} more pass"
         yield f"   {f'{each}, and {race}' if count > 1 else f'the sidecar counts, and {race}'}, so the service may see up to: {most}"
     elif most and count > 1:

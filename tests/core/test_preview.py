@@ -74,6 +74,7 @@ def test_one_rule_that_limits_nothing_is_told_with_its_reason() -> None:
         ),
         (1, 4, "the sidecar counts, and its 4 workers may let 3 more pass, so the service may see up to: http2MaxRequests 8", 8),
         (1, 1, None, 5),
+        (0, 4, None, 0),
     ],
 )
 def test_what_the_service_may_see_has_the_race_of_the_workers_in_it(clients: int, workers: int, said: str | None, together: int) -> None:
