@@ -14,7 +14,7 @@ from loadgen.policy.lint import lint
 from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload, select
 from loadgen.policy.translation import effective_policy
-from loadgen.reach import unfit
+from loadgen.reach import Surroundings, unfit
 from loadgen.scenario import Overrides, parse_scenario
 
 if TYPE_CHECKING:
@@ -76,12 +76,14 @@ def load_plan(path: Path) -> Plan:
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
     plan = Plan(scenario, tuple(rules), ())
-    findings = (*problems, *lint(plan.rules, plan.service, plan.client))
+    findings = (*problems, *lint(plan.rules, plan.service, plan.client, workers=scenario.clients.workers))
     return Plan(scenario, plan.rules, tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
 
 
-def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
+def overridden(plan: Plan, options: Mapping[str, object], *, in_cluster: bool = False) -> Plan:
     """Put command line options in the place of the scenario's values, and add what is questionable in how load and rules go together.
+
+    ``in_cluster`` says that it is for a cluster, whose service and sidecars are what they are, whatever the scenario says.
 
     Raises UsageError if an option is out of range or does not fit the scenario.
     """
@@ -92,7 +94,8 @@ def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
         raise UsageError(f"--{detail['loc'][-1]}: {detail['msg']}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-    found = unfit(scenario, plan.rules, plan.service, plan.client)
+    around = Surroundings(http2=plan.speaks_http2, in_cluster=in_cluster)
+    found = unfit(scenario, plan.rules, plan.service, plan.client, around)
     return Plan(scenario, plan.rules, tuple(dict.fromkeys((*plan.findings, *found))))
 
 

@@ -10,29 +10,27 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadgen.pacing import Open
-from loadgen.policy.limits import Limits
+from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters
-from loadgen.quantity import interval_text
-from loadgen.queueing import constant_arrivals, erlang_b
+from loadgen.quantity import duration_text, interval_text
+from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from loadgen.errors import Problem
+    from loadgen.pacing import Interval
     from loadgen.policy.rule import Path, Rule
     from loadgen.policy.selection import Service, Workload
     from loadgen.scenario import Scenario
 
 UNLIKELY = 0.01
 """So many rejections in a whole run are none."""
-_KEYS = {
-    "maxConnections": ("tcp", "maxConnections"),
-    "http1MaxPendingRequests": ("http", "http1MaxPendingRequests"),
-    "http2MaxRequests": ("http", "http2MaxRequests"),
-}
+SURE = 5.0
+"""So many standard deviations above its mean is no number of requests."""
+_TINY_S = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +42,36 @@ class _Pool:
     limits: dict[str, int]
 
     def warning(self, name: str, message: str, *, hint: str, code: str) -> Problem:
-        return self.rule.warning((*self.path, *_KEYS[name]), message, hint=hint, code=code)
+        block = "tcp" if name == "maxConnections" else "http"
+        return self.rule.warning((*self.path, block, name), message, hint=hint, code=code)
 
 
-def unfit(scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload) -> list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around load and limits: whether sidecars speak HTTP/2 to the service, and whether that is a cluster's.
+
+    A cluster's service takes a time of its own, its sidecars have workers of their own, and connections fail there.
+    """
+
+    http2: bool = False
+    in_cluster: bool = False
+
+    def service_time(self, scenario: Scenario) -> Interval | None:
+        """Give how long the service takes; None where nobody has said it."""
+        return scenario.service.time if not self.in_cluster or "time" in scenario.service.model_fields_set else None
+
+
+_HERE = Surroundings()
+
+
+def unfit(
+    scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
+) -> list[Problem]:
     """Find the limits that the scenario's load cannot reach, and the expectations that take a sidecar's limit for the service's."""
     pool = _pool(rules, service, client)
     if pool is None or not any(phase.policy == "applied" for phase in scenario.phases):
         return []
-    return [*_unreached(scenario, pool), *_for_the_service(scenario, pool)]
+    return [*_unreached(scenario, pool, surroundings), *_for_the_service(scenario, pool)]
 
 
 def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | None:
@@ -85,21 +104,33 @@ def what_it_takes(scenario: Scenario, limit: int, mean_s: float | None) -> str:
     return ""
 
 
-def _unreached(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:
-    most, why = _at_once(scenario)
+def _unreached(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
     for name, limit in pool.limits.items():
-        if name not in _KEYS:
-            continue
-        reason = f"{why}, so a client has at most {most} in flight" if limit >= most else ""
-        if not reason and name == "http2MaxRequests":
-            reason = _too_slow(scenario, limit)
+        reason, hint = _why_unreached(name, limit, scenario, pool, around)
         if reason:
-            yield pool.warning(
-                name,
-                f"this load never reaches {name} {limit}: {reason}",
-                hint="offer more load or lower the limit, or the run shows nothing of it",
-                code="limit-never-reached",
-            )
+            yield pool.warning(name, f"this load never reaches {name} {limit}: {reason}", hint=hint, code="limit-never-reached")
+
+
+def _why_unreached(name: str, limit: int, scenario: Scenario, pool: _Pool, around: Surroundings) -> tuple[str, str]:
+    """Say why a limit is not reached, and what to do; both empty if it may be."""
+    most, why = _at_once(scenario)
+    more = "offer more load or lower the limit, or the run shows nothing of it"
+    if name == "maxRequestsPerConnection":
+        return _too_few(scenario, limit, around.service_time(scenario)), more
+    if limit >= most:
+        return f"{why}, so a client has at most {most} in flight", more
+    if name == "maxRetries" and not around.in_cluster:
+        hint = "try it in a cluster whose connections fail; a run on this machine shows nothing of it"
+        return "a sidecar retries what could not be sent, never an overflow, and the service of this machine takes everything", hint
+    if name == "http2MaxRequests":
+        workers = scenario.clients.workers
+        queued = "http1MaxPendingRequests" in pool.limits  # without an end of the queue that is said of maxConnections
+        if queued and not (around.http2 or around.in_cluster) and connections_come_first(pool.limits, workers):
+            connections = pool.limits["maxConnections"] + workers - 1
+            hint = "make maxConnections larger than http2MaxRequests, or leave one of the two out"
+            return f"a client's sidecar has at most {connections} connections, and each carries one request at a time", hint
+        return _too_slow(scenario, limit, around.service_time(scenario)), more
+    return "", ""
 
 
 def _at_once(scenario: Scenario) -> tuple[int, str]:
@@ -113,24 +144,60 @@ def _at_once(scenario: Scenario) -> tuple[int, str]:
     return most, f"max_in_flight is {most}"
 
 
-def _too_slow(scenario: Scenario, limit: int) -> str:
-    """Say why an open load is not worth a rejection in a whole run, however long its phases with the policy are; empty if it is."""
-    load, service = scenario.load, scenario.service.time
-    if not isinstance(load, OpenLoad) or not isinstance(load.pacing, Open):
-        return ""
+def _too_few(scenario: Scenario, limit: int, time: Interval | None) -> str:
+    """Say why no connection carries so many requests: a client has not as many in a whole run, over all its connections."""
+    load = scenario.load
     rate = load.highest_rate_per_s
-    offered = rate * service.mean_s
-    seconds = scenario.clients.count * sum(phase.duration for phase in scenario.phases if phase.policy == "applied")
+    if isinstance(load, ClosedLoad) and time is not None:
+        rate = min(rate, load.users / max(_TINY_S, load.think_time.mean_s + time.mean_s))
+    count = rate * _applied_s(scenario)
+    if count + SURE * math.sqrt(count) + load.max_in_flight >= limit:
+        return ""
+    return f"a client has at most some {count:,.0f} requests in the whole run, over all its connections"
+
+
+def _applied_s(scenario: Scenario) -> float:
+    return sum(phase.duration for phase in scenario.phases if phase.policy == "applied")
+
+
+def _too_slow(scenario: Scenario, limit: int, time: Interval | None) -> str:
+    """Say why a load is not worth a rejection in a whole run, however long its phases with the policy are; empty if it is."""
+    if time is None:
+        return ""
+    match scenario.load:
+        case OpenLoad() as load:
+            lost_per_s, how = _lost_of_open(load, limit, time)
+        case ClosedLoad(think_time=think) as load if think.mean_s and (think.exponential or time.exponential):
+            lost_per_s, how = _lost_of_closed(load, limit, time)
+        case _:
+            return ""
+    if lost_per_s * scenario.clients.count * _applied_s(scenario) >= UNLIKELY:
+        return ""
+    return f"{how} in service on average, and no rejection is to be expected in the whole run"
+
+
+def _lost_of_open(load: OpenLoad, limit: int, time: Interval) -> tuple[float, str]:
+    """Give how many requests a client loses a second at its highest rate, and how many are in service then."""
+    rate = load.highest_rate_per_s
+    offered = rate * time.mean_s
     if load.arrivals == "poisson":
         share = erlang_b(limit, offered)
-    elif service.exponential:
+    elif time.exponential:
         share = constant_arrivals(limit, offered)
     else:
         share = 0.0 if offered + 1 <= limit else 1.0
-    if share * rate * seconds >= UNLIKELY:
-        return ""
-    time = interval_text(service.mean_s, exponential=service.exponential)
-    return f"at {rate:.6g}/s and with a service time of {time} there are {offered:.2g} in service on average, and no rejection is to be expected in the whole run"
+    return share * rate, f"at {rate:.6g}/s and with a service time of {_text(time)} there are {offered:.2g}"
+
+
+def _lost_of_closed(load: ClosedLoad, limit: int, time: Interval) -> tuple[float, str]:
+    """Give how many requests a client loses a second (Engset's formula: think or service time is exponential), and how many are in service."""
+    found = finite_loss(limit, load.users, load.think_time.mean_s, max(_TINY_S, time.mean_s))
+    how = f"of {load.users} users who think {duration_text(load.think_time.mean_s)} on average, and with a service time of {_text(time)}, {found.busy:.2g} are"
+    return found.share * found.attempts_per_s, how
+
+
+def _text(time: Interval) -> str:
+    return interval_text(time.mean_s, exponential=time.exponential)
 
 
 def _for_the_service(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:

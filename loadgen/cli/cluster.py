@@ -73,7 +73,9 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
     async def look(_interruption: Interruption) -> Preview:
         async with _api(options) as api:
             await reach(api)
-            return (await _look(api, plan, options, "plan")).survey.preview(plan)
+            seen = await _look(api, plan, options, "plan")
+            in_order = seen.snapshots and not seen.survey.obstacles
+            return seen.survey.preview(as_found(plan, plan.scenario.clients.count, seen.workers) if in_order else plan)
 
     preview, code = anyio.run(attended, look)
     if preview is None:
@@ -113,6 +115,11 @@ class _Sight:
     survey: Survey
     controls: tuple[RemotePod, ...]
     snapshots: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def workers(self) -> int:
+        """The most workers that a client's sidecar has, once the pods are in order."""
+        return max(int(snapshot["sidecar"]["workers"]) for snapshot in self.snapshots.values())
 
 
 async def _look(api: KubeApi, plan: Plan, options: Mapping[str, Any], run_id: str) -> _Sight:
@@ -172,8 +179,7 @@ async def _run(
         await clear_left_overs(api, plan.service.host, plan.scenario.clients.namespace, tell=screen.say)
     seen = await _look_until_free(api, plan, options, run_id, screen)
     seen.survey.check()
-    sidecars = [snapshot["sidecar"] for snapshot in seen.snapshots.values()]
-    plan = as_found(plan, len(seen.controls), max(sidecar["workers"] for sidecar in sidecars))
+    plan = as_found(plan, len(seen.controls), seen.workers)
     take = {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path, "hold_s": HOLD_S}
     loads = [
         PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(seen.controls, 1)
@@ -211,7 +217,7 @@ async def _run(
     from loadgen.runner.foresight import with_predictions  # noqa: PLC0415  # as the next
     from loadgen.runner.result import Result, make_report  # noqa: PLC0415  # not needed before, and the first request should not wait for it
 
-    about = environment(sidecars[0]["version"], ready_s, len(loads))
+    about = environment(next(iter(seen.snapshots.values()))["sidecar"]["version"], ready_s, len(loads))
     report = make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster")
     return Result(with_predictions(report, plan, measured), measured.series)
 

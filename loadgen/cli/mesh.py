@@ -104,7 +104,7 @@ def _toggle(rules: Sequence[Rule], pid: int | None, findings: Sequence[Problem] 
 
     mesh = _running_mesh(pid)
     for finding in dict.fromkeys(
-        [*findings, *lint(rules, mesh.spec.service, mesh.spec.client), *shortfalls(rules)]
+        [*findings, *lint(rules, mesh.spec.service, mesh.spec.client, workers=mesh.spec.workers), *shortfalls(rules)]
     ):  # what both say is said once
         click.echo(f"{finding}\n", err=True)
     with locked(

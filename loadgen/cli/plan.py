@@ -35,7 +35,7 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **option
     from loadgen.render.preview import preview_text  # noqa: PLC0415
 
     cluster = cluster_part(mesh, options)
-    loaded = overridden(load_plan(scenario), {} if clients is None else {"clients": clients})
+    loaded = overridden(load_plan(scenario), {} if clients is None else {"clients": clients}, in_cluster=mesh == "cluster")
     if mesh == "local":
         preview = _local(loaded)
     else:
@@ -63,14 +63,18 @@ def _local(plan: Plan) -> Preview:
         state_of((), service, client),
         state_of(plan.rules, service, client),
         plan.findings,
+        rules=plan.rules,
+        workers=plan.scenario.clients.workers,
     )
 
 
 def _foreseen(preview: Preview, plan: Plan) -> Preview:
-    """Add why each rule counts or does not, and what will be seen."""
+    """Add what becomes of each rule, and what will be seen."""
     from loadgen.outlook import outlooks  # noqa: PLC0415
-    from loadgen.policy.lint import fate  # noqa: PLC0415
+    from loadgen.preview import fates  # noqa: PLC0415
 
-    fates = tuple((rule.key, fate(rule, plan.rules, plan.service, plan.client)) for rule in plan.rules)
-    seen = tuple(outlooks(plan.scenario, preview.after.limits, http2=plan.speaks_http2))
-    return replace(preview, fates=fates, outlooks=seen)
+    clients = plan.scenario.clients.model_copy(update={"workers": preview.workers})
+    scenario = plan.scenario.model_copy(update={"clients": clients})
+    seen = tuple(outlooks(scenario, preview.after.limits, http2=plan.speaks_http2))
+    known = fates(plan.rules, preview.rules, plan.service, plan.client) if preview.rules else ()  # none without a phase that changes any
+    return replace(preview, fates=known, outlooks=seen)

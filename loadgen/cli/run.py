@@ -94,7 +94,8 @@ def run(
     if mesh == "cluster" and processes is not None:
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     scrape = metrics_part(options)
-    plan = overridden(load_plan(scenario), {name: value for name, value in options.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    plan = overridden(load_plan(scenario), given, in_cluster=mesh == "cluster")
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     results = ResultFolder(out or default, fresh=out is None)
     with open_metrics(scrape, quiet=quiet) as metrics:

@@ -12,7 +12,7 @@ from loadgen.cluster.preflight import Found, look
 from loadgen.cluster.rights import Right, missing_rights, rights_to_put_back, roles_for
 from loadgen.errors import RefusedError
 from loadgen.policy.selection import ROOT_NAMESPACE
-from loadgen.preview import Preview, state_of
+from loadgen.preview import Preview, server_state, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,6 +57,9 @@ class Survey:
             diff=self.change.diff() if self.change else "",
             obstacles=self.obstacles,
             notes=self.found.notes,
+            rules=after,
+            workers=plan.scenario.clients.workers,
+            server=server_state(after, plan.service),
         )
 
 

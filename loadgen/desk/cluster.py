@@ -224,7 +224,7 @@ class ClusterSite:
         return Plan(scenario.model_copy(update=update), tuple(rules), ())
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        return lint(rules, self.plan.service, self.plan.client)
+        return lint(rules, self.plan.service, self.plan.client, workers=self.plan.scenario.clients.workers)
 
     @contextlib.asynccontextmanager
     async def prepared(self, rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:

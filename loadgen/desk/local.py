@@ -76,7 +76,7 @@ class LocalSite:
         return {"pid": self._pid, "envoy": self._mesh.envoy_version, **about_scenario(self.plan, self._scenario)}
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client), *shortfalls(rules)]
+        return [*lint(rules, self._mesh.spec.service, self._mesh.spec.client, workers=self._mesh.spec.workers), *shortfalls(rules)]
 
     @contextlib.asynccontextmanager
     async def prepared(self, _rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:

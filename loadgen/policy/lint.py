@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadgen.policy.limits import UNSET, connections_come_first
-from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool
+from loadgen.policy.limits import FIELDS, connections_come_first
+from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool, TrafficPolicy
 from loadgen.policy.scalar import quoted
 from loadgen.policy.selection import ROOT_NAMESPACE, exports, host_of, is_visible, matches, specificity, winner
+from loadgen.policy.translation import effective_policy
 from loadgen.policy.webhook import empty_blocks
 
 if TYPE_CHECKING:
@@ -65,27 +66,19 @@ def lint(  # what is known beside the rules, by keyword
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
-def fate(rule: Rule, rules: Sequence[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> Problem | None:
-    """Say why the traffic policy of one of these rules does not count for the client; None if it does."""
-    merged = winner(rules, service, client, root_namespace=root_namespace)
-    scene = Scene(service, client, merged, root_namespace, (), ())
-    if merged is not None and rule in merged.sources:
-        return next(_older_policy(rule, scene), None)
-    return next(_first(REACH_CHECKS if matches(rule, service) else (*HOST_CHECKS, _not_the_target), rule, scene), None)
-
-
 def _findings(rule: Rule, scene: Scene) -> Iterator[Problem]:
-    yield from _empty(rule, scene)
+    empty = list(empty_block(rule, scene))
+    yield from empty
     if not matches(rule, scene.service):
-        yield from _first(HOST_CHECKS, rule, scene)
+        yield from first(HOST_CHECKS, rule, scene)
         return
     if scene.merged is None or rule not in scene.merged.sources:
-        yield from _first(REACH_CHECKS, rule, scene)
-    for check in CONTENT_CHECKS:
-        yield from check(rule, scene)
+        yield from first(REACH_CHECKS, rule, scene)
+    found = [problem for check in CONTENT_CHECKS for problem in check(rule, scene)]
+    yield from found if found or empty else no_limit(rule, scene)
 
 
-def _first(checks: Sequence[Check], rule: Rule, scene: Scene) -> Iterator[Problem]:
+def first(checks: Sequence[Check], rule: Rule, scene: Scene) -> Iterator[Problem]:
     """Give the first reason only: the others follow from it or would confuse."""
     for check in checks:
         found = list(check(rule, scene))
@@ -94,7 +87,7 @@ def _first(checks: Sequence[Check], rule: Rule, scene: Scene) -> Iterator[Proble
             return
 
 
-def _empty(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+def empty_block(rule: Rule, _scene: Scene) -> Iterator[Problem]:
     if rule.document is not None:
         for objection in empty_blocks(rule.spec()):
             yield objection.problem(rule.document, (*rule.path, "spec"))
@@ -160,12 +153,6 @@ def _other_service(rule: Rule, scene: Scene) -> Iterator[Problem]:
         yield rule.warning(
             ("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service"
         )
-
-
-def _not_the_target(rule: Rule, scene: Scene) -> Iterator[Problem]:
-    """Say so also where another rule is for the target: of a rule that is meant for another service nobody is warned then."""
-    message = f"the rule is for {host_of(rule, scene.service)}, not for the target {scene.service.host}"
-    yield rule.warning(("host",), message, hint=f"write {scene.service.host} if that is what you mean to limit", code="host-other-service")
 
 
 # The host is right: why does the rule not reach the client?
@@ -246,7 +233,7 @@ def _listed(rule: Rule) -> str:
 # The rule reaches the client: what in it does nothing?
 
 
-def _older_policy(rule: Rule, scene: Scene) -> Iterator[Problem]:
+def older_policy(rule: Rule, scene: Scene) -> Iterator[Problem]:
     source = scene.merged.policy_source if scene.merged and rule in scene.merged.sources else None
     if source is None or source is rule or rule.traffic_policy is None:
         return
@@ -270,17 +257,60 @@ def _before(source: Rule, rule: Rule) -> str:
     return "comes first by name" if source.created == rule.created else "is older"
 
 
+def _hidden_by_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    policy = rule.traffic_policy or TrafficPolicy()
+    for index, entry in enumerate(policy.port_level_settings or ()):
+        number = entry.port.number if entry.port else None
+        lost = _lost(policy.connection_pool, entry.connection_pool)
+        if lost and number in scene.service.ports:
+            message = f"the policy of port {number} replaces the one above it as a whole, so {lost} of that has no effect on the port"
+            yield rule.warning(
+                ("trafficPolicy", "portLevelSettings", index, "port", "number"),
+                message,
+                hint="repeat the limits in a connectionPool of this entry",
+                code="port-hides-pool",
+            )
+
+
+def _hidden_by_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    whole = scene.merged.rule if scene.merged and rule in scene.merged.sources else rule
+    for index, subset in enumerate(rule.subsets):
+        if subset.name not in scene.routed_subsets:
+            continue
+        pools = ((effective_policy(whole, port), effective_policy(whole, port, subset)) for port in scene.service.ports)
+        lost = next(filter(None, (_lost(above.connection_pool, own.connection_pool) for above, own in pools)), "")
+        if lost:
+            message = (
+                f"the subset {subset.name} replaces the connectionPool above it as a whole, so {lost} of that has no effect on the subset"
+            )
+            path: Path = ("subsets", index, "trafficPolicy", "connectionPool")
+            yield rule.warning(
+                path, message, hint="repeat the limits in the subset's connectionPool", code="subset-hides-pool", at_key=True
+            )
+
+
+def _lost(above: ConnectionPool | None, own: ConnectionPool | None) -> str:
+    """Name the limits of a pool that another one, which stands in its place, does not set."""
+    kept = {path for path, value in _limits(own).items() if value}
+    return " and ".join(f"{path[-1]} {value}" for path, value in _limits(above).items() if value and path not in kept)
+
+
 def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
     for path, pool in rule.pools():
-        tcp, http = _halves(pool)
-        limits = {("tcp", "maxConnections"): tcp.max_connections, ("http", "http1MaxPendingRequests"): http.http1_max_pending_requests}
-        limits |= {("http", "http2MaxRequests"): http.http2_max_requests, ("http", "maxRetries"): http.max_retries}
-        for where, value in limits.items():
-            if value == 0:
+        for where, value in _limits(pool).items():
+            if value == 0 and where[-1] != "maxRequestsPerConnection":  # its 0 is said to mean no limit
                 message = f"{where[-1]}: 0 does not mean none, Istio takes it for unset: there is no limit"
                 yield rule.warning(
                     (*path, *where), message, hint="the smallest limit is 1; leave the key out for no limit", code="zero-is-unset"
                 )
+
+
+def _empty_half(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    for path, pool in rule.pools():
+        for key, half in (("tcp", pool.tcp), ("http", pool.http)):
+            if half is not None and half == type(half)():
+                message = f"{key} is empty: Istio accepts it, and it sets no limit"
+                yield rule.warning((*path, key), message, hint="set a limit in it, or leave the block out", code="empty-block", at_key=True)
 
 
 def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
@@ -288,13 +318,14 @@ def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
         tcp, http = _halves(pool)
         if not tcp.max_connections or http.http1_max_pending_requests:
             continue
-        limits = {"maxConnections": tcp.max_connections, "http2MaxRequests": http.http2_max_requests or UNSET}
+        limits = {str(where[-1]): value for where, value in _limits(pool).items() if value}
         if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
             hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
         elif http.h2_upgrade_policy != "UPGRADE" and connections_come_first(limits, scene.workers):
             requests = f"http2MaxRequests {http.http2_max_requests}"
-            message = f"maxConnections {tcp.max_connections} comes before {requests}: what finds no connection waits in a queue without an end, and is not rejected"
+            many = f"{scene.workers} worker{'s' if scene.workers != 1 else ''}"
+            message = f"maxConnections {tcp.max_connections} comes before {requests} in a sidecar with {many}: what finds no connection waits in a queue without an end, and is not rejected"
             hint = (
                 "make maxConnections larger than http2MaxRequests or leave it out, or add http.http1MaxPendingRequests to bound the queue"
             )
@@ -316,6 +347,19 @@ def _halves(pool: ConnectionPool) -> tuple[TcpPool, HttpPool]:
     return pool.tcp or TcpPool(), pool.http or HttpPool()
 
 
+def _limits(pool: ConnectionPool | None) -> dict[Path, int]:
+    """Give the limits that a pool names, zeros too, by their paths in it."""
+    tcp, http = _halves(pool or ConnectionPool())
+    named = {
+        ("tcp", "maxConnections"): tcp.max_connections,
+        ("http", "http1MaxPendingRequests"): http.http1_max_pending_requests,
+        ("http", "http2MaxRequests"): http.http2_max_requests,
+        ("http", "maxRetries"): http.max_retries,
+        ("http", "maxRequestsPerConnection"): http.max_requests_per_connection,
+    }
+    return {path: value for path, value in named.items() if value is not None}
+
+
 def _unrouted_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
     for index, subset in enumerate(rule.subsets):
         if subset.traffic_policy is not None and subset.name not in scene.routed_subsets:
@@ -330,11 +374,33 @@ def _unknown_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
     for path, policy in rule.policies():
         number = policy.port.number or 0 if isinstance(policy, PortPolicy) and policy.port else None
         if number is not None and number not in scene.service.ports:
-            message = f"the service {scene.service.host} has no port {number}"
-            hint = f"its ports are {', '.join(map(str, scene.service.ports))}; the service's port counts, not the pod's"
+            message = f"the policy of port {number} has no effect: the clients do not call that port of {scene.service.host}"
+            hint = f"they call {', '.join(map(str, scene.service.ports))}; the service's port counts, not the pod's"
             yield rule.warning((*path, "port", "number"), message, hint=hint, code="port-unknown")
+
+
+def no_limit(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    """Say of a rule that counts that it limits nothing, where no other finding says why."""
+    merged = scene.merged
+    if merged is None or rule is not (merged.policy_source or merged.sources[0]):
+        return
+    routed = [None, *(subset for subset in merged.rule.subsets if subset.name in scene.routed_subsets)]
+    policies = [effective_policy(merged.rule, port, subset) for port in scene.service.ports for subset in routed]
+    if not any(value for policy in policies for value in _limits(policy.connection_pool).values()):
+        message = f"the rule counts for the client, but limits nothing: it sets none of {', '.join(FIELDS.values())}"
+        hint = "set one of them in trafficPolicy.connectionPool, such as http.http2MaxRequests"
+        yield rule.warning(("trafficPolicy", "connectionPool"), message, hint=hint, code="no-limit", at_key=True)
 
 
 HOST_CHECKS: tuple[Check, ...] = (_dotted_host, _host_elsewhere, _misspelt_host, _other_service)
 REACH_CHECKS: tuple[Check, ...] = (_selector_namespace, _selector_labels, _hidden, _stray_namespace, _beaten)
-CONTENT_CHECKS: tuple[Check, ...] = (_older_policy, _older_subset, _zero, _endless_queue, _http2_only, _unrouted_subset, _unknown_port)
+PASSED_OVER_CHECKS: tuple[Check, ...] = (
+    _hidden_by_port,
+    _hidden_by_subset,
+    _zero,
+    _empty_half,
+    _http2_only,
+    _unrouted_subset,
+    _unknown_port,
+)
+CONTENT_CHECKS: tuple[Check, ...] = (older_policy, _older_subset, _endless_queue, *PASSED_OVER_CHECKS)

@@ -9,9 +9,8 @@ from loadgen.prediction import NOTHING
 from loadgen.quantity import duration_text, range_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from loadgen.errors import Problem
     from loadgen.outlook import Outlook
     from loadgen.policy.state import SidecarState
     from loadgen.prediction import Estimate
@@ -29,13 +28,9 @@ def _lines(preview: Preview) -> Iterator[str]:
     yield f"{clients} call {preview.service.host}:{preview.service.ports[0]}"
     yield f"   now:       {_state(preview.before)}"
     yield f"   with it:   {_state(preview.after)}"
-    limits = preview.after.limits.in_force()
-    if count > 1 and limits:
-        most = ", ".join(f"{name} {value * count}" for name, value in limits.items() if name != "maxRequestsPerConnection")
-        if most:
-            yield f"   each client's sidecar counts for itself, so the service may see up to {count} times that: {most}"
-    if len(preview.fates) > 1:
-        yield "   rules:     " + "\n              ".join(_fate(rule, why) for rule, why in preview.fates)
+    yield from _together(preview)
+    if len(preview.fates) > 1 or not all(fate.limits for fate in preview.fates):
+        yield "   rules:     " + "\n              ".join(printable(str(fate)) for fate in preview.fates)
     for outlook in preview.outlooks:
         yield ""
         yield from _outlook(outlook)
@@ -55,8 +50,19 @@ def _lines(preview: Preview) -> Iterator[str]:
     yield "Nothing was changed."
 
 
-def _fate(rule: str, why: Problem | None) -> str:
-    return printable(f"{rule} counts" if why is None else f"{rule} does not: {why.message}")
+def _together(preview: Preview) -> Iterator[str]:
+    """Write what the limits come to in all clients together, and where they hold once more."""
+    count, passing = len(preview.names), preview.workers - 1
+    most = _listed({name: value for name, value in preview.together().in_force().items() if name != "maxRequestsPerConnection"})
+    each = "each client's sidecar counts for itself"
+    if most and passing and count:
+        race = f"its {preview.workers} workers may let {passing} more pass"
+        yield f"   {f'{each}, and {race}' if count > 1 else f'the sidecar counts, and {race}'}, so the service may see up to: {most}"
+    elif most and count > 1:
+        yield f"   {each}, so the service may see up to {count} times that: {most}"
+    if preview.server is not None:
+        limits = _listed(preview.server.limits.in_force())
+        yield f"   pods of the service that have sidecars enforce rule {preview.server.rule}, too, each on what comes in from all clients: {limits}; what they reject is not in what is said below"
 
 
 def _outlook(outlook: Outlook) -> Iterator[str]:
@@ -95,7 +101,10 @@ def _figure(estimate: Estimate, text: Callable[[float], str], outlook: Outlook |
 
 
 def _state(state: SidecarState) -> str:
-    limits = ", ".join(f"{name} {value}" for name, value in state.limits.in_force().items())
     if state.rule is None:
         return "no rule has an effect, so nothing is limited"
-    return f"rule {state.rule}: {limits or 'sets no limit'}"
+    return f"rule {state.rule}: {_listed(state.limits.in_force()) or 'sets no limit'}"
+
+
+def _listed(limits: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in limits.items())

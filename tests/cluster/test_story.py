@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -104,6 +105,22 @@ def test_a_plan_shows_the_change_as_a_diff_and_changes_nothing(tutorial: Tutoria
     assert f"{CLIENTS} clients in namespace test" in ended.stdout
     assert "How: own. No rule for user.base.svc.cluster.local is in force" in ended.stdout
     assert "+        http2MaxRequests: 1" in ended.stdout
+
+
+def test_a_plan_says_which_rules_of_the_cluster_lose_and_to_which(tutorial: Tutorial, command: Loadgen) -> None:
+    theirs = tutorial.add_rule(OWNERS_SPEC)
+    key = f"base/{theirs['metadata']['name']}"
+    try:
+        ended = command.run("plan", tutorial.scenario(command.folder), "--mesh", "cluster", "--toggle", "overlay", "--json")
+        plan = json.loads(ended.stdout)
+    finally:
+        tutorial.remove(theirs)
+    fates = {each["rule"]: (each["counts"], each["limits"], each["code"]) for each in plan["rules"]}
+    winner = plan["clients"][0]["rule"]
+    assert fates[winner] == (True, True, None)
+    assert fates[key] == (False, False, "nearer-namespace")
+    assert plan["service"]["own_sidecars"]["rule"] == key
+    assert plan["service"]["workers"] >= 1
 
 
 @AGAIN_IF_STARVED

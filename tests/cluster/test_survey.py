@@ -15,6 +15,7 @@ from loadgen.cluster.preflight import ServicePod, service_pods
 from loadgen.cluster.survey import Survey, survey
 from loadgen.errors import RefusedError
 from loadgen.inputs import load_plan
+from loadgen.preview import fates
 from tests.cluster.site import Site, make_site, without_policy
 
 if TYPE_CHECKING:
@@ -253,6 +254,11 @@ async def test_a_rule_that_is_there_is_shown_with_what_would_be_laid_over_it(who
     assert preview.after.limits.max_requests == 1
     assert "+        http2MaxRequests: 1" in preview.diff
     assert "mode: DISABLE" in preview.diff
+    found_fates = fates(plan.rules, preview.rules, plan.service, plan.client)
+    assert {(each.rule.split("/")[1], each.limits) for each in found_fates} >= {("user", False), ("theirs", False)}
+    assert [each.counts for each in found_fates].count(True) == 1
+    assert preview.server is not None
+    assert preview.server.limits.max_requests == 77, "the overlay is for the clients only"
     patched = await look_at(whole, plan, mode=Mode.PATCH)
     assert "-        http2MaxRequests: 77" in patched.preview(plan).diff
 

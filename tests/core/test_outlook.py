@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CODES = {"limit-never-reached", "limit-is-per-client"}
 
 
-def plan(folder: Path, text: str, rule: str = RULE) -> Plan:
-    return overridden(load_plan(write(folder, text, rule)), {})
+def plan(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> Plan:
+    return overridden(load_plan(write(folder, text, rule)), {}, in_cluster=in_cluster)
 
 
 def foreseen(folder: Path, text: str, rule: str = RULE) -> list[Outlook]:
@@ -32,8 +32,8 @@ def foreseen(folder: Path, text: str, rule: str = RULE) -> list[Outlook]:
     return list(outlooks(made.scenario, state_of(made.rules, made.service, made.client).limits, http2=made.speaks_http2))
 
 
-def unfit(folder: Path, text: str, rule: str = RULE) -> Sequence[Problem]:
-    return [finding for finding in plan(folder, text, rule).findings if finding.code in CODES]
+def unfit(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> Sequence[Problem]:
+    return [finding for finding in plan(folder, text, rule, in_cluster=in_cluster).findings if finding.code in CODES]
 
 
 def test_only_phases_with_the_policy_have_an_outlook(tmp_path: Path) -> None:
@@ -112,6 +112,82 @@ def test_a_limit_that_the_load_cannot_reach_is_pointed_at(tmp_path: Path, text: 
 )
 def test_a_load_that_may_reach_the_limit_is_not_warned_of(tmp_path: Path, text: str) -> None:
     assert unfit(tmp_path, text) == []
+
+
+MANY = changed("users: 5", "users: 20")
+RARE = changed("users: 5\n  think_time: exponential 30ms", "users: 100\n  think_time: exponential 60s").replace("exponential 20ms", "1ms")
+FEW_CONNECTIONS = RULE.replace(
+    "      http:\n        http2MaxRequests: 5",
+    "      tcp:\n        maxConnections: 3\n      http:\n        http1MaxPendingRequests: 4\n        http2MaxRequests: 10",
+)
+
+
+def test_users_who_think_for_long_do_not_reach_a_limit_that_is_lower_than_their_number(tmp_path: Path) -> None:
+    (found,) = unfit(tmp_path, RARE, RULE.replace("5\n", "50\n"))
+    assert marked(found) == "50"
+    assert (
+        "of 100 users who think 60s on average, and with a service time of constant 1ms, 0.0017 are in service on average" in found.message
+    )
+    assert unfit(tmp_path, RARE.replace("think_time: exponential", "think_time:"), RULE.replace("5\n", "50\n")) == [], (
+        "all at once, perhaps"
+    )
+    assert unfit(tmp_path, RARE, RULE.replace("5\n", "1\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "mark", "message", "hint"),
+    [
+        (
+            RULE.replace("http2MaxRequests: 5", "maxRetries: 3"),
+            "3",
+            "retries what could not be sent, never an overflow",
+            "try it in a cluster",
+        ),
+        (
+            RULE.replace("http2MaxRequests: 5", "maxRequestsPerConnection: 1000000"),
+            "1000000",
+            "at most some 4,000 requests in the whole run, over all its connections",
+            "offer more load",
+        ),
+        (FEW_CONNECTIONS, "10", "has at most 3 connections, and each carries one request at a time", "make maxConnections larger"),
+    ],
+)
+def test_every_kind_of_limit_that_is_not_reached_is_pointed_at(tmp_path: Path, rule: str, mark: str, message: str, hint: str) -> None:
+    (found,) = unfit(tmp_path, MANY, rule)
+    assert (found.code, marked(found)) == ("limit-never-reached", mark)
+    assert message in found.message
+    assert hint in found.hint
+
+
+def test_a_connection_may_carry_as_many_requests_as_a_client_has(tmp_path: Path) -> None:
+    assert unfit(tmp_path, MANY, RULE.replace("http2MaxRequests: 5", "maxRequestsPerConnection: 4000")) == []
+    burst = changed("size: 4", "size: 6\n  pause: 1s", BURST)
+    few = RULE.replace("http2MaxRequests: 5", "maxRequestsPerConnection: 200")
+    assert "at most some 60 requests" in unfit(tmp_path, burst, few)[0].message
+
+
+@pytest.mark.parametrize(("workers", "codes"), [(8, ["limit-never-reached"]), (9, [])])
+def test_each_worker_may_have_a_connection_more(tmp_path: Path, workers: int, codes: list[str]) -> None:
+    found = unfit(tmp_path, MANY.replace("count: 10", f"count: 10\n  workers: {workers}"), FEW_CONNECTIONS)
+    assert [each.code for each in found] == codes
+
+
+def test_over_http2_few_connections_carry_many_requests(tmp_path: Path) -> None:
+    assert unfit(tmp_path, MANY, f"{FEW_CONNECTIONS}        h2UpgradePolicy: UPGRADE\n") == []
+
+
+def test_in_a_cluster_nothing_is_concluded_from_what_nobody_has_said_of_its_service(tmp_path: Path) -> None:
+    slow = changed("rate: 50/s", "rate: 1/m", OPEN)
+    silent = slow.replace("service:\n  time: exponential 20ms\n", "")
+    assert silent != slow
+    assert [each.code for each in unfit(tmp_path, slow, in_cluster=True)] == ["limit-never-reached"]
+    assert [each.code for each in unfit(tmp_path, silent)] == ["limit-never-reached"]
+    assert unfit(tmp_path, silent, in_cluster=True) == []
+
+
+def test_in_a_cluster_connections_fail_and_sidecars_have_workers_of_their_own(tmp_path: Path) -> None:
+    assert unfit(tmp_path, MANY, RULE.replace("http2MaxRequests: 5", "maxRetries: 3"), in_cluster=True) == []
+    assert unfit(tmp_path, MANY, FEW_CONNECTIONS, in_cluster=True) == []
 
 
 def test_the_limit_of_a_port_is_pointed_at_where_it_stands(tmp_path: Path) -> None:

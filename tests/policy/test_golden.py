@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from loadgen.policy.fate import fate
+from loadgen.policy.limits import Limits
 from loadgen.policy.lint import lint
 from loadgen.policy.selection import Workload, select
 from loadgen.policy.translation import clusters
@@ -20,8 +22,10 @@ FOUND = {
     "dotted-not-fqdn": ["host-not-fqdn"],
     "empty-pool": ["empty-block"],
     "export-to-dot": ["export-to-hides"],
+    "idle-timeout": ["no-limit"],
     "max-connections": ["endless-queue"],
     "no-rule-for-host": ["host-other-service"],
+    "port-level": ["port-hides-pool"],
     "root-beaten-by-service": ["nearer-namespace"],
     "selector-other": ["selector-other-workload"],
     "short-host-other-namespace": ["host-other-namespace"],
@@ -71,4 +75,15 @@ def test_lint_says_why_a_rule_has_no_effect(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     found = lint(rules_of(text), USER, client_of(text))
     assert [problem.code for problem in found] == FOUND.get(path.stem, [])
+    assert found or Limits.of_cluster(wanted(path)["outbound|7000||user.base.svc.cluster.local"]).in_force()
     assert all(problem.severity == "warning" and problem.line and problem.column and problem.hint for problem in found)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_of_every_rule_it_is_known_whether_it_makes_the_limits_that_istiod_made(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    rules = rules_of(text)
+    fates = [fate(rule, rules, USER, client_of(text)) for rule in rules]
+    made = Limits.of_cluster(wanted(path)["outbound|7000||user.base.svc.cluster.local"]).in_force()
+    assert [each.limits for each in fates].count(True) == (1 if made else 0)
+    assert all(each.limits != bool(each.code and each.reason) for each in fates)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.policy.lint import fate, lint
+from loadgen.policy.fate import fate
+from loadgen.policy.lint import lint
 from loadgen.policy.rule import Rule, parse_rules
 
 from .examples import CLIENT, USER, limit, manifest, read, rules_of, together
@@ -25,6 +26,7 @@ def findings(*manifests: str, client: Workload = CLIENT) -> list[Problem]:
     return lint(rules_of(together(*manifests)), USER, client)
 
 
+PORT = "portLevelSettings: [{port: {number: 7000}, tls: {}}]"
 # spec, code, line, column, a part of the message, a part of the hint
 SINGLE = [
     (limit("user.base"), "host-not-fqdn", 7, 9, "'user.base' has a dot", f"write {FQDN}"),
@@ -77,9 +79,36 @@ SINGLE = [
         "port-unknown",
         8,
         55,
-        "has no port 8080",
-        "its ports are 7000, 7001",
+        "the clients do not call that port",
+        "they call 7000, 7001",
     ),
+    (
+        f"host: user\ntrafficPolicy:\n  connectionPool: {{http: {{http2MaxRequests: 5}}}}\n  {PORT}",
+        "port-hides-pool",
+        10,
+        41,
+        "policy of port 7000 replaces the one above it as a whole, so http2MaxRequests 5 of that has no effect",
+        "repeat the limits",
+    ),
+    (
+        "host: user\ntrafficPolicy:\n  connectionPool: {http: {maxRetries: 1}}\n  portLevelSettings: [{port: {number: 7001}, connectionPool: {http: {http2MaxRequests: 3}}}]",
+        "port-hides-pool",
+        10,
+        41,
+        "so maxRetries 1 of that has no effect",
+        "repeat the limits",
+    ),
+    ("host: user\ntrafficPolicy: {connectionPool: {http: {}}}", "empty-block", 8, 36, "http is empty", "set a limit in it"),
+    ("host: user\ntrafficPolicy: {connectionPool: {tcp: {}}}", "empty-block", 8, 36, "tcp is empty", "leave the block out"),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 0}}}",
+        "no-limit",
+        8,
+        19,
+        "counts for the client, but limits nothing",
+        "http.http2MaxRequests",
+    ),
+    ("host: user\nsubsets: [{name: v1}]", "no-limit", 6, 1, "counts for the client, but limits nothing", "trafficPolicy.connectionPool"),
 ]
 
 
@@ -170,9 +199,30 @@ def test_a_host_that_is_known_to_exist_is_not_called_misspelt() -> None:
 
 
 def test_a_subset_that_a_route_selects_is_in_order() -> None:
-    rules = rules_of(manifest("host: user\nsubsets: [{name: v1, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]"))
+    rules = rules_of(manifest(limit(extra="subsets: [{name: v1, trafficPolicy: {loadBalancer: {simple: RANDOM}}}]")))
     assert [problem.code for problem in lint(rules, USER, CLIENT)] == ["subset-not-routed"]
     assert lint(rules, USER, CLIENT, routed_subsets={"v1"}) == []
+
+
+def test_a_subset_in_use_that_replaces_the_pool_above_it_is_told_what_it_loses() -> None:
+    spec = limit(extra="subsets:\n- {name: v1, trafficPolicy: {connectionPool: {http: {maxRetries: 2}}}}\n- {name: v2}")
+    (found,) = lint(rules_of(manifest(spec)), USER, CLIENT, routed_subsets={"v1", "v2"})
+    assert (found.code, found.line, found.column) == ("subset-hides-pool", 10, 32)
+    assert "so http2MaxRequests 5 of that has no effect on the subset" in found.message
+
+
+def test_a_policy_of_another_port_or_one_with_the_same_limits_hides_nothing() -> None:
+    other = f"host: user\ntrafficPolicy: {{connectionPool: {{http: {{http2MaxRequests: 5}}}}, {PORT}}}".replace("7000", "8080")
+    assert [found.code for found in findings(manifest(other))] == ["port-unknown"]
+    pool = "connectionPool: {http: {http2MaxRequests: 3}}"
+    assert findings(manifest(f"host: user\ntrafficPolicy: {{{pool}, {PORT.replace('tls: {}', pool)}}}")) == []
+
+
+def test_connections_and_requests_race_in_a_sidecar_with_several_workers() -> None:
+    rules = rules_of(manifest("host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 2}, http: {http2MaxRequests: 4}}}"))
+    assert [found.code for found in lint(rules, USER, CLIENT)] == ["endless-queue"]
+    assert [found.code for found in lint(rules, USER, CLIENT, workers=3)] == ["endless-queue"]
+    assert lint(rules, USER, CLIENT, workers=4) == []
 
 
 def test_a_queue_with_an_end_is_in_order() -> None:
@@ -216,7 +266,29 @@ def test_a_rule_that_comes_from_no_file_can_be_linted_too() -> None:
 def test_of_each_rule_it_is_known_whether_it_counts_and_why_not(manifests: tuple[str, ...], codes: list[str | None]) -> None:
     rules = rules_of(together(*manifests))
     found = [fate(rule, rules, USER, CLIENT) for rule in rules]
-    assert [each and each.code for each in found] == codes
+    assert [each.code for each in found] == codes
+    assert [each.counts and each.limits for each in found] == [code is None for code in codes]
+
+
+@pytest.mark.parametrize(
+    ("manifests", "codes"),
+    [
+        ((manifest(limit(requests=0)),), ["zero-is-unset"]),
+        ((manifest(f"host: user\ntrafficPolicy: {{connectionPool: {{http: {{http2MaxRequests: 5}}}}, {PORT}}}"),), ["port-hides-pool"]),
+        ((manifest("host: user\ntrafficPolicy: {connectionPool: {http: {}}}"),), ["empty-block"]),
+        ((manifest("host: user\ntrafficPolicy: {connectionPool: {}}"),), ["empty-block"]),
+        ((manifest("host: user\ntrafficPolicy: {connectionPool: {http: {idleTimeout: 5s}}}"),), ["no-limit"]),
+        ((manifest("host: user\ntrafficPolicy: {portLevelSettings: [{port: {number: 8080}, tls: {}}]}"),), ["port-unknown"]),
+        ((manifest("host: user\nsubsets: [{name: v1, trafficPolicy: {tls: {}}}]"),), ["subset-not-routed"]),
+        ((manifest("host: user\nsubsets: [{name: v1}]", name="a"), manifest(limit(), name="b")), ["no-limit", None]),
+    ],
+)
+def test_a_rule_that_counts_and_sets_no_limit_is_told_from_one_that_limits(manifests: tuple[str, ...], codes: list[str | None]) -> None:
+    rules = rules_of(together(*manifests))
+    found = [fate(rule, rules, USER, CLIENT) for rule in rules]
+    assert [each.code for each in found] == codes
+    assert all(each.counts for each in found)
+    assert [each.limits for each in found] == [code is None for code in codes]
 
 
 @pytest.mark.parametrize(

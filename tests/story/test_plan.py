@@ -51,7 +51,7 @@ def test_its_json_has_the_prediction_of_each_client_and_of_each_phase(loadgen: L
     assert phase["service"]["admitted"] == {"predicted": 50, "low": None, "high": 50}
     assert round(phase["service"]["loss"]["predicted"], 4) == 0.2849
     assert {client["predicted"]["loss"]["predicted"] for client in plan["clients"]} == {phase["client"]["loss"]["predicted"]}
-    assert plan["rules"] == [{"rule": "base/user", "counts": True, "code": None, "reason": None}]
+    assert plan["rules"] == [{"rule": "base/user", "counts": True, "limits": True, "code": None, "reason": None}]
 
 
 def test_it_says_of_each_rule_of_the_file_why_it_does_not_count(loadgen: Loadgen, tmp_path: Path) -> None:
