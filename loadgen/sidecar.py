@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from loadgen.engine.edge import Reading
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
 from loadgen.ledger import Counters
 from loadgen.policy.state import SidecarState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -65,6 +66,10 @@ class Admin:
         """Read the counters of the target's cluster."""
         return await self.ask(counters_path(self.cluster), read_counters)
 
+    async def reading(self) -> Reading:
+        """Read the counters of the target's cluster and how many connections it has, from one page."""
+        return await self.ask(counters_path(self.cluster), lambda page: Reading(read_counters(page), None, read_connections(page)))
+
     async def keeps_counters(self) -> bool:
         """Tell whether the sidecar keeps the counters of the target's cluster: by Istio's default it does not."""
         return await self.ask(counters_path(self.cluster), lambda page: b"upstream_rq_total:" in page)
@@ -94,23 +99,31 @@ _COUNTER_NAMES = {
     "upstream_rq_retry_overflow": "retry_overflow",
     "upstream_rq_retry": "retried",
 }
+_CONNECTIONS = "upstream_cx_active"
+"""A gauge."""
 
 
 def counters_path(cluster: str) -> str:
-    """Give the admin path of the counters of one cluster."""
-    pattern = r"^cluster\.{cluster};?\.({names})$".format(cluster=re.escape(cluster), names="|".join(_COUNTER_NAMES))
+    """Give the admin path of the counters of one cluster, and of its connections."""
+    pattern = r"^cluster\.{cluster};?\.({names})$".format(cluster=re.escape(cluster), names="|".join([*_COUNTER_NAMES, _CONNECTIONS]))
     return f"/stats?filter={quote(pattern)}"
 
 
 def read_counters(page: bytes) -> Counters:
-    """Read the page that ``counters_path`` names."""
-    values: dict[str, int] = {}
+    """Read the counters on the page that ``counters_path`` names."""
+    return Counters(**{_COUNTER_NAMES[name]: value for name, value in _figures(page) if name in _COUNTER_NAMES})
+
+
+def read_connections(page: bytes) -> int | None:
+    """Read from the page that ``counters_path`` names how many connections are open; None if the sidecar does not keep that."""
+    return dict(_figures(page)).get(_CONNECTIONS)
+
+
+def _figures(page: bytes) -> Iterator[tuple[str, int]]:
     for line in page.decode("utf-8", "replace").splitlines():
         name, _, value = line.rpartition(": ")
-        field = _COUNTER_NAMES.get(name.rpartition(".")[2])
-        if field and value.isdigit():
-            values[field] = int(value)
-    return Counters(**values)
+        if value.isdigit():
+            yield name.rpartition(".")[2], int(value)
 
 
 def config_path(cluster: str) -> str:

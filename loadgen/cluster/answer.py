@@ -107,7 +107,9 @@ def edge(values: Mapping[str, Any], base: Counters, at: float) -> Edge:
     """Read an edge that was found at a moment; ``base`` is what the sidecar had counted when the run began."""
     return Edge(
         at=at,
-        reading=Reading(counters(values["counters"]).since(base), arrived=None),
+        reading=Reading(
+            counters(values["counters"]).since(base), None, None if values["connections"] is None else count(values["connections"])
+        ),
         tally=tally(values["tally"]),
         overflow=count(values["overflow"]),
         held_s=seconds(values["held_s"]),

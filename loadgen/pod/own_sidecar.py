@@ -14,6 +14,7 @@ from loadgen.policy.state import SidecarState
 from loadgen.sidecar import config_path, read_config
 
 if TYPE_CHECKING:
+    from loadgen.engine.edge import Reading
     from loadgen.ledger import Counters
     from loadgen.policy.limits import Limits
     from loadgen.sidecar import Admin
@@ -75,6 +76,10 @@ class OwnSidecar:
     async def counters(self) -> Counters:
         """Read the counters of the target's cluster."""
         return await self.admin.counters()
+
+    async def reading(self) -> Reading:
+        """Read the counters of the target's cluster, and how many connections it has."""
+        return await self.admin.reading()
 
     async def live_state(self) -> dict[str, Any]:
         """Give the limits and the rule in force as JSON can hold them, or the error that kept them from being read."""

@@ -42,7 +42,7 @@ def a_tally() -> Tally:
 
 
 SIGHT = Sight(dict.fromkeys(Outcome, 3), sidecar_overflow=3, sent=9, in_flight=2, pid=1, cpu_s=0.5)
-EDGE = Edge(7.0, Reading(Counters(1, 2, 3, 40), None), a_tally(), overflow=3, held_s=0.01, on_the_way=2, settled=True)
+EDGE = Edge(7.0, Reading(Counters(1, 2, 3, 40), None, 5), a_tally(), overflow=3, held_s=0.01, on_the_way=2, settled=True)
 STATE = SidecarState(Limits(max_requests=1), "base/user")
 SAMPLE = Answer("client-1", Outcome.OK, 0.02, Response(200, b"Kevin"))
 CASES: dict[str, tuple[Values, Callable[[Values], object], object]] = {
@@ -67,7 +67,7 @@ WRONG: dict[type, tuple[Any, ...]] = {
 """What cannot stand in the place of a value of a kind."""
 UNREAD = {"/pid"}
 """The process's id is not taken from the pod."""
-OPTIONAL = {"/rule", "/status"}
+OPTIONAL = {"/rule", "/status", "/connections"}
 OPEN = {"outcomes", "latency", "buckets", "statuses", "causes", "connect_errors", "flow_failures"}
 """Mappings that need not have every key."""
 

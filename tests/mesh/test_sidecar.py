@@ -39,6 +39,16 @@ def test_counters_are_read_by_name_and_what_is_missing_is_zero(page: bytes, want
     assert sidecar.read_counters(page) == wanted
 
 
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [(stats(upstream_cx_active=3, upstream_cx_total=9), 3), (stats(upstream_cx_active=0), 0), (stats(upstream_cx_total=9), None)],
+    ids=["some", "none", "not kept"],
+)
+def test_open_connections_are_a_gauge_beside_the_counters_and_not_known_where_they_are_not_kept(page: bytes, wanted: int | None) -> None:
+    assert sidecar.read_connections(page) == wanted
+    assert not hasattr(sidecar.read_counters(page), "cx_active")
+
+
 def test_an_overflow_is_counted_alike_before_and_since_envoy_1_38() -> None:
     older, newer = stats(upstream_rq_pending_overflow=9), stats(upstream_rq_active_overflow=9, upstream_cx_overflow=50)
     assert sidecar.read_counters(older).overflow == sidecar.read_counters(newer).overflow == 9
@@ -49,6 +59,7 @@ def test_an_overflow_is_counted_alike_before_and_since_envoy_1_38() -> None:
     [
         (f"cluster.{USER};.upstream_rq_total", True),
         (f"cluster.{USER}.upstream_rq_pending_overflow", True),
+        (f"cluster.{USER};.upstream_cx_active", True),
         (f"cluster.{USER};.upstream_rq_total_time", False),
         (f"cluster.{USER.replace('.', 'x')};.upstream_rq_total", False),
         ("cluster.outbound|7000|v1|user.base.svc.cluster.local;.upstream_rq_total", False),

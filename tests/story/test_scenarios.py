@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,6 +201,16 @@ def test_of_every_burst_exactly_as_many_are_admitted_as_the_limit_allows(loadgen
         ok, rejected = client["outcomes"][Outcome.OK], client["outcomes"][Outcome.OVERFLOW]
         assert abs(ok - rejected / 3) <= 5, "5 of 20 are admitted and 15 rejected; an edge may part one burst's rejects from its answers"
     assert limited["ledger"]["difference"] == 0
+    for name, admitted in {"baseline": 20, "limited": 5, "recovered": 20}.items():
+        for client in phase(report, name)["clients"]:
+            bursts = client["bursts"]
+            assert (bursts["least"], bursts["most"]) == (bursts["seen"]["least"], bursts["seen"]["most"]) == (admitted, admitted)
+            assert bursts["count"] >= 4
+            assert abs(bursts["count"] - bursts["seen"]["count"]) <= 1, "an edge may part a burst's arrival from its answers"
+        whole = phase(report, name)["bursts"]
+        assert (whole["least"], whole["most"]) == (whole["seen"]["least"], whole["seen"]["most"]) == (admitted, admitted)
+        assert whole["count"] == sum(client["bursts"]["count"] for client in phase(report, name)["clients"])
+    assert re.search(r"limited +\d+ +5 +\d+ +5\n", ended.stdout), "both sides are shown"
 
 
 def test_a_ramp_ends_with_more_requests_than_it_begins_with(loadgen: Loadgen, tmp_path: Path) -> None:
