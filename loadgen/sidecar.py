@@ -2,6 +2,7 @@
 
 Facts measured on Envoy 1.40: ``/stats`` names a cluster by its ``alt_stat_name``, with Istio's trailing semicolon; ``config_dump`` shows
 the limits that are in force on the main thread, the workers follow in well under a millisecond; ``/clusters`` shows the live thresholds.
+``last_updated`` of a cluster in ``config_dump`` moves when the cluster becomes another one, and neither with the same one again nor with others.
 """
 
 from __future__ import annotations
@@ -76,10 +77,9 @@ class Admin:
 
     async def state(self) -> SidecarState | None:
         """Give what is in force: the cluster's configuration, and the live thresholds from ``/clusters``. None without such a cluster."""
-        config = await self.ask(config_path(self.cluster), read_config)
-        if config is None:
+        state = await self.ask(config_path(self.cluster), read_state)
+        if state is None:
             return None
-        state = SidecarState.of_cluster(config)
         live = await self.ask(thresholds_path(self.cluster), lambda page: read_thresholds(page, self.cluster))
         return replace(state, limits=replace(state.limits, **live))
 
@@ -131,10 +131,10 @@ def config_path(cluster: str) -> str:
     return f"/config_dump?resource=dynamic_active_clusters&name_regex={quote(f'^{re.escape(cluster)}$')}"
 
 
-def read_config(page: bytes) -> dict[str, Any] | None:
-    """Read the page that ``config_path`` names: the cluster, or None if the sidecar has none of that name."""
+def read_state(page: bytes) -> SidecarState | None:
+    """Read the page that ``config_path`` names: what the cluster's configuration says, or None if the sidecar has none of that name."""
     configs: Sequence[Any] = json.loads(page).get("configs", [])
-    return configs[0]["cluster"] if configs else None
+    return replace(SidecarState.of_cluster(configs[0]["cluster"]), updated=configs[0].get("last_updated", "")) if configs else None
 
 
 def thresholds_path(cluster: str) -> str:

@@ -66,7 +66,7 @@ def counters(values: Mapping[str, Any]) -> Counters:
 def state(values: Mapping[str, Any]) -> SidecarState:
     """Read what is in force in a sidecar."""
     limits = Limits(**{each.name: count(values["limits"][each.name]) for each in fields(Limits)})
-    return SidecarState(limits, None if values["rule"] is None else text(values["rule"]))
+    return SidecarState(limits, None if values["rule"] is None else text(values["rule"]), updated=text(values["updated"]))
 
 
 def sight(values: Mapping[str, Any], pid: int) -> Sight:

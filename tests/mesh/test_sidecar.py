@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from loadgen import sidecar
 from loadgen.ledger import Counters
+from loadgen.policy.state import SidecarState
 
 USER = "outbound|7000||user.base.svc.cluster.local"
 
@@ -84,11 +84,13 @@ def test_only_the_state_of_the_one_cluster_is_asked_for(path: str) -> None:
     [
         ({}, None),
         ({"configs": []}, None),
-        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}, "last_updated": "now"}]}, {"name": USER, "type": "STATIC"}),
+        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}, "last_updated": "now"}]}, (SidecarState.of_cluster({}), "now")),
+        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}}]}, (SidecarState.of_cluster({}), "")),
     ],
 )
-def test_a_configuration_is_read_or_is_not_there(page: object, wanted: dict[str, Any] | None) -> None:
-    assert sidecar.read_config(json.dumps(page).encode()) == wanted
+def test_a_configuration_is_read_or_is_not_there(page: object, wanted: tuple[SidecarState, str] | None) -> None:
+    state = sidecar.read_state(json.dumps(page).encode())
+    assert (state and (state, state.updated)) == wanted
 
 
 def test_thresholds_are_those_of_the_cluster_and_of_the_priority_that_istio_uses() -> None:

@@ -41,6 +41,14 @@ def test_the_tutorial_ends_enforced_and_valid_and_restored(tutorial: tuple[Ended
     assert all(expectation["held"] for expectation in report["expectations"])
 
 
+def test_a_pool_whose_connections_carry_one_request_each_is_cold_whatever_is_open(tutorial: tuple[Ended, Any]) -> None:
+    ended, report = tutorial
+    assert phase(report, "limited")["pool"] == "cold"
+    assert phase(report, "limited")["connections"] == sum(client["connections"] for client in phase(report, "limited")["clients"])
+    assert phase(report, "baseline")["connections"] > 0, "the load goes on when the phase begins to count"
+    assert "The pool of connections is always cold: maxRequestsPerConnection is 1" in ended.stdout
+
+
 def test_every_request_succeeds_without_the_rule_and_a_part_overflows_with_it(tutorial: tuple[Ended, Any]) -> None:
     _, report = tutorial
     for name in ("baseline", "recovered"):
