@@ -326,6 +326,22 @@ _MARK = (OVERLOADED, b"true")
 _OWN_OVERFLOW = Found(Cause.OVERFLOW, MadeBy.OWN_SIDECAR)
 
 
+_PERHAPS_PASSED_ON = frozenset({Cause.RESET, Cause.PROTOCOL_ERROR, Cause.ROUTE_TIMEOUT})
+"""The own sidecar's words for what went wrong behind it, or while the request waited in it: a route's timeout runs in the queue, too."""
+
+
+def let_through(found: Found) -> bool | None:
+    """Tell whether the own sidecar passed a request on that failed for a cause; None if nobody can say.
+
+    An answer from beyond the sidecar shows that it did. An overflow without a mark counts as the sidecar's own, as in the ledger.
+    """
+    if found.made_by in {MadeBy.SERVER_SIDE, MadeBy.SERVICE}:
+        return True
+    if found.cause in {Cause.UNSENT, Cause.NO_CONNECTION, Cause.OVERFLOW_UNMARKED}:
+        return False
+    return False if found.made_by is MadeBy.OWN_SIDECAR and found.cause not in _PERHAPS_PASSED_ON else None
+
+
 def sentence(cause: str, made_by: str) -> str:
     """Say for a person what a cause is; of one that is not known here, as from a newer report, nothing."""
     for row in TABLE:

@@ -36,8 +36,8 @@ class Bursts:
 class ClientEvidence:
     """What one client showed while the policy was applied.
 
-    ``admitted`` is the most that the service saw of it at a time, None if it does not say. ``connections`` were open to the service where the
-    counters begin, None if that is not known.
+    ``admitted`` is the most that the service saw of it at a time, None if it does not say. ``connections`` were open to the service where its
+    counters begin, added up over the phases; None if that is not known.
     """
 
     name: str

@@ -96,7 +96,8 @@ def _is_seen(evidence: Evidence) -> bool:
 def _per_connection(evidence: Evidence, limit: int) -> tuple[State, str]:
     for client in evidence.clients:
         carried, connections = client.counters.total, client.counters.cx_total + (client.connections or 0)
-        if client.connections is not None and carried > limit * connections and not evidence.multiplexed:
+        most = limit * (connections + evidence.workers)  # each worker may have counted the one and not yet the other
+        if client.connections is not None and carried > most and not evidence.multiplexed:
             return State.NOT_ENFORCED, f"is in force, but {connections:,} connections of {client.name} carried {carried:,} requests"
     counters = evidence.counters
     if not counters.cx_max_requests:

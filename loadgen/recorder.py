@@ -11,10 +11,11 @@ import struct
 import sys
 from array import array
 from collections import Counter
+from dataclasses import dataclass
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
-from loadgen.cause import UNANSWERED, Found, MadeBy
+from loadgen.cause import UNANSWERED, Found, MadeBy, let_through
 from loadgen.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -200,6 +201,25 @@ class Histogram:
         return histogram
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How many requests the own sidecar let through: ok, and every answer from beyond it. Of ``untold`` it is not known: timeouts, resets.
+
+    The others it rejected, or they did not even reach it (``cause.let_through``).
+    """
+
+    let_through: int = 0
+    untold: int = 0
+
+    def plus(self, other: Passage) -> Passage:
+        """Add what became of further requests."""
+        return Passage(self.let_through + other.let_through, self.untold + other.untold)
+
+    def since(self, earlier: Passage) -> Passage:
+        """Give what became of the requests between two moments."""
+        return Passage(self.let_through - earlier.let_through, self.untold - earlier.untold)
+
+
 class Tally:
     """What one client (or all, merged) saw in one phase.
 
@@ -207,7 +227,8 @@ class Tally:
     written in one go it is the last one's; ``loop_lag`` is how late the event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
-    ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; one that began in an earlier tally is in none.
+    ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; one that began in an earlier tally, or has
+    requests of which that is not known, is in none.
     ``number`` says which of its load's tallies it is, from 0 on.
     """
 
@@ -296,6 +317,13 @@ class Tally:
         """How many requests had which cause, of all that were neither ok nor marked by the own sidecar as its overflows."""
         unanswered = {Found(cause, MadeBy.UNKNOWN): self.latency[outcome].count for outcome, cause in UNANSWERED.items()}
         return self._causes + Counter(unanswered)
+
+    @property
+    def passage(self) -> Passage:
+        """How many requests got past the own sidecar."""
+        found = [(let_through(each), count) for each, count in self.causes.items()]
+        passed = sum(count for passed_on, count in found if passed_on)
+        return Passage(self._latency[Outcome.OK].count + passed, sum(count for passed_on, count in found if passed_on is None))
 
     @property
     def outcomes(self) -> dict[Outcome, int]:

@@ -84,17 +84,25 @@ class ServicePart(Part):
     peak_in_flight: Count | None
 
 
-class BurstsPart(Part):
-    """The bursts of a phase that began and ended in it: how many, and the fewest and the most of their requests that the clients' sidecars let through.
+class SeenPart(Part):
+    """What the service saw of bursts: in how many periods it had something in flight of one client, and the fewest and the most that it had at a time."""
 
-    ``seen`` is what the service saw of them: periods in which it had something in flight of one client, and the fewest and the most that were in
-    flight at a time; null if it does not say.
+    count: Count
+    least: Count
+    most: Count
+
+
+class BurstsPart(Part):
+    """The bursts that began and ended in a phase: how many, and the fewest and the most of their requests that the client's sidecar let through.
+
+    Let through is what somebody beyond the sidecar answered. A burst with a request of which that is not known, as of one that timed out, is not
+    counted. ``seen`` is the service's side; null if it does not say. Where a phase begins or ends, one side may count a burst that the other does not.
     """
 
     count: Count
     least: Count
     most: Count
-    seen: tuple[Count, Count, Count] | None
+    seen: SeenPart | None
 
 
 class Spread(Part):
@@ -134,7 +142,8 @@ Causes = Annotated[list[CausePart], Field(default_factory=list, max_length=64)]
 class ClientPart(Part):
     """One client in one phase. ``drain_s`` is the time from convergence until all earlier requests had ended.
 
-    ``causes`` are those of all requests that were neither ok nor marked by the own sidecar as its overflows.
+    ``causes`` are those of all requests that were neither ok nor marked by the own sidecar as its overflows. ``connections`` to the service were open
+    in its sidecar when the phase began to count; null if it does not say.
     """
 
     name: str
@@ -147,6 +156,8 @@ class ClientPart(Part):
     drain_s: Seconds
     effective: Effective
     causes: Causes
+    connections: Count | None = None
+    bursts: BurstsPart | None = None
 
 
 class FigurePart(Part):
@@ -191,8 +202,9 @@ class PhasePart(Part):
 
     ``began_s``, ``ended_s``, ``toggled_s`` and ``converged_s`` are seconds since the load began: when the phase began and ended to count, when the
     policy was put or removed for it, and when the last sidecar showed that; null if nothing was toggled, or in reports from before they were kept.
-    ``because`` says which limit fired and why; empty if none was in force. ``pool``: Envoy makes the connections anew when the policy is toggled
-    (cold), otherwise those of the phase before go on (warm); how much ``http1MaxPendingRequests`` rejects depends on it.
+    ``because`` says which limit fired and why; empty if none was in force. ``pool``: whether a request could find an open connection in the clients'
+    sidecars when the phase began to count: in each of them (warm), in none (cold; with ``maxRequestsPerConnection`` 1 always), or in some of them
+    (mixed); empty if that is not known. How much ``http1MaxPendingRequests`` rejects depends on it. ``connections`` is how many were open then in all.
     ``prediction`` is null of a phase in which nothing is limited, of a load that nobody described, and in reports from before there was one.
     ``schedule_lag_s`` is how late requests were sent, ``loop_lag_s`` how late the hammer's own loop got to run. ``held_s`` is the longest that a client was held back, between the phases, to read its busy proxy's counters.
     """
@@ -200,7 +212,8 @@ class PhasePart(Part):
     name: str
     policy: Literal["absent", "applied", "removed"]
     because: str = ""
-    pool: Literal["", "cold", "warm"] = ""
+    pool: Literal["", "cold", "warm", "mixed"] = ""
+    connections: Count | None = None
     duration_s: Seconds
     requests: Count
     rate_per_s: float

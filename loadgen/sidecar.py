@@ -2,6 +2,7 @@
 
 Facts measured on Envoy 1.40: ``/stats`` names a cluster by its ``alt_stat_name``, with Istio's trailing semicolon; ``config_dump`` shows
 the limits that are in force on the main thread, the workers follow in well under a millisecond; ``/clusters`` shows the live thresholds.
+``last_updated`` of a cluster in ``config_dump`` moves when the cluster becomes another one, and neither with the same one again nor with others.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from loadgen.engine.edge import Reading
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
 from loadgen.ledger import Counters
 from loadgen.policy.state import SidecarState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -65,16 +67,19 @@ class Admin:
         """Read the counters of the target's cluster."""
         return await self.ask(counters_path(self.cluster), read_counters)
 
+    async def reading(self) -> Reading:
+        """Read the counters of the target's cluster and how many connections it has, from one page."""
+        return await self.ask(counters_path(self.cluster), lambda page: Reading(read_counters(page), None, read_connections(page)))
+
     async def keeps_counters(self) -> bool:
         """Tell whether the sidecar keeps the counters of the target's cluster: by Istio's default it does not."""
         return await self.ask(counters_path(self.cluster), lambda page: b"upstream_rq_total:" in page)
 
     async def state(self) -> SidecarState | None:
         """Give what is in force: the cluster's configuration, and the live thresholds from ``/clusters``. None without such a cluster."""
-        config = await self.ask(config_path(self.cluster), read_config)
-        if config is None:
+        state = await self.ask(config_path(self.cluster), read_state)
+        if state is None:
             return None
-        state = SidecarState.of_cluster(config)
         live = await self.ask(thresholds_path(self.cluster), lambda page: read_thresholds(page, self.cluster))
         return replace(state, limits=replace(state.limits, **live))
 
@@ -94,25 +99,34 @@ _COUNTER_NAMES = {
     "upstream_rq_retry_overflow": "retry_overflow",
     "upstream_rq_retry": "retried",
 }
+_CONNECTIONS = "upstream_cx_active"
+"""A gauge."""
 
 
 def counters_path(cluster: str) -> str:
-    """Give the admin path of the counters of one cluster."""
-    pattern = r"^cluster\.{cluster};?\.({names})$".format(cluster=re.escape(cluster), names="|".join(_COUNTER_NAMES))
+    """Give the admin path of the counters of one cluster, and of its connections."""
+    pattern = r"^cluster\.{cluster};?\.({names})$".format(cluster=re.escape(cluster), names="|".join([*_COUNTER_NAMES, _CONNECTIONS]))
     return f"/stats?filter={quote(pattern)}"
 
 
 def read_counters(page: bytes) -> Counters:
-    """Read the page that ``counters_path`` names. An Envoy before 1.38 has no counter of its own for rejects by the limit of requests."""
-    values: dict[str, int] = {}
-    for line in page.decode("utf-8", "replace").splitlines():
-        name, _, value = line.rpartition(": ")
-        field = _COUNTER_NAMES.get(name.rpartition(".")[2])
-        if field and value.isdigit():
-            values[field] = int(value)
+    """Read the counters on the page that ``counters_path`` names. Before 1.38 Envoy has no counter of its own for rejects by the limit of requests."""
+    values = {_COUNTER_NAMES[name]: value for name, value in _figures(page) if name in _COUNTER_NAMES}
     if "active_overflow" not in values:
         values["combined_overflow"] = values.pop("pending_overflow", 0)
     return Counters(**values)
+
+
+def read_connections(page: bytes) -> int | None:
+    """Read from the page that ``counters_path`` names how many connections are open; None if the sidecar does not keep that."""
+    return dict(_figures(page)).get(_CONNECTIONS)
+
+
+def _figures(page: bytes) -> Iterator[tuple[str, int]]:
+    for line in page.decode("utf-8", "replace").splitlines():
+        name, _, value = line.rpartition(": ")
+        if value.isdigit():
+            yield name.rpartition(".")[2], int(value)
 
 
 def config_path(cluster: str) -> str:
@@ -120,10 +134,10 @@ def config_path(cluster: str) -> str:
     return f"/config_dump?resource=dynamic_active_clusters&name_regex={quote(f'^{re.escape(cluster)}$')}"
 
 
-def read_config(page: bytes) -> dict[str, Any] | None:
-    """Read the page that ``config_path`` names: the cluster, or None if the sidecar has none of that name."""
+def read_state(page: bytes) -> SidecarState | None:
+    """Read the page that ``config_path`` names: what the cluster's configuration says, or None if the sidecar has none of that name."""
     configs: Sequence[Any] = json.loads(page).get("configs", [])
-    return configs[0]["cluster"] if configs else None
+    return replace(SidecarState.of_cluster(configs[0]["cluster"]), updated=configs[0].get("last_updated", "")) if configs else None
 
 
 def thresholds_path(cluster: str) -> str:

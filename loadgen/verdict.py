@@ -60,10 +60,10 @@ def _undecided(evidence: Evidence) -> str:
     if not evidence.applied or not evidence.requests:
         missing = f"no client was measured to the end while a policy was applied ({_listing(gaps.missing)})"
         return missing if gaps.missing else "nothing was measured while a policy was applied"
-    if gaps.policy_lost:
-        return "somebody else changed the policy during the run, or may have, so what it showed is not the limit's doing"
     if gaps.restarted:
         return f"the sidecar of {_listing(gaps.restarted)} was restarted while the policy was applied, so nothing shows what it did before"
+    if gaps.policy_lost:
+        return "somebody else changed the policy during the run, or may have, so what it showed is not the limit's doing"
     if gaps.crossed:
         return f"the witnesses disagree; not everything that the service saw of {_listing(gaps.crossed)} came through the sidecar, so nothing shows what that admitted"
     differing = [client.name for client in evidence.clients if client.ledger.difference]

@@ -66,7 +66,7 @@ def counters(values: Mapping[str, Any]) -> Counters:
 def state(values: Mapping[str, Any]) -> SidecarState:
     """Read what is in force in a sidecar."""
     limits = Limits(**{each.name: count(values["limits"][each.name]) for each in fields(Limits)})
-    return SidecarState(limits, None if values["rule"] is None else text(values["rule"]))
+    return SidecarState(limits, None if values["rule"] is None else text(values["rule"]), updated=text(values["updated"]))
 
 
 def sight(values: Mapping[str, Any], pid: int) -> Sight:
@@ -107,7 +107,9 @@ def edge(values: Mapping[str, Any], base: Counters, at: float) -> Edge:
     """Read an edge that was found at a moment; ``base`` is what the sidecar had counted when the run began."""
     return Edge(
         at=at,
-        reading=Reading(counters(values["counters"]).since(base), arrived=None),
+        reading=Reading(
+            counters(values["counters"]).since(base), None, None if values["connections"] is None else count(values["connections"])
+        ),
         tally=tally(values["tally"]),
         overflow=count(values["overflow"]),
         held_s=seconds(values["held_s"]),

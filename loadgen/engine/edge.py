@@ -37,11 +37,13 @@ LOOK_S = 1.0
 class Reading:
     """What the other two witnesses said of one client: its sidecar's counters, and the requests of it that had reached the service.
 
-    ``arrived`` is None of a service that does not count.
+    ``arrived`` is None of a service that does not count. ``connections`` is a gauge, and therefore no counter: how many connections to the service
+    the sidecar had open, or was opening; None if it does not say.
     """
 
     counters: Counters
     arrived: int | None = 0
+    connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

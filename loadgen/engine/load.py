@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from loadgen.engine.alarm import Alarm, spun_s
+from loadgen.engine.bursts import Bursts
 from loadgen.errors import RefusedError
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.pacing import Burst
@@ -116,9 +117,7 @@ class ClientLoad:
         self.often_immediate = pacing.immediate and limit is None
         """Whether ``immediate`` is true while nobody holds the load."""
         self._pacing = pacing
-        self._burst = pacing.size if isinstance(pacing, Burst) else 0
-        self._burst_began = 0, 0
-        """The tally in which the present burst began, and how many requests until then were not let through, or not even sent."""
+        self._bursts = Bursts() if isinstance(pacing, Burst) else None
         self._rng = rng
         self._max_in_flight = max_in_flight
         self._left = limit
@@ -243,6 +242,8 @@ class ClientLoad:
         ended, self.tally = self.tally, Tally(self.tally.number + 1)
         self._earlier += ended.requests
         self._earlier_overflow += ended.sidecar_overflow
+        if self._bursts is not None:
+            self._bursts.leave(ended)
         self._carrier.recount()
         return ended
 
@@ -312,8 +313,8 @@ class ClientLoad:
             return
         elapsed = now - self._start
         left = self.in_flight + len(self._due)
-        if self._burst and not left:
-            self._end_burst()
+        if self._bursts is not None and not left:
+            self._bursts.all_ended(self.tally)
         for following in self._pacing.after_done(elapsed, left, self._rng):
             if following <= elapsed and not pause_s and not self._held:
                 self._begin(now, now)
@@ -324,14 +325,6 @@ class ClientLoad:
             self._finished.set()
 
     # Pacing.
-
-    def _end_burst(self) -> None:
-        """Count how many of a burst's requests the own sidecar let through."""
-        began_in, before = self._burst_began
-        kept_back = self.sidecar_overflow + self._unsent
-        if began_in == self.tally.number:
-            self.tally.bursts[self._burst - (kept_back - before)] += 1
-        self._burst_began = self.tally.number, kept_back
 
     def _set_immediate(self) -> None:
         self.immediate = self.often_immediate and not self._held and not self._stopped and not self._leaving
@@ -365,6 +358,8 @@ class ClientLoad:
                 self._due.clear()
                 return
             self._left -= 1
+        if self._bursts is not None:
+            self._bursts.sends(self.tally)
         if self.in_flight >= self._max_in_flight:
             self._unsent += 1
             self.tally.record(Outcome.UNSENT, 0.0)

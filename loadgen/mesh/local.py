@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from loadgen.engine.edge import Edge, Reading, find_edge
+from loadgen.engine.edge import find_edge
 from loadgen.engine.load import clock
 from loadgen.engine.wire import fetch
 from loadgen.errors import MeshError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from loadgen.engine.edge import Edge, Reading
     from loadgen.engine.hammers import Load
     from loadgen.mesh.boot import Booting, LocalSpec
     from loadgen.mesh.children import Children
@@ -126,7 +127,7 @@ class LocalMesh:
         async def read() -> Reading:
             clients = (await self.count()).clients
             arrived = clients[client.name].requests if client.name in clients else 0
-            return Reading(await self.counters(client), arrived)
+            return replace(await client.admin.reading(), arrived=arrived)
 
         return await find_edge(load, read, offset=offset)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from loadgen.engine.edge import Reading, find_edge
+from loadgen.engine.edge import find_edge
 from loadgen.engine.load import clock
 from loadgen.errors import HammerError, MeshError, RefusedError
 from loadgen.pod.hammer import HeldError
@@ -205,12 +205,8 @@ class Control:
 
     async def _edge(self, run: str, order: FindEdge) -> Json:
         hold, load = self._hammer.held_by(run)
-
-        async def read() -> Reading:
-            return Reading(await self._sidecar.counters(), None)
-
         async with hold.edges:  # two at once would take each other's tally
-            edge = await find_edge(load, read, offset=hold.offset if order.offset is None else order.offset)
+            edge = await find_edge(load, self._sidecar.reading, offset=hold.offset if order.offset is None else order.offset)
             hold.offset = edge.overflow - edge.reading.counters.overflow
         return _as_edge(edge)
 
@@ -234,6 +230,7 @@ def as_sight(sight: Sight) -> Json:
 def _as_edge(edge: Edge) -> Json:
     return {
         "counters": asdict(edge.reading.counters),
+        "connections": edge.reading.connections,
         "overflow": edge.overflow,
         "held_s": edge.held_s,
         "on_the_way": edge.on_the_way,

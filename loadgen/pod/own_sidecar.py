@@ -10,12 +10,13 @@ import anyio
 
 from loadgen.engine.load import clock
 from loadgen.errors import MeshError
-from loadgen.policy.state import SidecarState
-from loadgen.sidecar import config_path, read_config
+from loadgen.sidecar import config_path, read_state
 
 if TYPE_CHECKING:
+    from loadgen.engine.edge import Reading
     from loadgen.ledger import Counters
     from loadgen.policy.limits import Limits
+    from loadgen.policy.state import SidecarState
     from loadgen.sidecar import Admin
 
 LIVE = "live"
@@ -65,16 +66,19 @@ class OwnSidecar:
 
     async def _configured(self) -> SidecarState:
         """Read the configuration alone: the admin page with the live thresholds is long in a large mesh."""
-        config = await self.admin.ask(config_path(self.admin.cluster), read_config)
-        if config is None:
+        found = await self.admin.ask(config_path(self.admin.cluster), read_state)
+        if found is None:
             raise MeshError(f"{self.admin.client}'s sidecar has no cluster {self.admin.cluster}: is there such a Service?")
-        found = SidecarState.of_cluster(config)
         self.rule = found.rule
         return found
 
     async def counters(self) -> Counters:
         """Read the counters of the target's cluster."""
         return await self.admin.counters()
+
+    async def reading(self) -> Reading:
+        """Read the counters of the target's cluster, and how many connections it has."""
+        return await self.admin.reading()
 
     async def live_state(self) -> dict[str, Any]:
         """Give the limits and the rule in force as JSON can hold them, or the error that kept them from being read."""
@@ -85,17 +89,19 @@ class OwnSidecar:
         if state is None:
             return {"limits": None, "rule": None, "error": f"the sidecar has no cluster {self.admin.cluster}"}
         self.rule = state.rule
-        return {"limits": asdict(state.limits), "rule": state.rule, "error": None}
+        return {"limits": asdict(state.limits), "rule": state.rule, "updated": state.updated, "error": None}
 
     async def reach(self, limits: Limits, rule: str | None, *, wait_s: float) -> tuple[bool, dict[str, Any]]:
         """Wait at most ``wait_s`` until the sidecar shows these limits and this rule; tell whether it does, and what it shows."""
-        wanted = {"limits": asdict(limits), "rule": rule, "error": None}
+        wanted = asdict(limits), rule
         started = clock()
         with anyio.move_on_after(wait_s):
             while True:
-                if await self._seems_to_show(limits, rule) and (state := await self.live_state()) == wanted:
-                    self.propagation_s = clock() - started
-                    return True, state
+                if await self._seems_to_show(limits, rule):
+                    state = await self.live_state()
+                    if (state["limits"], state["rule"]) == wanted:
+                        self.propagation_s = clock() - started
+                        return True, state
                 await anyio.sleep(POLL_S)
         return False, await self.live_state()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loadgen.policy.limits import Limits
@@ -18,11 +18,14 @@ class SidecarState:
     """The limits in force, and the rule (``namespace/name``) that they come from, None without any.
 
     ``digest`` is a fingerprint of the whole cluster where its maker puts one in (see ``with_digest``): two rules may set the same limits.
+    ``updated`` is when Envoy last took another configuration of the cluster, in its own words; it makes no state another one, but tells of one that
+    was changed and put back.
     """
 
     limits: Limits
     rule: str | None
     digest: str = ""
+    updated: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name} {value}" for name, value in self.limits.in_force().items())

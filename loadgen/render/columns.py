@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loadgen.cause import sentence
+from loadgen.firing import MAX_PENDING
 from loadgen.quantity import range_text, seconds_text, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from loadgen.report import ClientPart, FigurePart, PhasePart, PredictionPart, Quantiles, Report
+    from loadgen.report import BurstsPart, ClientPart, FigurePart, PhasePart, PredictionPart, Quantiles, Report, SeenPart
 
 Row = TypeVar("Row")
 
@@ -54,6 +55,20 @@ LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
     Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
 )
+BURST_COLUMNS: Sequence[Column[PhasePart]] = (
+    Column("phase", lambda phase: phase.name),
+    Column("bursts", lambda phase: f"{phase.bursts.count:,}" if phase.bursts else "-", 1),
+    Column("let through", lambda phase: _of_each(phase.bursts)),
+    Column("service saw", lambda phase: f"{phase.bursts.seen.count:,}" if phase.bursts and phase.bursts.seen else "unknown", 2),
+    Column("in flight", lambda phase: _of_each(phase.bursts.seen if phase.bursts else None)),
+)
+BURSTS = "Of each burst: let through by the client's sidecar, and in flight at the service"
+CLIENT_BURSTS: Sequence[Column[ClientPart]] = (
+    Column("bursts", lambda client: f"{client.bursts.count:,}" if client.bursts else "-"),
+    Column("let through", lambda client: _of_each(client.bursts) if client.bursts else "-"),
+    Column("seen", lambda client: _of_each(client.bursts.seen) if client.bursts else "-"),
+)
+"""What a table of clients has beside ``CLIENT_COLUMNS`` where there were bursts."""
 LIMITS: Column[ClientPart] = Column(
     "limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4, words=True
 )
@@ -156,9 +171,29 @@ def besides(report: Report) -> list[Beside]:
     ]
 
 
+def bursts_of(report: Report) -> list[PhasePart]:
+    """Give the phases in which there were bursts."""
+    return [phase for phase in report.phases if phase.bursts]
+
+
+def _of_each(found: BurstsPart | SeenPart | None) -> str:
+    """Write how many requests of each burst there were, from the fewest to the most."""
+    return "unknown" if found is None else range_text(found.least, found.most, "{:,.0f}".format)
+
+
 def said_of_limits(report: Report) -> list[tuple[str, str]]:
     """Give the phases in which a limit was in force, each with the sentence that says what it did."""
-    return [(phase.name, f"{phase.because}.") for phase in report.phases if phase.because]
+    return [(phase.name, f"{phase.because}.{_said_of_pool(phase)}") for phase in report.phases if phase.because]
+
+
+def _said_of_pool(phase: PhasePart) -> str:
+    """Say how warm the pool was where it matters: a request that finds an open connection is never pending."""
+    if not phase.pool or not any(MAX_PENDING in client.effective.in_force() for client in phase.clients):
+        return ""
+    if all(client.effective.max_requests_per_connection == 1 for client in phase.clients):
+        return " The pool of connections is always cold: maxRequestsPerConnection is 1, so none carries a second request."
+    each = [client.connections or 0 for client in phase.clients]
+    return f" The pool of connections was {phase.pool} when the phase began to count: {range_text(min(each), max(each), '{:,.0f}'.format)} open in each sidecar."
 
 
 def said_of_predictions(report: Report) -> list[str]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from loadgen.errors import printable
 from loadgen.evidence import State
 from loadgen.render.columns import (
+    BURST_COLUMNS,
+    BURSTS,
     CLIENT_COLUMNS,
     FAILURE_COLUMNS,
     FAILURES,
@@ -17,6 +19,7 @@ from loadgen.render.columns import (
     PREDICTION_COLUMNS,
     PREDICTIONS,
     besides,
+    bursts_of,
     clients_of,
     failures_of,
     said_of_limits,
@@ -60,6 +63,8 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     for name, said in said_of_limits(report):
         console.print(printable(f"{name}: {said}"), markup=False, soft_wrap=not console.is_terminal)
         console.print()
+    if bursts := bursts_of(report):
+        print_table(console, BURSTS, BURST_COLUMNS, bursts)
     if failures := failures_of(report):
         print_table(console, FAILURES, FAILURE_COLUMNS, failures)
     if rows := besides(report):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
 from loadgen.render.columns import (
+    BURST_COLUMNS,
+    BURSTS,
     CLIENT_COLUMNS,
     FAILURE_COLUMNS,
     FAILURES,
@@ -18,6 +20,7 @@ from loadgen.render.columns import (
     PHASE_COLUMNS,
     PREDICTION_COLUMNS,
     besides,
+    bursts_of,
     clients_of,
     failures_of,
     said_of_limits,
@@ -48,7 +51,7 @@ def render(report: Report, _series: Series | None) -> str:
 
 
 def summary(report: Report, max_bytes: int) -> str:
-    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the failures, the predictions, the clients of each phase.
+    """Write as much of the summary as fits, in whole parts: the verdict, what was expected, the phases, the ledger, the bursts, the failures, the predictions, the clients of each phase.
 
     Where there is no room to say that something is left out, nothing is written.
     """
@@ -83,6 +86,8 @@ def _parts(report: Report) -> list[str]:
         )
         if because := said_of_limits(report):
             parts.append("\n" + "".join(f"- **{escaped(name)}**: {escaped(sentence)}\n" for name, sentence in because))
+    if bursts := bursts_of(report):
+        parts.append(f"\n### Bursts\n\n{BURSTS}.\n\n" + _table(BURST_COLUMNS, bursts))
     if failures := failures_of(report):
         parts.append(f"\n### Failures\n\n{FAILURES}.\n\n" + _table(FAILURE_COLUMNS, failures))
     if said := said_of_predictions(report):

@@ -15,6 +15,7 @@ from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
 from loadgen.runner.figures import NOTHING, PhaseFigures
 from loadgen.runner.showing import evidence_of, judged_windows
+from loadgen.runner.window import connections, pool
 from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, counters_of, disagreements, imbalance_of, unseen
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
@@ -120,7 +121,8 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
             clients=len(window.starts),
             peak=None if unseen(window) or (counted := count_of(window)) is None else counted.peak_in_flight,
         ),
-        pool="warm" if window.toggled is None else "cold",
+        pool=pool(window),
+        connections=connections(window),
         bursts=_bursts(window, total),
         duration_s=round(duration, 4),
         requests=total.requests,
@@ -144,16 +146,16 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
     )
 
 
-def _bursts(window: Window, total: Tally) -> parts.BurstsPart | None:
-    """Say what became of a phase's bursts, as its clients and as the service saw them; None if there were none."""
-    bursts = total.bursts
+def _bursts(window: Window, tally: Tally, *names: str) -> parts.BurstsPart | None:
+    """Say what became of the bursts of some clients, or of all, as they and as the service saw them; None if there were none."""
+    bursts = tally.bursts
     if not bursts:
         return None
     periods: Counter[int] = Counter()
-    for name in window.ends:
-        if (counted := count_of(window, name)) is not None:
+    for name in names or window.ends:
+        if not unseen(window) and (counted := count_of(window, name)) is not None:
             periods.update(counted.periods)
-    seen = (periods.total(), min(periods), max(periods)) if periods else None
+    seen = parts.SeenPart(count=periods.total(), least=min(periods), most=max(periods)) if periods else None
     return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), seen=seen)
 
 
@@ -171,6 +173,8 @@ def _client(window: Window, name: str) -> parts.ClientPart:
         drain_s=round(window.drain_s[name], 4),
         effective=parts.Effective(**dataclasses.asdict(window.states[name].limits)),
         causes=_causes(tally),
+        connections=window.starts[name].reading.connections,
+        bursts=_bursts(window, tally, name),
     )
 
 

@@ -83,7 +83,10 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
     """Take all phases that are judged together."""
     counters = Counters.total_of(found for window in windows if (found := counters_of(window, name)) is not None)
     tally = merged(window.tallies[name] for window in windows)
-    return ClientEvidence(name, tally.requests, Ledger(tally.sidecar_overflow, counters.overflow), counters, _peak(windows, name))
+    opened = [window.starts[name].reading.connections for window in windows]
+    connections = sum(filter(None, opened)) if None not in opened else None
+    ledger = Ledger(tally.sidecar_overflow, counters.overflow)
+    return ClientEvidence(name, tally.requests, ledger, counters, _peak(windows, name), connections)
 
 
 def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:

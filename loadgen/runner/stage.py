@@ -26,13 +26,14 @@ from loadgen.runner.window import Measured, Window
 from loadgen.series import BETWEEN, SeriesRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from anyio.abc import TaskGroup
 
     from loadgen.engine.edge import Edge
     from loadgen.policy.rule import Rule
+    from loadgen.policy.state import SidecarState
     from loadgen.runner.needs import Loads, Mesh
     from loadgen.scenario import Phase
 
@@ -180,12 +181,9 @@ class Stage(abc.ABC, Generic[C, L]):
         await self._each(self._end)
         await self._mesh.phase(None)
         self._close(window)
-        changed = [name for name, state in (await self._each(self._mesh.state)).items() if state != window.states[name]]
-        if changed:
+        if change := _changed(window, await self._each(self._mesh.state)):
             self._measured.policy_lost = True
-            self._measured.reasons.append(
-                f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(changed)}"
-            )
+            self._measured.reasons.append(change)
 
     async def _end(self, client: C) -> None:
         window = self._open
@@ -329,3 +327,17 @@ class Stage(abc.ABC, Generic[C, L]):
 
     def _second(self) -> int:
         return int((clock() - self._began) / SECOND_S) if self._began else 0
+
+
+def _changed(window: Window, after: Mapping[str, SidecarState]) -> str:
+    """Say at which clients the policy is not the one with which a phase began, or was not for a while; nothing if it was at none."""
+    others = [name for name, state in after.items() if state != window.states[name]]
+    if others:
+        return f"the policy was changed by somebody else during phase {window.phase.name}, at {', '.join(others)}"
+    renewed = [name for name, state in after.items() if state.updated != window.states[name].updated]
+    if renewed:
+        return (
+            f"what is in force was changed by somebody else during phase {window.phase.name} and put back, or the sidecar was restarted, at"
+            f" {', '.join(renewed)}: what a sidecar admitted meanwhile is another configuration's doing"
+        )
+    return ""

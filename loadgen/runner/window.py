@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loadgen.ledger import Ledger
 from loadgen.series import Series
@@ -60,6 +60,31 @@ class Measured:
     began: float = 0.0
     ended_s: float = 0.0
     series: Series = field(default_factory=lambda: Series([], [], {}))
+
+
+def connections(window: Window) -> int | None:
+    """Give how many connections the clients' sidecars had open when the phase began to count; None if one does not say."""
+    each = [edge.reading.connections for edge in window.starts.values()]
+    known = [count for count in each if count is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def pool(window: Window) -> Literal["", "cold", "warm", "mixed"]:
+    """Say in how many sidecars a request could find an open connection when the phase began to count; nothing if that is not known.
+
+    A connection that carries one request only is no other request's: with ``maxRequestsPerConnection`` 1 the pool is always cold.
+    """
+    ready: set[bool | None] = {_ready(window, name) for name in window.starts}
+    if None in ready or not ready:
+        return ""
+    return "mixed" if len(ready) > 1 else "warm" if True in ready else "cold"
+
+
+def _ready(window: Window, name: str) -> bool | None:
+    if window.states[name].limits.max_requests_per_connection == 1:
+        return False
+    open_ones = window.starts[name].reading.connections
+    return None if open_ones is None else open_ones > 0
 
 
 def imbalance(window: Window) -> int | None:

@@ -42,15 +42,15 @@ def a_tally() -> Tally:
 
 
 SIGHT = Sight(dict.fromkeys(Outcome, 3), sidecar_overflow=3, sent=9, in_flight=2, pid=1, cpu_s=0.5)
-EDGE = Edge(7.0, Reading(Counters(1, 2, 3, 40), None), a_tally(), overflow=3, held_s=0.01, on_the_way=2, settled=True)
-STATE = SidecarState(Limits(max_requests=1), "base/user")
+EDGE = Edge(7.0, Reading(Counters(1, 2, 3, 40), None, 5), a_tally(), overflow=3, held_s=0.01, on_the_way=2, settled=True)
+STATE = SidecarState(Limits(max_requests=1), "base/user", updated="2026-01-05T10:00:00.000Z")
 SAMPLE = Answer("client-1", Outcome.OK, 0.02, Response(200, b"Kevin"))
 CASES: dict[str, tuple[Values, Callable[[Values], object], object]] = {
     "sight": (as_sight(SIGHT), lambda values: answer.sight(values, -4), replace(SIGHT, pid=-4)),
     "tally": (EDGE.tally.snapshot(), lambda values: answer.tally(values).snapshot(), EDGE.tally.snapshot()),
     "edge": (_as_edge(EDGE), lambda values: _as_edge(answer.edge(values, Counters(), 7.0)), _as_edge(EDGE)),
     "counters": (asdict(Counters(1, 2, 3, 40)), answer.counters, Counters(1, 2, 3, 40)),
-    "state": ({"limits": asdict(STATE.limits), "rule": STATE.rule}, answer.state, STATE),
+    "state": ({"limits": asdict(STATE.limits), "rule": STATE.rule, "updated": STATE.updated}, answer.state, STATE),
     "sample": (
         {"outcome": "ok", "latency_s": 0.02, "status": 200, "body": "Kevin"},
         lambda values: answer.sample("client-1", values),
@@ -67,7 +67,7 @@ WRONG: dict[type, tuple[Any, ...]] = {
 """What cannot stand in the place of a value of a kind."""
 UNREAD = {"/pid"}
 """The process's id is not taken from the pod."""
-OPTIONAL = {"/rule", "/status"}
+OPTIONAL = {"/rule", "/status", "/connections"}
 OPEN = {"outcomes", "latency", "buckets", "statuses", "causes", "connect_errors", "flow_failures"}
 """Mappings that need not have every key."""
 
@@ -123,4 +123,4 @@ def test_a_histogram_has_buckets_of_finite_durations_only(bucket: str) -> None:
 def test_without_a_response_there_is_no_body_and_without_a_rule_none_is_named() -> None:
     timeout = {"outcome": "timeout", "latency_s": 1.0, "status": None, "body": ""}
     assert answer.sample("client-1", timeout) == Answer("client-1", Outcome.TIMEOUT, 1.0, None)
-    assert answer.state({"limits": asdict(Limits()), "rule": None}) == SidecarState(Limits(), None)
+    assert answer.state({"limits": asdict(Limits()), "rule": None, "updated": ""}) == SidecarState(Limits(), None)

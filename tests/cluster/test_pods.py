@@ -83,6 +83,7 @@ RUBBISH = [
             **dict.fromkeys(("overflow", "held_s", "on_the_way", "settled", "done"), "x"),
             "limits": dict.fromkeys(FIELDS, "x"),
             "rule": None,
+            "updated": "",
         }
     ).encode(),
     b'{"incarnation": "SAME", "run": "run-1", "counters": {"total": "x"}}',

@@ -75,6 +75,8 @@ def test_the_tutorial_ends_enforced_and_valid_with_a_ledger_of_0_and_the_rule_go
         assert client["effective"]["max_requests"] == 1
         assert client["service"]["peak_in_flight"] == 1
         assert 0 < client["convergence_s"] < 10
+        assert client["connections"] is not None, "the manifests have the sidecars keep the gauge"
+    assert limited["pool"] == "cold"
 
 
 def test_the_metrics_of_a_run_are_the_report_s_counts_in_a_cluster_too(tutorial: Tutorial, command: Loadgen) -> None:

@@ -20,7 +20,7 @@ from loadgen.results import read_result
 REPOSITORY = Path(__file__).parents[2]
 PUBLISHED = REPOSITORY / "docs" / "report-v1.schema.json"
 REPORT = REPOSITORY / "tests" / "render" / "data" / "report.json"
-ADDED = ("began_s", "ended_s", "toggled_s", "converged_s")
+ADDED = ("began_s", "ended_s", "toggled_s", "converged_s", "because", "pool", "connections", "bursts")
 """What phases of the first reports lack."""
 
 
@@ -35,7 +35,8 @@ def older() -> Any:
         for name in ADDED:
             del phase[name]
         for part in (phase, *phase["clients"]):
-            part.pop("causes", None)
+            for name in ("causes", "connections", "bursts"):
+                part.pop(name, None)
     del report["environment"]["processes"]
     return report
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from loadgen import sidecar
 from loadgen.ledger import Counters
+from loadgen.policy.state import SidecarState
 
 USER = "outbound|7000||user.base.svc.cluster.local"
 
@@ -39,6 +39,16 @@ def test_counters_are_read_by_name_and_what_is_missing_is_zero(page: bytes, want
     assert sidecar.read_counters(page) == wanted
 
 
+@pytest.mark.parametrize(
+    ("page", "wanted"),
+    [(stats(upstream_cx_active=3, upstream_cx_total=9), 3), (stats(upstream_cx_active=0), 0), (stats(upstream_cx_total=9), None)],
+    ids=["some", "none", "not kept"],
+)
+def test_open_connections_are_a_gauge_beside_the_counters_and_not_known_where_they_are_not_kept(page: bytes, wanted: int | None) -> None:
+    assert sidecar.read_connections(page) == wanted
+    assert not hasattr(sidecar.read_counters(page), "cx_active")
+
+
 def test_an_overflow_is_counted_alike_before_and_since_envoy_1_38() -> None:
     older, newer = stats(upstream_rq_pending_overflow=9), stats(upstream_rq_active_overflow=9, upstream_cx_overflow=50)
     assert sidecar.read_counters(older).overflow == sidecar.read_counters(newer).overflow == 9
@@ -49,6 +59,7 @@ def test_an_overflow_is_counted_alike_before_and_since_envoy_1_38() -> None:
     [
         (f"cluster.{USER};.upstream_rq_total", True),
         (f"cluster.{USER}.upstream_rq_pending_overflow", True),
+        (f"cluster.{USER};.upstream_cx_active", True),
         (f"cluster.{USER};.upstream_rq_total_time", False),
         (f"cluster.{USER.replace('.', 'x')};.upstream_rq_total", False),
         ("cluster.outbound|7000|v1|user.base.svc.cluster.local;.upstream_rq_total", False),
@@ -73,11 +84,13 @@ def test_only_the_state_of_the_one_cluster_is_asked_for(path: str) -> None:
     [
         ({}, None),
         ({"configs": []}, None),
-        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}, "last_updated": "now"}]}, {"name": USER, "type": "STATIC"}),
+        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}, "last_updated": "now"}]}, (SidecarState.of_cluster({}), "now")),
+        ({"configs": [{"cluster": {"name": USER, "type": "STATIC"}}]}, (SidecarState.of_cluster({}), "")),
     ],
 )
-def test_a_configuration_is_read_or_is_not_there(page: object, wanted: dict[str, Any] | None) -> None:
-    assert sidecar.read_config(json.dumps(page).encode()) == wanted
+def test_a_configuration_is_read_or_is_not_there(page: object, wanted: tuple[SidecarState, str] | None) -> None:
+    state = sidecar.read_state(json.dumps(page).encode())
+    assert (state and (state, state.updated)) == wanted
 
 
 def test_thresholds_are_those_of_the_cluster_and_of_the_priority_that_istio_uses() -> None:

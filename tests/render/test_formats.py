@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from loadgen.errors import Problem, UsageError
 from loadgen.render import console, document, junit, markdown, openmetrics, page, spreadsheet
-from loadgen.render.columns import FAILURES
+from loadgen.render.columns import BURSTS, FAILURES
 from loadgen.render.formats import FORMATS, formats_of
 from loadgen.render.markdown import escaped
 from loadgen.render.openmetrics import Figures
@@ -129,6 +129,60 @@ def test_more_causes_than_a_person_reads_stand_in_one_line() -> None:
         plain = re.sub(r"<[^>]+>|[|]", " ", text.replace("\\", ""))
         assert [f"cause{number} " in plain for number in range(12)] == [True] * 8 + [False] * 4, form
         assert re.search(rf" {92 + 91 + 90 + 89} +others +4 more causes are in report.json", plain), form
+
+
+def burst(count: int, least: int, most: int) -> dict[str, Any]:
+    return {"count": count, "least": least, "most": most, "seen": {"count": count - 1, "least": least, "most": most + 1}}
+
+
+def with_bursts(report: Any) -> None:
+    phase = report["phases"][1]
+    phase["bursts"] = burst(2345, 4, 6)
+    for number, client in enumerate(phase["clients"]):
+        client["bursts"] = burst(700 + number, 5, 5) if number else None
+
+
+def test_bursts_are_shown_as_the_clients_and_as_the_service_saw_them() -> None:
+    for form, text in shown(changed(with_bursts)).items():
+        plain = re.sub(r"<[^>]+>|[|]", " ", text.replace("\\", ""))
+        assert re.search(r"limited +2,345 +4 to 6 +2,344 +4 to 7\s", plain), form
+        assert BURSTS in re.sub(r"\s+", " ", html.unescape(text)), form
+    cells = re.findall(r">client-\d</th>(.*?)</tr>", page.render(changed(with_bursts), None))
+    assert [re.findall(r"<td>([^<]*)</td>", row)[-3:] for row in cells[3:6]] == [["-"] * 3, ["701", "5", "5 to 6"], ["702", "5", "5 to 6"]]
+
+
+def test_where_there_were_no_bursts_nothing_is_said_of_them() -> None:
+    for form, text in shown(REAL.report).items():
+        assert "burst" not in text.lower(), form
+
+
+def with_pool(pool: str, connections: tuple[int, ...] = (0, 3, 5), **effective: int) -> Report:
+    def change(report: Any) -> None:
+        phase = report["phases"][1]
+        phase.update(pool=pool, because="none of 7 requests was rejected")
+        for client, count in zip(phase["clients"], connections, strict=True):
+            client["connections"] = count
+            client["effective"].update({"max_requests_per_connection": 0, "max_pending_requests": 1, **effective})
+
+    return changed(change)
+
+
+@pytest.mark.parametrize(
+    ("report", "wanted"),
+    [
+        (with_pool("mixed"), "The pool of connections was mixed when the phase began to count: 0 to 5 open in each sidecar."),
+        (with_pool("warm", (2, 2, 2)), "The pool of connections was warm when the phase began to count: 2 open in each sidecar."),
+        (with_pool("cold", max_requests_per_connection=1), "always cold: maxRequestsPerConnection is 1"),
+        (with_pool("warm", max_pending_requests=2**32 - 1), ""),
+        (with_pool(""), ""),
+    ],
+    ids=["mixed", "warm", "never warm", "no limit that minds", "not known"],
+)
+def test_how_warm_the_pool_was_is_said_where_what_waits_for_a_connection_is_limited(report: Report, wanted: str) -> None:
+    for form, text in shown(report).items():
+        plain = re.sub(r"<[^>]+>", "", html.unescape(text))
+        assert ("The pool of connections" in plain) is bool(wanted), form
+        assert wanted in plain, form
 
 
 @pytest.mark.parametrize("name", ["console", "markdown", "html"])

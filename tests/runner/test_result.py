@@ -17,7 +17,7 @@ from loadgen.policy.limits import Limits
 from loadgen.policy.rule import Rule
 from loadgen.policy.state import SidecarState
 from loadgen.recorder import Tally
-from loadgen.report import Environment, Report
+from loadgen.report import BurstsPart, Environment, Report, SeenPart
 from loadgen.runner.result import make_report
 from loadgen.runner.window import Measured, Window
 from tests.story.command import SCENARIOS
@@ -438,3 +438,62 @@ def test_the_validity_can_be_expected_of_the_run() -> None:
     assert expected(run, "validity == VALID", phase="run") == [("VALID", True)]
     run.reasons.append("interrupted")
     assert expected(run, "validity == VALID", phase="run") == [("INVALID", False)]
+
+
+def burst(run: Measured, name: str, admitted: Mapping[int, int], seen: Mapping[int, int]) -> None:
+    """Let a client's sidecar have let through so many of each burst, and the service have seen so many at a time."""
+    limited = run.windows[1]
+    limited.tallies[name].bursts.update(admitted)
+    assert limited.service is not None
+    clients = {**limited.service.clients, name: replace(limited.service.clients[name], periods=seen)}
+    limited.service = replace(limited.service, clients=clients)
+
+
+def test_bursts_are_counted_by_client_and_in_all_by_the_clients_and_by_the_service() -> None:
+    run = measured()
+    burst(run, "client-1", {5: 7}, {5: 6})
+    burst(run, "client-2", {4: 1, 5: 6}, {4: 1, 6: 7})
+    phase = report_of(run).phases[1]
+    assert phase.bursts == BurstsPart(count=14, least=4, most=5, seen=SeenPart(count=14, least=4, most=6))
+    assert [client.bursts for client in phase.clients] == [
+        BurstsPart(count=7, least=5, most=5, seen=SeenPart(count=6, least=5, most=5)),
+        BurstsPart(count=7, least=4, most=5, seen=SeenPart(count=8, least=4, most=6)),
+    ]
+    assert [each.bursts for each in report_of(run).phases] == [None, phase.bursts, None]
+
+
+def test_what_the_service_saw_of_bursts_is_not_known_where_its_peaks_are_not() -> None:
+    run = measured()
+    burst(run, "client-1", {5: 7}, {3: 7})
+    assert run.windows[1].service is not None
+    run.windows[1].service = replace(run.windows[1].service, unseen="two pods")
+    phase = report_of(run).phases[1]
+    assert phase.bursts == phase.clients[0].bursts == BurstsPart(count=7, least=5, most=5, seen=None)
+    assert phase.clients[1].bursts is None
+
+
+@pytest.mark.parametrize(
+    ("connections", "per_connection", "pool", "in_all"),
+    [
+        ((3, 1), 0, "warm", 4),
+        ((0, 0), 0, "cold", 0),
+        ((3, 0), 0, "mixed", 3),
+        ((3, 1), 1, "cold", 4),
+        ((3, 1), 2, "warm", 4),
+        ((3, None), 0, "", None),
+        ((None, None), 1, "cold", None),
+    ],
+)
+def test_a_pool_is_as_warm_as_the_sidecars_said_when_the_phase_began(
+    connections: tuple[int | None, ...], per_connection: int, pool: str, in_all: int | None
+) -> None:
+    run = measured()
+    for window, toggled in zip(run.windows, (None, 9.0, None), strict=True):
+        window.toggled = toggled
+        state = replace(LIMITED, limits=replace(LIMITED.limits, max_requests_per_connection=per_connection))
+        window.states = dict.fromkeys(window.starts, state)
+        for (name, edge), count in zip(window.starts.items(), connections, strict=True):
+            window.starts[name] = replace(edge, reading=replace(edge.reading, connections=count))
+    for phase in report_of(run).phases:
+        assert (phase.pool, phase.connections) == (pool, in_all)
+        assert tuple(client.connections for client in phase.clients) == connections

@@ -187,7 +187,7 @@ def rejects_itself(rng: Random) -> Case:
 
 
 def changed(rng: Random) -> Case:
-    sabotage = rng.choice(["remove-one", "remove-all", "raise-one"])
+    sabotage = rng.choice(["remove-one", "remove-all", "raise-one", "put-back"])
     return Case(
         f"{sabotage} in mid-phase",
         _tutorial(rng),

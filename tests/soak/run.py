@@ -88,9 +88,22 @@ def judged(case: Case, report: Any) -> Judged:
 def _rewrite(loadgen: Loadgen, clients: range, old: str, new: str) -> None:
     for number in clients:
         folder = loadgen.run_folders()[0] / f"client-{number}"
-        text = (folder / "cds.json").read_text(encoding="utf-8")
-        (folder / "other").write_text(re.sub(old, new, text), encoding="utf-8")
-        (folder / "other").rename(folder / "cds.json")
+        _put(folder, re.sub(old, new, (folder / "cds.json").read_text(encoding="utf-8")))
+
+
+def _remove_and_put_back(loadgen: Loadgen) -> None:
+    """Take the limit of one sidecar away, and put it back as it was."""
+    folder = loadgen.run_folders()[0] / "client-1"
+    text = (folder / "cds.json").read_text(encoding="utf-8")
+    _put(folder, re.sub(_LIMIT, _NONE, text))
+    time.sleep(SETTLE_S)
+    _put(folder, text)
+
+
+def _put(folder: Path, text: str) -> None:
+    """Rename a configuration into a sidecar's folder: Envoy takes no notice of one that is written in place."""
+    (folder / "other").write_text(text, encoding="utf-8")
+    (folder / "other").rename(folder / "cds.json")
 
 
 def _listener(loadgen: Loadgen, client: str) -> int:
@@ -116,6 +129,7 @@ SABOTAGES: dict[str, Callable[[Loadgen], None]] = {
     "remove-one": lambda loadgen: _rewrite(loadgen, range(1, 2), _LIMIT, _NONE),
     "remove-all": lambda loadgen: _rewrite(loadgen, range(1, 3), _LIMIT, _NONE),
     "raise-one": lambda loadgen: _rewrite(loadgen, range(2, 3), _LIMIT, _MORE),
+    "put-back": _remove_and_put_back,
     "bypass": lambda loadgen: _call(loadgen.service_port(), "client-1"),
     "share": lambda loadgen: _call(_listener(loadgen, "client-1"), "client-1"),
     "stranger": lambda loadgen: _call(loadgen.service_port(), ""),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.mesh.boot import ADMIN_FILE
 from tests.story.command import AGAIN_IF_STARVED, REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ def get(port: int, client: str = "") -> tuple[int, str]:
     body = answer.read().decode()
     connection.close()
     return answer.status, body
+
+
+def clusters_modified(folder: Path) -> int:
+    """Ask a sidecar how often it has changed a cluster."""
+    admin = http.client.HTTPConnection((folder / ADMIN_FILE).read_text().strip(), timeout=10)
+    admin.request("GET", "/stats?filter=cluster_manager.cluster_modified")
+    said = admin.getresponse().read().decode()
+    admin.close()
+    return int(said.rpartition(": ")[2])
 
 
 @pytest.mark.parametrize(
@@ -183,6 +193,20 @@ def test_a_policy_that_somebody_else_changes_in_mid_phase_makes_the_run_invalid(
     ended = finish(process)
     assert ended.code == 4
     assert "changed by somebody else during phase limited, at client-1" in ended.stdout
+
+
+def test_a_policy_that_somebody_else_takes_away_and_puts_back_in_mid_phase_makes_the_run_invalid(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "2", "--duration", "1500ms")
+    wait_for_line(process, "--- limited")
+    folder = loadgen.run_folders()[0] / "client-2"
+    found = (folder / "cds.json").read_text()
+    for count, text in enumerate((found.replace('"max_requests": 1,', '"max_requests": 4294967295,'), found), start=2):
+        (folder / "other").write_text(text)
+        (folder / "other").rename(folder / "cds.json")
+        until(lambda wanted=count: clusters_modified(folder) == wanted, "the sidecar takes the configuration")  # type: ignore[misc]
+    ended = finish(process)
+    assert ended.code == 4
+    assert "changed by somebody else during phase limited and put back, at client-2" in ended.stdout
 
 
 def test_a_result_folder_that_cannot_be_written_is_refused_before_anything_starts(loadgen: Loadgen, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +39,14 @@ def test_the_tutorial_ends_enforced_and_valid_and_restored(tutorial: tuple[Ended
     assert report["verdict"]["state"] == "enforced"
     assert report["restore"]["state"] == "verified"
     assert all(expectation["held"] for expectation in report["expectations"])
+
+
+def test_a_pool_whose_connections_carry_one_request_each_is_cold_whatever_is_open(tutorial: tuple[Ended, Any]) -> None:
+    ended, report = tutorial
+    assert phase(report, "limited")["pool"] == "cold"
+    assert phase(report, "limited")["connections"] == sum(client["connections"] for client in phase(report, "limited")["clients"])
+    assert phase(report, "baseline")["connections"] > 0, "the load goes on when the phase begins to count"
+    assert "The pool of connections is always cold: maxRequestsPerConnection is 1" in ended.stdout
 
 
 def test_every_request_succeeds_without_the_rule_and_a_part_overflows_with_it(tutorial: tuple[Ended, Any]) -> None:
@@ -200,6 +209,16 @@ def test_of_every_burst_exactly_as_many_are_admitted_as_the_limit_allows(loadgen
         ok, rejected = client["outcomes"][Outcome.OK], client["outcomes"][Outcome.OVERFLOW]
         assert abs(ok - rejected / 3) <= 5, "5 of 20 are admitted and 15 rejected; an edge may part one burst's rejects from its answers"
     assert limited["ledger"]["difference"] == 0
+    for name, admitted in {"baseline": 20, "limited": 5, "recovered": 20}.items():
+        for client in phase(report, name)["clients"]:
+            bursts = client["bursts"]
+            assert (bursts["least"], bursts["most"]) == (bursts["seen"]["least"], bursts["seen"]["most"]) == (admitted, admitted)
+            assert bursts["count"] >= 4
+            assert abs(bursts["count"] - bursts["seen"]["count"]) <= 1, "an edge may part a burst's arrival from its answers"
+        whole = phase(report, name)["bursts"]
+        assert (whole["least"], whole["most"]) == (whole["seen"]["least"], whole["seen"]["most"]) == (admitted, admitted)
+        assert whole["count"] == sum(client["bursts"]["count"] for client in phase(report, name)["clients"])
+    assert re.search(r"limited +\d+ +5 +\d+ +5\n", ended.stdout), "both sides are shown"
 
 
 def test_a_ramp_ends_with_more_requests_than_it_begins_with(loadgen: Loadgen, tmp_path: Path) -> None:

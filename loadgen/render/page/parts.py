@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from loadgen.quantity import seconds_text
 from loadgen.render.columns import (
+    BURST_COLUMNS,
+    BURSTS,
+    CLIENT_BURSTS,
     CLIENT_COLUMNS,
     FAILURE_COLUMNS,
     FAILURES,
@@ -16,6 +19,7 @@ from loadgen.render.columns import (
     PREDICTIONS,
     Column,
     besides,
+    bursts_of,
     clients_of,
     failures_of,
     said_of_limits,
@@ -135,6 +139,8 @@ def _tables(report: Report) -> Iterator[Element]:
     because = [E("li", E("b", name), f": {sentence}") for name, sentence in said_of_limits(report)]
     ledger = _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
     yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
+    if bursts := bursts_of(report):
+        yield _section("Bursts", _table(BURSTS, BURST_COLUMNS, bursts))
     if failures := failures_of(report):
         yield _section("Failures", _table(FAILURES, FAILURE_COLUMNS, failures))
     if said := said_of_predictions(report):
@@ -150,10 +156,10 @@ def _tables(report: Report) -> Iterator[Element]:
 def _clients(phase: PhasePart) -> Element:
     """Make the table of a phase's clients. Limits that are the same in all sidecars stand once, above it."""
     found = {LIMITS.cell(client) for client in phase.clients}
-    if len(found) != 1:
-        return _table(f"Phase {phase.name}", CLIENT_COLUMNS, clients_of(phase), kind="clients")
-    columns = [column for column in CLIENT_COLUMNS if column is not LIMITS]
-    return _table(f"Phase {phase.name}; limits in each sidecar: {found.pop()}", columns, clients_of(phase), kind="clients")
+    title, columns = f"Phase {phase.name}", [*CLIENT_COLUMNS[:-1], *(CLIENT_BURSTS if phase.bursts else ()), LIMITS]
+    if len(found) == 1:
+        title, columns = f"{title}; limits in each sidecar: {found.pop()}", columns[:-1]
+    return _table(title, columns, clients_of(phase), kind="clients")
 
 
 def _expectations(report: Report) -> Element:
