@@ -51,3 +51,13 @@ class Limits:
 
 
 _NO_LIMITS = Limits()
+
+
+def connections_come_first(limits: Mapping[str, int], workers: int) -> bool:
+    """Tell whether these limits in force, by the rule's names, let connections run out before ``http2MaxRequests`` is reached; then it rejects nothing.
+
+    With HTTP/1.1 a connection carries one request, and to one endpoint there are at most ``maxConnections`` + workers - 1 of them: Envoy's
+    workers look before they count, and each may always have one. Over HTTP/2 one connection carries everything: do not ask then.
+    """
+    connections, requests = limits.get("maxConnections"), limits.get("http2MaxRequests")
+    return connections is not None and requests is not None and connections + workers - 1 <= requests

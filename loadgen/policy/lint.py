@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool
 from loadgen.policy.scalar import quoted
 from loadgen.policy.selection import ROOT_NAMESPACE, exports, host_of, is_visible, matches, specificity, winner
@@ -37,6 +38,7 @@ class Scene:
     root_namespace: str
     routed_subsets: Collection[str]
     hosts: Collection[str]
+    workers: int = 1
 
 
 Check = Callable[["Rule", Scene], Iterator["Problem"]]
@@ -50,14 +52,15 @@ def lint(  # what is known beside the rules, by keyword
     root_namespace: str = ROOT_NAMESPACE,
     routed_subsets: Collection[str] = (),
     hosts: Collection[str] = (),
+    workers: int = 1,
 ) -> list[Problem]:
     """Find what Istio silently ignores in these rules, seen from one client of one service; only warnings, in the order of the file.
 
     ``routed_subsets`` are the subsets that a route sends traffic to, ``hosts`` the full names of other services that are
-    known to exist. Blocks that are empty are also among the problems of ``parse_rules``, as equal values.
+    known to exist, ``workers`` the threads of the client's Envoy. Blocks that are empty are also among the problems of ``parse_rules``, as equal values.
     """
     merged = winner(rules, service, client, root_namespace=root_namespace)
-    scene = Scene(service, client, merged, root_namespace, routed_subsets, hosts)
+    scene = Scene(service, client, merged, root_namespace, routed_subsets, hosts, workers)
     found = [problem for rule in rules for problem in _findings(rule, scene)]
     return sorted(found, key=lambda problem: (problem.file, problem.line, problem.column))
 
@@ -280,15 +283,16 @@ def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
                 )
 
 
-def _endless_queue(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
     for path, pool in rule.pools():
         tcp, http = _halves(pool)
         if not tcp.max_connections or http.http1_max_pending_requests:
             continue
+        limits = {"maxConnections": tcp.max_connections, "http2MaxRequests": http.http2_max_requests or UNSET}
         if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
             hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
-        elif tcp.max_connections <= http.http2_max_requests and http.h2_upgrade_policy != "UPGRADE":
+        elif http.h2_upgrade_policy != "UPGRADE" and connections_come_first(limits, scene.workers):
             requests = f"http2MaxRequests {http.http2_max_requests}"
             message = f"maxConnections {tcp.max_connections} comes before {requests}: what finds no connection waits in a queue without an end, and is not rejected"
             hint = (
