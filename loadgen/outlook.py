@@ -78,5 +78,9 @@ def _rates(scenario: Scenario) -> list[float | None]:
     load = scenario.load
     if not isinstance(load, OpenLoad):
         return [None]
-    held = [stage.rate for stage in load.stages[:-1] if stage.hold]
-    return list(dict.fromkeys([load.rate, *held, *(stage.rate for stage in load.stages[-1:])]))
+    rates, before = [], load.rate
+    for stage in load.stages:
+        if stage.hold or (stage.ramp and stage.rate == before):
+            rates.append(stage.rate)
+        before = stage.rate
+    return list(dict.fromkeys([*rates, before]))
