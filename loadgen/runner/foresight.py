@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ENOUGH = 20
 """Fewer overflows show no mean latency."""
 OTHERS_SHARE = 0.01
-"""If more requests than that ended neither ok nor in an overflow, theory has nothing to say of them."""
+"""If more requests than that ended neither ok nor in an overflow of the own sidecar, theory has nothing to say of them."""
 
 
 def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
@@ -98,11 +98,12 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
     loss = _figure(found.lost, (phase.outcomes[Outcome.OVERFLOW] - phase.ledger.server_side) / phase.requests)
     goodput = _figure(_rounded_up(found.through_per_s.times(case.clients), case, stretch), phase.outcomes[Outcome.OK] / phase.duration_s)
     others = phase.requests - phase.outcomes[Outcome.OK] - phase.outcomes[Outcome.OVERFLOW]
+    elsewhere = phase.ledger.server_side
     judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
     if loss.low is None and loss.high is None:
         judged.append((goodput, _rate_text, "let through"))
     verdicts = [_comparison(*each) for each in judged if each[0].inside is not None]
-    certain = bool(verdicts) and others <= OTHERS_SHARE * phase.requests
+    certain = bool(verdicts) and others + elsewhere <= OTHERS_SHARE * phase.requests
     misses = [sentence for inside, sentence in verdicts if not inside]
     return parts.PredictionPart(
         law=found.law.value,
@@ -114,7 +115,7 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
         loss=loss,
         goodput_per_s=goodput,
         parts=bool(misses) if certain else None,
-        sentence=_sentence(certain, misses, [sentence for _, sentence in verdicts], others),
+        sentence=_sentence(certain, misses, [sentence for _, sentence in verdicts], others, elsewhere),
     )
 
 
@@ -136,11 +137,13 @@ def _comparison(figure: parts.FigurePart, text: Callable[[float], str], what: st
     return figure.inside is True, f"{text(figure.measured)} {what}, {range_text(figure.low, figure.high, text)} predicted"
 
 
-def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int) -> str:
+def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int, elsewhere: int) -> str:
     if not found:
         return "Nothing is predicted that could be compared."
     if not certain:
-        return f"Not compared: {others:,} requests ended in another way, of which theory says nothing."
+        ended = [f"{others:,} requests ended in another way"] if others else []
+        ended += [f"{elsewhere:,} requests were rejected at the server's side"] if elsewhere else []
+        return f"Not compared: {' and '.join(ended)}, of which theory says nothing."
     return f"Parts from the prediction: {'; '.join(misses)}." if misses else f"As predicted: {'; '.join(found)}."
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from loadgen.cause import Cause, Found, MadeBy
 from loadgen.engine.edge import Edge, Reading
 from loadgen.inputs import Plan, load_plan
 from loadgen.ledger import Counters, ServiceCount, ServiceReading
@@ -40,8 +41,11 @@ def plan(text: str = "", folder: Path | None = None) -> Plan:
     return load_plan(changed)
 
 
-def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001) -> Tally:
+def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001, server_side: int = 0) -> Tally:
     made = Tally()
+    for _ in range(server_side):
+        made.record(Outcome.OVERFLOW, 2 * way_s, 503, Found(Cause.OVERFLOW, MadeBy.SERVER_SIDE))
+    made.server_overflow += server_side
     for outcome, count, seconds in ((Outcome.OK, ok, 0.1 + way_s), (Outcome.OVERFLOW, overflow, way_s), (Outcome.TIMEOUT, timeout, 3.0)):
         for _ in range(count):
             made.record(outcome, seconds)
@@ -49,13 +53,20 @@ def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001) -> 
 
 
 def prediction(
-    made: Plan, each: Tally, limits: Limits = FIVE, *, peak: int = 5, pending: int = 0, states: tuple[Limits, ...] = ()
+    made: Plan,
+    each: Tally,
+    limits: Limits = FIVE,
+    *,
+    peak: int = 5,
+    pending: int = 0,
+    states: tuple[Limits, ...] = (),
+    mesh: Literal["local", "cluster"] = "local",
 ) -> PredictionPart | None:
     """Give what is said of a phase in which each of two clients saw the same."""
     names = ("client-1", "client-2")
     seen = dict(zip(names, states or (limits, limits), strict=True))
-    overflow = each.outcomes[Outcome.OVERFLOW]
-    counted = Counters(active_overflow=overflow - pending, pending_overflow=pending, total=each.outcomes[Outcome.OK])
+    overflow = each.sidecar_overflow
+    counted = Counters(active_overflow=overflow - pending, pending_overflow=pending, total=each.outcomes[Outcome.OK] + each.server_overflow)
     starts = {name: Edge(100.0, Reading(Counters(), 0), Tally(), 0) for name in names}
     ends = {name: Edge(100.0 + SECONDS, Reading(counted, each.outcomes[Outcome.OK]), each, overflow) for name in names}
     window = Window(
@@ -73,7 +84,7 @@ def prediction(
     counts = dict.fromkeys(names, ServiceCount(each.outcomes[Outcome.OK], 0, peak))
     window.service = ServiceReading(ServiceCount(2 * each.outcomes[Outcome.OK], 0, 2 * peak), counts)
     measured = Measured(windows=[window], restored=True, began=90.0)
-    report = make_report(made, measured, SidecarState(limits, "base/user"), ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+    report = make_report(made, measured, SidecarState(limits, "base/user"), ENVIRONMENT, "2026-01-01T00:00:00+00:00", mesh)
     found = with_predictions(report, made, measured)
     assert Report.of_json(found.to_json()) == found
     return found.phases[0].prediction
@@ -122,6 +133,16 @@ def test_requests_that_ended_otherwise_are_no_business_of_theory() -> None:
     found = said(plan(), tally(500, 100, timeout=30))
     assert found.parts is None
     assert found.sentence == "Not compared: 60 requests ended in another way, of which theory says nothing."
+
+
+def test_what_the_server_s_side_rejected_is_no_business_of_theory_either() -> None:
+    found = said(plan(), tally(500, 100, server_side=400), mesh="cluster")
+    assert found.parts is None
+    assert found.sentence == "Not compared: 800 requests were rejected at the server's side, of which theory says nothing."
+    assert said(plan(), tally(500, 100, server_side=400, timeout=30)).sentence == (
+        "Not compared: 60 requests ended in another way and 800 requests were rejected at the server's side, of which theory says nothing."
+    )
+    assert said(plan(), tally(715, 284, server_side=1), mesh="cluster").parts is False, "too few to move a figure"
 
 
 def test_nothing_is_said_without_a_limit_or_where_clients_have_different_ones() -> None:
