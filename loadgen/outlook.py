@@ -52,7 +52,7 @@ def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iter
     for phase in scenario.phases:
         for rate in rates if phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2)
-            found = predict(case, Stretch.planned(case, phase.duration))
+            found = predict(case, Stretch.planned(service, phase.duration))
             if found is not None:
                 time = interval_text(service.mean_s, exponential=service.exponential)
                 yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(rates) > 1 else None)
