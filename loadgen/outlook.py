@@ -52,7 +52,7 @@ def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iter
     for phase in scenario.phases:
         for rate in rates if phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2)
-            found = predict(case, Stretch.planned(case, phase.duration))
+            found = predict(case, Stretch.planned(service, phase.duration))
             if found is not None:
                 time = interval_text(service.mean_s, exponential=service.exponential)
                 yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(rates) > 1 else None)
@@ -78,5 +78,9 @@ def _rates(scenario: Scenario) -> list[float | None]:
     load = scenario.load
     if not isinstance(load, OpenLoad):
         return [None]
-    held = [stage.rate for stage in load.stages[:-1] if stage.hold]
-    return list(dict.fromkeys([load.rate, *held, *(stage.rate for stage in load.stages[-1:])]))
+    rates, before = [], load.rate
+    for stage in load.stages:
+        if stage.hold or (stage.ramp and stage.rate == before):
+            rates.append(stage.rate)
+        before = stage.rate
+    return list(dict.fromkeys([*rates, before]))

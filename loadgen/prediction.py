@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from loadgen.pacing import Burst, Closed, Open
-from loadgen.policy.limits import UNSET
+from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.quantity import duration_text
 from loadgen.queueing import Loss, Span, constant_arrivals, finite_loss, loss_span, poisson_loss, queue_loss, through_span
 
@@ -50,12 +50,6 @@ class Estimate:
         """Give the same of so many clients."""
         return Estimate(*(None if each is None else each * factor for each in (self.value, self.low, self.high)))
 
-    def holds(self, measured: float) -> bool | None:
-        """Tell whether a measurement lies where it should; None if there is no bound."""
-        if self.low is None and self.high is None:
-            return None
-        return (self.low is None or self.low <= measured) and (self.high is None or measured <= self.high)
-
     def to_json(self) -> dict[str, float | None]:
         """Give the figure as JSON holds it."""
         return {"predicted": _rounded(self.value), "low": _rounded(self.low), "high": _rounded(self.high)}
@@ -72,12 +66,13 @@ def _rounded(value: float | None) -> float | None:
 class Case:
     """What is to be predicted: limits, Envoy's workers and the load in each of ``clients`` clients.
 
+    ``service`` is None where it is somebody's own, as in a cluster: neither the distribution of its time is known nor how many endpoints it has. Otherwise it has one.
     ``rate_per_s`` is that of an open load in this stretch, which may have several. ``http2`` says whether the sidecar speaks HTTP/2 to the service.
     """
 
     limits: Limits
     load: Pacing
-    service: Interval
+    service: Interval | None
     workers: int = 1
     clients: int = 1
     rate_per_s: float = 0.0
@@ -90,20 +85,21 @@ class Stretch:
     """How long it is measured, and what is known of it.
 
     The mean time that a request counts in the sidecar lies in ``service_s``. ``overhead_s`` is what client and sidecar take beside it at most: an answer's user thinks, so much
-    longer, before the sidecar sees him again. ``attempts`` is the number of requests of all clients, None before they are counted;
-    ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before.
+    longer, before the sidecar sees him again. ``scatter`` is how many times as much losses vary as with exponential service of that mean. ``attempts`` is the number of requests of
+    all clients, None before they are counted; ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before.
     """
 
     seconds: float
     service_s: Span
     overhead_s: float = 0.0
+    scatter: float = 1.0
     attempts: int | None = None
     pending_share: float | None = None
 
     @classmethod
-    def planned(cls, case: Case, seconds: float) -> Stretch:
+    def planned(cls, service: Interval, seconds: float) -> Stretch:
         """Say what is known before a load: that the service takes as long as the scenario says."""
-        return cls(seconds, Span(case.service.mean_s, case.service.mean_s))
+        return cls(seconds, Span(service.mean_s, service.mean_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +133,19 @@ def predict(case: Case, stretch: Stretch) -> Prediction | None:
     )
     if case.http2:  # one connection carries everything; it is waited for at the start only
         connections, pending = None, pending if requests is None else None
+    at_once = _at_once(case)
+    reached = pending is not None and (at_once is None or at_once > pending)
     if requests is not None and (connections is None or connections > requests):
         found = _rejecting(case, stretch, requests)
-        at_once = _at_once(case)
-        return found if pending is None or (at_once is not None and at_once <= pending) else _with_pending(found, stretch, pending)
+        return _with_pending(found, stretch, pending) if pending is not None and reached else found
     if connections is not None:
-        return _queueing(case, stretch, connections, pending)
-    if pending is not None:
-        because = f"what http1MaxPendingRequests {pending} bounds is how many wait for a connection, not how many are served: what it rejects depends on how many connections are warm and on when requests come, so nothing is predicted"
-        return Prediction(Law.UNDETERMINED, because, NOTHING)
-    return None
+        return _queueing(case, stretch, connections, pending if reached else None)
+    if pending is None:
+        return None
+    if not reached:
+        return _unreached(case, stretch, f"http1MaxPendingRequests {pending}")
+    because = f"what http1MaxPendingRequests {pending} bounds is how many wait for a connection, not how many are served: what it rejects depends on how many connections are warm and on when requests come, so nothing is predicted"
+    return Prediction(Law.UNDETERMINED, because, NOTHING)
 
 
 # http2MaxRequests: what finds so many in service is lost at once.
@@ -154,20 +153,16 @@ def predict(case: Case, stretch: Stretch) -> Prediction | None:
 
 def _rejecting(case: Case, stretch: Stretch, limit: int) -> Prediction:
     at_once = _at_once(case)
-    admitted = Estimate(limit, None, limit + case.workers - 1)
     if at_once is not None and at_once <= limit:
-        because = f"a client has at most {at_once} in flight, so http2MaxRequests {limit} rejects nothing"
-        return Prediction(Law.UNREACHED, because, Estimate(None, None, at_once), Estimate(0.0, 0.0, 0.0), _unhindered(case, stretch))
+        return _unreached(case, stretch, f"http2MaxRequests {limit}")
     match case.load:
         case Burst():
             return _burst(case, stretch, limit, case.load)
         case Closed():
             found = _closed(case, stretch, limit, case.load)
-        case Open(poisson=True):
-            found = _poisson(case, stretch, limit)
         case _:
-            found = _constant(case, stretch, limit)
-    return replace(found, admitted=admitted)
+            found = _open(case, stretch, limit)
+    return replace(found, admitted=Estimate(limit, None, limit + case.workers - 1))
 
 
 def _at_once(case: Case) -> int | None:
@@ -180,14 +175,26 @@ def _at_once(case: Case) -> int | None:
     return case.max_in_flight
 
 
-def _unhindered(case: Case, stretch: Stretch) -> Estimate:
-    """Give what gets through where nothing is lost."""
+def _unreached(case: Case, stretch: Stretch, limit: str) -> Prediction:
+    """Say what is seen where a client has fewer in flight than a limit admits, so that nothing is lost."""
+    at_once = _at_once(case)
+    because, through = f"a client has at most {at_once} in flight, so {limit} rejects nothing", NOTHING
     match case.load:
         case Closed(users=users, think=think) if think.mean_s + stretch.service_s.high > 0:
-            return Estimate(users / (think.mean_s + stretch.service_s.high))
-        case Open():
-            return Estimate(case.rate_per_s)
-    return NOTHING
+            through = Estimate(users / (think.mean_s + stretch.service_s.high))
+        case Open() if at_once is not None:  # a loss system, too: what finds so many in flight is not sent
+            because += f"; what finds {at_once} in flight is not sent"
+            through = _open(replace(case, workers=1), stretch, at_once).through_per_s
+    return Prediction(Law.UNREACHED, because, Estimate(None, None, at_once), Estimate(0.0, 0.0, 0.0), through)
+
+
+def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
+    match case.load:
+        case Open(poisson=True):
+            return _poisson(case, stretch, limit)
+        case _ if case.service is not None and case.service.exponential:
+            return _takacs(case, stretch, limit)
+    return _open_bound(case, stretch, limit)
 
 
 def _poisson(case: Case, stretch: Stretch, limit: int) -> Prediction:
@@ -197,14 +204,28 @@ def _poisson(case: Case, stretch: Stretch, limit: int) -> Prediction:
     return _between(Law.ERLANG, because, case, stretch, (most, least), offered)
 
 
-def _constant(case: Case, stretch: Stretch, limit: int) -> Prediction:
-    offered = _offered(case, stretch)
-    if not case.service.exponential:
-        low = max(0.0, 1 - (limit + case.workers - 1) / offered.low) if offered.low else 0.0
+def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
+    """Bound what arrivals at constant intervals lose, if service is constant or nothing is known of it.
+
+    The lower bound is Little's law. The upper one without knowledge: while all places are taken, one arrival an interval is lost, and ``limit`` times that while is no more than
+    all that is served takes; so lost / served <= offered / limit, in any order and for any service time.
+    """
+    offered, most = _offered(case, stretch), limit + case.workers - 1
+    low = max(0.0, 1 - most / offered.low) if offered.low else 0.0
+    if case.service is None:
+        high = offered.high / (offered.high + limit)
+        because = f"arrivals come at constant intervals, and nothing is known of how the service time is distributed, so what is lost is only bounded: no more than {most} are in service, and while {limit} are, one arrival an interval is lost at most"
+    else:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
-        through = Estimate(None, case.rate_per_s * (1 - high), case.rate_per_s * (1 - low))
-        return Prediction(Law.BOUND, because, NOTHING, _at_the_ends(low, high, case, stretch, limit), through, offered)
+    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low))
+    goodput = Estimate(through.low if through.low == through.high else None, through.low, through.high)
+    lost = _at_the_ends(low, high, case, stretch, max(most, offered.high) if case.service is None else most)
+    return Prediction(Law.BOUND, because, NOTHING, lost, goodput, offered)
+
+
+def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
+    offered = _offered(case, stretch)
     systems = []
     for race, service in _extremes(case, stretch):
         share = constant_arrivals(limit + race, case.rate_per_s * service)
@@ -224,7 +245,7 @@ def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Predictio
         because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; only what gets through is bounded, by the limit over the service time"
         value = limit / service.high if service.high else None
         return Prediction(Law.SATURATED, because, NOTHING, NOTHING, Estimate(value, None, most))
-    if not (load.think.exponential or case.service.exponential):
+    if not load.think.exponential and (case.service is None or not case.service.exponential):
         return _closed_bound(case, stretch, limit, load)
     (_, slow), (race, fast) = _extremes(case, stretch)
     systems = (
@@ -236,7 +257,11 @@ def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Predictio
 
 
 def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Prediction:
-    """Bound what neither time makes random. A user tries once per round of thinking, so users = attempts x think + served x service, whatever the order."""
+    """Bound what a constant think time loses, whatever the service time.
+
+    A user tries once per round of thinking, so users = attempts x think + served x service. Where places are free, more users than those think, and all of
+    them try within a think time.
+    """
     users, think_s = load.users, load.think.mean_s + stretch.overhead_s
     slow, fast = stretch.service_s.high, stretch.service_s.low
     least, most = limit / (slow + think_s), (limit + case.workers - 1) / fast if fast else math.inf
@@ -245,25 +270,30 @@ def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Pre
         1 - through * think / (users - through * service)
         for through, think, service in ((most, load.think.mean_s, fast), (least, think_s, slow))
     )
-    because = f"service and think time are constant, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
-    return Prediction(Law.BOUND, because, NOTHING, _at_the_ends(low, high, case, stretch, limit), Estimate(None, least, most))
+    known = (
+        "think time is constant, and nothing is known of how the service time is distributed"
+        if case.service is None
+        else "service and think time are constant"
+    )
+    because = f"{known}, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
+    lost = _at_the_ends(low, high, case, stretch, limit + case.workers - 1)
+    return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most))
 
 
-def _at_the_ends(low: float, high: float, case: Case, stretch: Stretch, limit: int) -> Estimate:
-    """Widen a bound by what may be in service when the stretch begins and ends: bounds are those of the long run."""
-    slack = case.clients * (limit + case.workers - 1) / stretch.attempts if stretch.attempts else 0.0
+def _at_the_ends(low: float, high: float, case: Case, stretch: Stretch, requests: float) -> Estimate:
+    """Widen a bound by what may be in service, in a client, when the stretch begins and ends: bounds are those of the long run."""
+    slack = case.clients * requests * stretch.scatter / stretch.attempts if stretch.attempts else 0.0
     return Estimate(None, max(0.0, low - slack), min(1.0, high + slack))
 
 
 def _burst(case: Case, stretch: Stretch, limit: int, load: Burst) -> Prediction:
     band = min(load.size, limit + case.workers - 1)
-    held = not case.service.exponential and stretch.service_s.low >= QUICK_S
+    held = case.service is not None and not case.service.exponential and stretch.service_s.low >= QUICK_S
     of = f"of {load.size} requests at the same moment {limit}{f' to {band}' if band > limit else ''} are admitted"
     if not held:
-        because = f"{of}, and more if some end before the last has come, for the service does not hold them all for {QUICK_S * 1000:.0f} ms or longer"
-        return Prediction(
-            Law.BURST, because, Estimate(limit, limit), Estimate(None, None, _cut(1 - limit / load.size, stretch, case, load))
-        )
+        because = f"{of}, and more are let through if some end before the last has come, for it is not sure that the service holds them all for {QUICK_S * 1000:.0f} ms or longer"
+        lost = Estimate(None, None, _cut(1 - limit / load.size, stretch, case, load))
+        return Prediction(Law.BURST, because, Estimate(None, None, band), lost)
     because = f"{of}, and all others rejected, for the service holds them until the last has come"
     low, high = _cut(1 - band / load.size, stretch, case, load, lowest=True), _cut(1 - limit / load.size, stretch, case, load)
     return Prediction(Law.BURST, because, Estimate(limit, limit, band), Estimate(1 - limit / load.size, low, high))
@@ -282,24 +312,44 @@ def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: boo
 
 
 def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
-    admitted = Estimate(servers, None, servers if case.workers == 1 else None)
-    service = stretch.service_s
-    most = Estimate(None, None, servers / service.low if service.low and case.workers == 1 else None)
+    """Predict for ``places`` to wait in, None if more than can come."""
+    admitted, service = _connected(case, servers), stretch.service_s
+    most = Estimate(None, None, admitted.high / service.low if service.low and admitted.high is not None else None)
+    limits = case.limits.in_force()
+    if (requests := limits.get("http2MaxRequests")) is not None and (
+        case.service is None or not connections_come_first(limits, case.workers)
+    ):
+        why = (
+            "each endpoint of the service may have one, and how many there are is not known"
+            if case.service is None
+            else f"{case.workers} workers of Envoy race for them"
+        )
+        because = f"there may be more connections than maxConnections {servers}, for {why}; so http2MaxRequests {requests} may reject some: how many is not predicted"
+        return Prediction(Law.QUEUE, because, admitted, NOTHING, most)
     if places is None:
-        because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits, without an end"
-        if isinstance(case.load, Open) and case.rate_per_s * service.low > servers:
-            because += (
-                f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {servers / service.low:.4g} can be served"
-            )
+        because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits{', without an end' if case.limits.max_pending_requests == UNSET else ''}"
+        if isinstance(case.load, Open) and admitted.high is not None and case.rate_per_s * service.low > admitted.high:
+            because += f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {admitted.high / service.low:.4g} can be served"
         return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
     how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
-    if isinstance(case.load, Open) and case.load.poisson and case.service.exponential and service.high > 0:
+    exponential = case.service is not None and case.service.exponential and service.high > 0
+    if isinstance(case.load, Open) and case.load.poisson and exponential:
         found = queue_loss(servers, places, case.rate_per_s, service.high)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
         return Prediction(
             Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), _offered(case, stretch)
         )
     return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
+
+
+def _connected(case: Case, servers: int) -> Estimate:
+    """Give how many are served at a time over so many connections: each worker may have one to each endpoint, whatever the limit says, and workers race."""
+    limits = [servers] if case.service is not None else []
+    limits += [] if case.limits.max_requests == UNSET else [case.limits.max_requests]
+    if not limits:
+        return Estimate(servers)
+    bounds = [limit + case.workers - 1 for limit in limits] + [each for each in (_at_once(case),) if each is not None]
+    return Estimate(min(servers, *bounds), None, min(bounds))
 
 
 # What they have in common.
@@ -318,7 +368,10 @@ def _offered(case: Case, stretch: Stretch) -> Span:
 
 def _between(law: Law, because: str, case: Case, stretch: Stretch, systems: tuple[Loss, Loss], offered: Span | None) -> Prediction:
     """Make a prediction of what is lost at most and at least; the value lies between them, and chance widens what is between."""
-    most, least = systems
+    most, least = (
+        replace(each, variance=each.variance * stretch.scatter, through_variance_per_s=each.through_variance_per_s * stretch.scatter)
+        for each in systems
+    )
     seconds = stretch.seconds * case.clients
     attempts = [stretch.attempts or each.attempts_per_s * seconds for each in systems]
     low, high = loss_span(least.share, least.variance, attempts[1]).low, loss_span(most.share, most.variance, attempts[0]).high

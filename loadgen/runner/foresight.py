@@ -3,7 +3,10 @@
 What theory needs and a scenario does not say is the time for which a request counts in the sidecar: the service's own, and what the proxies and the connection
 add. It is measured: an ``ok`` takes that time and the way between client and sidecar, an ``overflow`` the way alone. So it lies between the mean
 latency of ``ok`` less that of ``overflow`` and the mean latency of ``ok``, and the prediction's interval is as wide as that leaves it. Where the service is
-ours, it takes no less than the scenario says. What waited in a queue shows no service time: then the scenario's counts.
+ours, it takes no less than the scenario says. What waited in a queue shows no service time: then the scenario's counts, if the service is ours.
+
+In a cluster the service is not: what the scenario says of its time is no fact there. So what is predicted are laws that hold whatever the distribution, and bounds. How far
+losses scatter depends on it all the same, so that is taken from what was measured, and never for less than that of exponential service.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from loadgen.policy.limits import UNSET
 from loadgen.prediction import Estimate, Law, Stretch, predict
 from loadgen.quantity import range_text
 from loadgen.queueing import Span
-from loadgen.recorder import merged
+from loadgen.recorder import merged, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 ENOUGH = 20
 """Fewer overflows show no mean latency."""
 OTHERS_SHARE = 0.01
-"""If more requests than that ended neither ok nor in an overflow, theory has nothing to say of them."""
+"""If more requests than that ended neither ok nor in an overflow of the own sidecar, theory has nothing to say of them."""
 
 
 def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
@@ -45,18 +48,18 @@ def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> pa
 
 
 def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float, *, ours: bool) -> parts.PredictionPart | None:
-    case, tally = _case(plan, window, began), merged(window.tallies.values())
+    case, tally = _case(plan, window, began, ours=ours), merged(window.tallies.values())
     if case is None or not phase.duration_s or not tally.outcomes[Outcome.OK]:
         return None
-    stretch, source = _stretch(case, phase, tally, ours=ours)
+    stretch, source = _stretch(case, phase, tally)
     found = predict(case, stretch)
     if found is not None and found.law is Law.QUEUE:
-        stretch, source = replace(stretch, service_s=Span(case.service.mean_s, case.service.mean_s)), "the scenario"
+        stretch, source = _after_waiting(case, stretch)
         found = predict(case, stretch)
     return None if found is None else _beside(found, case, stretch, source, phase)
 
 
-def _case(plan: Plan, window: Window, began: float) -> Case | None:
+def _case(plan: Plan, window: Window, began: float, *, ours: bool) -> Case | None:
     """Say what was in force in the phase; None if it was not the same at all clients, or the rate of an open load changed."""
     scenario = plan.scenario
     limits = {state.limits for state in window.states.values()}
@@ -64,15 +67,16 @@ def _case(plan: Plan, window: Window, began: float) -> Case | None:
     rate = pacing.course.steady_rate_per_s(window.began - began, window.ended - began) if isinstance(pacing, Open) else 0.0
     if len(limits) != 1 or rate is None:
         return None
-    return replace(case_of(scenario, limits.pop(), rate, http2=plan.speaks_http2), clients=len(window.starts))
+    case = case_of(scenario, limits.pop(), rate, http2=plan.speaks_http2)
+    return replace(case, clients=len(window.starts), service=case.service if ours else None)
 
 
-def _stretch(case: Case, phase: parts.PhasePart, tally: Tally, *, ours: bool) -> tuple[Stretch, str]:
+def _stretch(case: Case, phase: parts.PhasePart, tally: Tally) -> tuple[Stretch, str]:
     """Say what is known of a phase after it, and where the service time is from."""
     answered, rejected = _mean_s(tally.latency[Outcome.OK]), _mean_s(tally.latency[Outcome.OVERFLOW])
     shown = tally.outcomes[Outcome.OVERFLOW] >= ENOUGH
     least, source = answered - rejected, "measured: the mean latency of ok, less that of overflow at least"
-    if ours and (case.service.mean_s < least or not shown):
+    if case.service is not None and (case.service.mean_s < least or not shown):
         least, source = min(answered, case.service.mean_s), "the scenario at least, the mean latency of ok at most"
     elif not shown:
         least, source = 0.0, "the mean latency of ok at most; too few overflows show how much of it is the way to the sidecar"
@@ -81,10 +85,26 @@ def _stretch(case: Case, phase: parts.PhasePart, tally: Tally, *, ours: bool) ->
         phase.duration_s,
         Span(max(0.0, least), answered),
         overhead_s=rejected,
+        scatter=1.0 if case.service is not None else _scatter(tally.latency[Outcome.OK], max(0.0, least)),
         attempts=tally.requests,
         pending_share=None if pending is None else min(1.0, max(0, pending) / tally.requests),
     )
     return stretch, source
+
+
+def _after_waiting(case: Case, stretch: Stretch) -> tuple[Stretch, str]:
+    """Say what is known of the service time where requests waited for a connection, and their latency shows both."""
+    if case.service is not None:
+        return replace(stretch, service_s=Span(case.service.mean_s, case.service.mean_s)), "the scenario"
+    most = stretch.service_s.high
+    return replace(stretch, service_s=Span(0.0, most)), "the mean latency of ok at most; how much of it was waiting is not known"
+
+
+def _scatter(answered: Histogram, service_s: float) -> float:
+    """Give by how much losses vary more than those of exponential service: about by its mean square, over 2 x mean^2, for what stays long makes many fail."""
+    mean = _mean_s(answered)
+    spread = sum(count * (value_of(bucket) - mean) ** 2 for bucket, count in answered.buckets.items()) / answered.count
+    return max(1.0, (1 + spread / service_s**2) / 2) if service_s else 1.0
 
 
 def _mean_s(histogram: Histogram) -> float:
@@ -98,11 +118,12 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
     loss = _figure(found.lost, (phase.outcomes[Outcome.OVERFLOW] - phase.ledger.server_side) / phase.requests)
     goodput = _figure(_rounded_up(found.through_per_s.times(case.clients), case, stretch), phase.outcomes[Outcome.OK] / phase.duration_s)
     others = phase.requests - phase.outcomes[Outcome.OK] - phase.outcomes[Outcome.OVERFLOW]
+    elsewhere = phase.ledger.server_side
     judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
     if loss.low is None and loss.high is None:
         judged.append((goodput, _rate_text, "let through"))
     verdicts = [_comparison(*each) for each in judged if each[0].inside is not None]
-    certain = bool(verdicts) and others <= OTHERS_SHARE * phase.requests
+    certain = bool(verdicts) and others + elsewhere <= OTHERS_SHARE * phase.requests
     misses = [sentence for inside, sentence in verdicts if not inside]
     return parts.PredictionPart(
         law=found.law.value,
@@ -114,7 +135,7 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
         loss=loss,
         goodput_per_s=goodput,
         parts=bool(misses) if certain else None,
-        sentence=_sentence(certain, misses, [sentence for _, sentence in verdicts], others),
+        sentence=_sentence(certain, misses, [sentence for _, sentence in verdicts], others, elsewhere),
     )
 
 
@@ -136,11 +157,13 @@ def _comparison(figure: parts.FigurePart, text: Callable[[float], str], what: st
     return figure.inside is True, f"{text(figure.measured)} {what}, {range_text(figure.low, figure.high, text)} predicted"
 
 
-def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int) -> str:
+def _sentence(certain: bool, misses: Sequence[str], found: Sequence[str], others: int, elsewhere: int) -> str:
     if not found:
         return "Nothing is predicted that could be compared."
     if not certain:
-        return f"Not compared: {others:,} requests ended in another way, of which theory says nothing."
+        ended = [f"{others:,} requests ended in another way"] if others else []
+        ended += [f"{elsewhere:,} requests were rejected at the server's side"] if elsewhere else []
+        return f"Not compared: {' and '.join(ended)}, of which theory says nothing."
     return f"Parts from the prediction: {'; '.join(misses)}." if misses else f"As predicted: {'; '.join(found)}."
 
 

@@ -77,6 +77,14 @@ def test_the_tutorial_ends_enforced_and_valid_with_a_ledger_of_0_and_the_rule_go
         assert 0 < client["convergence_s"] < 10
         assert client["connections"] is not None, "the manifests have the sidecars keep the gauge"
     assert limited["pool"] == "cold"
+    foreseen = limited["prediction"]
+    assert baseline["prediction"] is recovered["prediction"] is None
+    assert (foreseen["law"], foreseen["admitted"]["high"], foreseen["admitted"]["measured"]) == ("engset", 1, 1)
+    assert foreseen["service_time_from"].startswith("measured"), "the real service decides how long it takes"
+    low, high, measured = (foreseen["loss"][figure] for figure in ("low", "high", "measured"))
+    assert 0 < low < high <= 1
+    assert abs(measured - (low + high) / 2) < high - low, "twice as far as 99 of 100 go"
+    assert foreseen["parts"] is not (low <= measured <= high), "it is compared"
 
 
 def test_the_metrics_of_a_run_are_the_report_s_counts_in_a_cluster_too(tutorial: Tutorial, command: Loadgen) -> None:

@@ -46,8 +46,11 @@ def test_only_phases_with_the_policy_have_an_outlook(tmp_path: Path) -> None:
 def test_each_rate_at_which_a_load_stays_has_one_as_if_it_held_for_the_whole_phase(tmp_path: Path) -> None:
     stages = "rate: 50/s\n  stages: [{rate: 100/s, ramp: 2s}, {rate: 250/s, ramp: 2s, hold: 3s}, {rate: 500/s}]"
     found = foreseen(tmp_path, changed("rate: 50/s", stages, OPEN))
-    assert [each.rate_per_s for each in found] == [50, 250, 500], "a ramp to 100/s goes on at once"
-    assert [each.prediction.lost.value for each in found] == pytest.approx([erlang_b(5, 0.02 * rate) for rate in (50, 250, 500)])
+    assert [each.rate_per_s for each in found] == [250, 500], "the first ramp leaves 50/s at once, and the second 100/s"
+    assert [each.prediction.lost.value for each in found] == pytest.approx([erlang_b(5, 0.02 * rate) for rate in (250, 500)])
+    stages = "rate: 50/s\n  stages: [{rate: 50/s, ramp: 2s}, {rate: 500/s}]"
+    found = foreseen(tmp_path, changed("rate: 50/s", stages, OPEN))
+    assert [each.rate_per_s for each in found] == [50, 500], "a ramp to the same rate is none"
 
 
 def test_the_service_sees_the_sum_of_all_clients(tmp_path: Path) -> None:

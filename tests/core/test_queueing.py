@@ -138,6 +138,19 @@ def test_constant_service_loses_as_much_and_scatters_less(servers: int, offered:
     assert sum(not span.holds(loss) for loss in losses) <= 2
 
 
+def mostly_short(rng: random.Random) -> float:
+    return rng.expovariate(1 / 5) if rng.random() < 0.1 else rng.expovariate(1.8)
+
+
+@pytest.mark.parametrize(("servers", "offered"), [(1, 0.5), (5, 2.0), (5, 5.0), (20, 20.0)])
+def test_service_that_sometimes_stays_long_scatters_as_much_more_as_its_mean_square(servers: int, offered: float) -> None:
+    rng, found = random.Random(f"mostly short {servers} {offered}"), poisson_loss(servers, offered, 1.0)
+    losses = [simulate(servers, offered, mostly_short, rng) for _ in range(RUNS)]
+    spread = statistics.variance(losses) * ARRIVALS / found.variance
+    mean_square = 0.1 * 2 * 5**2 + 0.9 * 2 / 1.8**2
+    assert 1.2 < spread < 1.4 * mean_square / 2
+
+
 @pytest.mark.parametrize(("servers", "offered"), [(1, 0.5), (5, 5.0), (20, 20.0)])
 def test_constant_arrivals_lose_what_takacs_says_and_scatter_less_than_random_ones(servers: int, offered: float) -> None:
     rng, found = random.Random(f"steady {servers} {offered}"), poisson_loss(servers, offered, 1.0)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from loadgen.cause import Cause, Found, MadeBy
 from loadgen.engine.edge import Edge, Reading
 from loadgen.inputs import Plan, load_plan
 from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.outcome import Outcome
+from loadgen.pacing import Interval
 from loadgen.policy.limits import Limits
 from loadgen.policy.state import SidecarState
+from loadgen.queueing import constant_arrivals
 from loadgen.recorder import Tally
 from loadgen.report import PredictionPart, Report
 from loadgen.runner.foresight import with_predictions
@@ -40,8 +43,11 @@ def plan(text: str = "", folder: Path | None = None) -> Plan:
     return load_plan(changed)
 
 
-def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001) -> Tally:
+def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001, server_side: int = 0) -> Tally:
     made = Tally()
+    for _ in range(server_side):
+        made.record(Outcome.OVERFLOW, 2 * way_s, 503, Found(Cause.OVERFLOW, MadeBy.SERVER_SIDE))
+    made.server_overflow += server_side
     for outcome, count, seconds in ((Outcome.OK, ok, 0.1 + way_s), (Outcome.OVERFLOW, overflow, way_s), (Outcome.TIMEOUT, timeout, 3.0)):
         for _ in range(count):
             made.record(outcome, seconds)
@@ -49,13 +55,20 @@ def tally(ok: int, overflow: int, *, timeout: int = 0, way_s: float = 0.001) -> 
 
 
 def prediction(
-    made: Plan, each: Tally, limits: Limits = FIVE, *, peak: int = 5, pending: int = 0, states: tuple[Limits, ...] = ()
+    made: Plan,
+    each: Tally,
+    limits: Limits = FIVE,
+    *,
+    peak: int = 5,
+    pending: int = 0,
+    states: tuple[Limits, ...] = (),
+    mesh: Literal["local", "cluster"] = "local",
 ) -> PredictionPart | None:
     """Give what is said of a phase in which each of two clients saw the same."""
     names = ("client-1", "client-2")
     seen = dict(zip(names, states or (limits, limits), strict=True))
-    overflow = each.outcomes[Outcome.OVERFLOW]
-    counted = Counters(active_overflow=overflow - pending, pending_overflow=pending, total=each.outcomes[Outcome.OK])
+    overflow = each.sidecar_overflow
+    counted = Counters(active_overflow=overflow - pending, pending_overflow=pending, total=each.outcomes[Outcome.OK] + each.server_overflow)
     starts = {name: Edge(100.0, Reading(Counters(), 0), Tally(), 0) for name in names}
     ends = {name: Edge(100.0 + SECONDS, Reading(counted, each.outcomes[Outcome.OK]), each, overflow) for name in names}
     window = Window(
@@ -73,7 +86,7 @@ def prediction(
     counts = dict.fromkeys(names, ServiceCount(each.outcomes[Outcome.OK], 0, peak))
     window.service = ServiceReading(ServiceCount(2 * each.outcomes[Outcome.OK], 0, 2 * peak), counts)
     measured = Measured(windows=[window], restored=True, began=90.0)
-    report = make_report(made, measured, SidecarState(limits, "base/user"), ENVIRONMENT, "2026-01-01T00:00:00+00:00")
+    report = make_report(made, measured, SidecarState(limits, "base/user"), ENVIRONMENT, "2026-01-01T00:00:00+00:00", mesh)
     found = with_predictions(report, made, measured)
     assert Report.of_json(found.to_json()) == found
     return found.phases[0].prediction
@@ -124,6 +137,45 @@ def test_requests_that_ended_otherwise_are_no_business_of_theory() -> None:
     assert found.sentence == "Not compared: 60 requests ended in another way, of which theory says nothing."
 
 
+def test_what_the_server_s_side_rejected_is_no_business_of_theory_either() -> None:
+    found = said(plan(), tally(500, 100, server_side=400), mesh="cluster")
+    assert found.parts is None
+    assert found.sentence == "Not compared: 800 requests were rejected at the server's side, of which theory says nothing."
+    assert said(plan(), tally(500, 100, server_side=400, timeout=30)).sentence == (
+        "Not compared: 60 requests ended in another way and 800 requests were rejected at the server's side, of which theory says nothing."
+    )
+    assert said(plan(), tally(715, 284, server_side=1), mesh="cluster").parts is False, "too few to move a figure"
+
+
+@pytest.mark.parametrize("limit", [5, 7])
+def test_in_a_cluster_the_scenario_s_service_time_is_no_fact(tmp_path: Path, limit: int) -> None:
+    constant = plan("arrivals: poisson -> arrivals: constant", tmp_path)
+    service = constant.scenario.service.model_copy(update={"time": Interval(0.02)})
+    constant = replace(constant, scenario=constant.scenario.model_copy(update={"service": service}))
+    lost = round(1000 * constant_arrivals(limit, 5.0))
+    found = said(constant, tally(1000 - lost, lost), Limits(max_requests=limit), peak=limit, mesh="cluster")
+    assert (found.law, found.parts) == ("bound", False), "the real service is exponential, of 100 ms"
+    assert "nothing is known of how the service time is distributed" in found.because
+    assert found.service_time_s == pytest.approx((0.1, 0.101), abs=1e-5)
+
+
+def test_in_a_cluster_poisson_arrivals_lose_erlangs_share_of_the_measured_service_time() -> None:
+    found = said(plan(), tally(715, 285), mesh="cluster")
+    assert (found.law, found.parts) == ("erlang", False)
+    assert said(plan(), tally(600, 400), mesh="cluster").parts is True
+
+
+def test_in_a_cluster_losses_may_scatter_more_than_those_of_exponential_service() -> None:
+    wild = Tally()
+    for outcome, count, seconds in ((Outcome.OK, 650, 0.001), (Outcome.OK, 65, 1.111), (Outcome.OVERFLOW, 285, 0.0)):
+        for _ in range(count):
+            wild.record(outcome, seconds)
+    calm, found = said(plan(), tally(715, 285), mesh="cluster"), said(plan(), wild, mesh="cluster")
+    assert found.service_time_s[1] == pytest.approx(0.102, abs=1e-3)
+    widths = [(each.loss.high or 0) - (each.loss.low or 0) for each in (calm, found)]
+    assert widths[1] > 2 * widths[0], "the mean square is some eleven times the mean's"
+
+
 def test_nothing_is_said_without_a_limit_or_where_clients_have_different_ones() -> None:
     assert prediction(plan(), tally(715, 285), Limits()) is None
     assert prediction(plan(), tally(715, 285), states=(FIVE, Limits(max_requests=6))) is None
@@ -163,3 +215,13 @@ def test_a_queue_shows_no_service_time_so_the_scenarios_counts() -> None:
     found = said(plan(), tally(1000, 0), Limits(max_connections=3), peak=3)
     assert (found.law, found.service_time_from, found.service_time_s) == ("queue", "the scenario", (0.1, 0.1))
     assert found.parts is False
+
+
+def test_a_queue_before_a_service_that_is_not_ours_has_no_bound_for_what_gets_through(tmp_path: Path) -> None:
+    closed = plan("model: open\n  arrivals: poisson\n  rate: 50/s -> model: closed\n  users: 20", tmp_path)
+    found = said(closed, tally(32_000, 0), Limits(max_connections=2), peak=2, mesh="cluster")
+    assert (found.law, found.service_time_s[0], found.goodput_per_s.high) == ("queue", 0, None)
+    assert found.service_time_from.startswith("the mean latency of ok at most")
+    assert found.sentence == "As predicted: 0.0% lost, 0.0% predicted."
+    waiting = said(closed, tally(16_000, 9_000), Limits(max_connections=2, max_pending_requests=4), peak=2, mesh="cluster")
+    assert waiting.sentence == "Nothing is predicted that could be compared."
