@@ -14,8 +14,8 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SCENARIO ?= scenarios/connection-pool.yaml
 
-# Tests of Locust, for whose master there is one port, and of what is late if anything else runs: each of them has the machine to itself.
-ALONE := tests/hit tests/locust tests/cluster/test_locust.py tests/cluster/test_locust_engine.py
+# Tests of what is late if anything else runs: each of them has the machine to itself.
+ALONE := tests/hit
 
 .PHONY: help install run locust test format lint types imports tests thorough controlplane cluster ledgers soak bench schema lock clean
 
@@ -44,7 +44,7 @@ imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
 
 thorough: $(VENV)/.dev controlplane  ## what takes longer than the gate may

