@@ -78,16 +78,23 @@ def _because(found: Fired) -> str:
 
 def _quiet(limits: Mapping[str, int], counters: Counters) -> list[str]:
     """Say what the limits did that reject nothing."""
-    counts = {
-        MAX_CONNECTIONS: (counters.cx_overflow, "a further connection was refused {} times"),
-        MAX_PER_CONNECTION: (counters.cx_max_requests, "{} connections were renewed"),
-        MAX_RETRIES: (counters.retry_overflow, "{} retries were not made"),
+    refused, renewed, dropped = counters.cx_overflow, counters.cx_max_requests, counters.retry_overflow
+    did = {
+        MAX_CONNECTIONS: f"a further connection was refused {times(refused)}" if refused else "",
+        MAX_PER_CONNECTION: f"{many(renewed, 'connection')} renewed" if renewed else "",
+        MAX_RETRIES: f"{many(dropped, 'retry', 'retries')} not made" if dropped else "",
     }
-    return [
-        f"{said.format(f'{count:,}')} because {name} is {limits[name]}"
-        for name, (count, said) in counts.items()
-        if count and name in limits
-    ]
+    return [f"{said} because {name} is {limits[name]}" for name, said in did.items() if said and name in limits]
+
+
+def times(count: int) -> str:
+    """Say how often, as in ``3 times``."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    """Say how many there were, as in ``3 connections were``."""
+    return f"1 {one} was" if count == 1 else f"{count:,} {more or one + 's'} were"
 
 
 def _whose(clients: int) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadgen.evidence import State
-from loadgen.firing import MAX_CONNECTIONS, MAX_PENDING, MAX_PER_CONNECTION, MAX_REQUESTS, MAX_RETRIES, fired
+from loadgen.firing import MAX_CONNECTIONS, MAX_PENDING, MAX_PER_CONNECTION, MAX_REQUESTS, MAX_RETRIES, fired, times
 from loadgen.policy.limits import connections_come_first
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
         return State.NOT_ENFORCED, f"is in force, but {evidence.in_all} {admitted} requests of a client were under way at a time"
     if not refused:
         return State.INCONCLUSIVE, "is in force, but no request ever waited for a connection"
-    made = f"refused a further connection {refused:,} times, so requests waited"
+    made = f"refused a further connection {times(refused)}, so requests waited"
     if admitted is None or not _is_seen(evidence) or evidence.multiplexed:
         return State.INCONCLUSIVE, f"{made}, but nothing shows how many were under way at a time"
     return State.ENFORCED, f"{made}, and at most {admitted} of a client {'was' if admitted == 1 else 'were'} under way at a time"
@@ -102,7 +102,7 @@ def _per_connection(evidence: Evidence, limit: int) -> tuple[State, str]:
     counters = evidence.counters
     if not counters.cx_max_requests:
         return State.INCONCLUSIVE, "is in force, but no connection was closed for it"
-    return State.ENFORCED, f"had {counters.cx_max_requests:,} connections closed in {counters.total:,} requests"
+    return State.ENFORCED, f"had connections closed {times(counters.cx_max_requests)} in {counters.total:,} requests"
 
 
 def _retries(evidence: Evidence, limit: int) -> tuple[State, str]:

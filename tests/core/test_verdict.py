@@ -203,7 +203,7 @@ CASES = [
         "connections that are renewed",
         evidence(client(counters=Counters(total=100, cx_total=55, cx_max_requests=50)), limits={"maxRequestsPerConnection": 2}),
         ENFORCED,
-        "Enforced: maxRequestsPerConnection 2 of rule base/user had 50 connections closed in 100 requests; none of 100 requests overflowed.",
+        "Enforced: maxRequestsPerConnection 2 of rule base/user had connections closed 50 times in 100 requests; none of 100 requests overflowed.",
     ),
     (
         "retries that were not made",
@@ -217,7 +217,7 @@ CASES = [
             client(admitted=3, counters=Counters(cx_overflow=1)), limits={**CONNECTIONS, "maxRequestsPerConnection": 1000, "maxRetries": 2}
         ),
         ENFORCED,
-        f"Enforced: {THREE} refused a further connection 1 times, so requests waited, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 is in force, but no connection was closed for it; maxRetries 2",
+        f"Enforced: {THREE} refused a further connection once, so requests waited, and at most 3 of a client were under way at a time; maxRequestsPerConnection 1000 is in force, but no connection was closed for it; maxRetries 2",
     ),
     (
         "bursts of which as many were let through as may be",
