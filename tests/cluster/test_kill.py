@@ -19,6 +19,7 @@ from loadgen.cluster.marks import guard_name, journal_name, lease_name
 from loadgen.cluster.paths import config_maps, jobs, leases, rules
 from loadgen.cluster.restore import find_left_overs, restore
 from tests.cluster.rules import access, host, owners_rule
+from tests.story.command import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,6 +200,12 @@ def scene(
     return Scene(control_plane, nursery, mode, make_namespace("base"), make_namespace("test"), tmp_path)
 
 
+def _keeps_what_nobody_knows(plane: ControlPlane) -> bool:
+    rule = owners_rule("default")
+    rule["spec"] |= {"fromTheFuture": True}
+    return "fromTheFuture" in plane.api.post(rules("v1", "default"), rule, dryRun="All")["spec"]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def loose_schema(control_plane: ControlPlane) -> Iterator[None]:
     """Let rules hold fields that nobody knows, as a newer Istio's would."""
@@ -208,6 +215,7 @@ def loose_schema(control_plane: ControlPlane) -> Iterator[None]:
     control_plane.api.patch(
         path, [{"op": "add", "path": at.format(each), "value": True} for each in versions], "application/json-patch+json"
     )
+    until(lambda: _keeps_what_nobody_knows(control_plane), "the API server takes the schema")
     yield
     control_plane.api.patch(path, [{"op": "remove", "path": at.format(each)} for each in versions], "application/json-patch+json")
 
