@@ -128,17 +128,18 @@ def failures_of(report: Report) -> list[Failure]:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """One figure of a phase, predicted and measured."""
+    """One figure of a phase, predicted and measured; ``judged`` whether it is held against the prediction."""
 
     phase: str
     what: str
     figure: FigurePart
     text: Callable[[float], str]
+    judged: bool
 
     @property
     def inside(self) -> str:
         """Tell whether the measurement lies where it should; nothing where that is not said."""
-        return {None: "", True: "yes", False: "NO"}[self.figure.inside]
+        return {None: "", True: "yes", False: "NO"}[self.figure.inside if self.judged else None]
 
     def written(self, value: float | None) -> str:
         """Write a value of this figure; a dash stands for none."""
@@ -159,13 +160,13 @@ PREDICTIONS = "Prediction beside measurement"
 def besides(report: Report) -> list[Beside]:
     """Give what is predicted in a report, figure by figure."""
     return [
-        Beside(phase.name, what, figure, text)
+        Beside(phase.name, what, figure, text, judged=found.parts is not None and judged)
         for phase in report.phases
         if (found := phase.prediction) is not None
-        for what, figure, text in (
-            ("at a time", found.admitted, "{:.0f}".format),
-            ("lost", found.loss, "{:.1%}".format),
-            ("goodput/s", found.goodput_per_s, "{:,.1f}".format),
+        for what, figure, text, judged in (
+            ("at a time", found.admitted, "{:.0f}".format, True),
+            ("lost", found.loss, "{:.1%}".format, True),
+            ("goodput/s", found.goodput_per_s, "{:,.1f}".format, found.loss.low is None and found.loss.high is None),
         )
         if (figure.predicted, figure.low, figure.high) != (None, None, None)
     ]

@@ -220,6 +220,27 @@ def test_a_sidecar_that_is_restarted_makes_the_run_invalid_and_is_named(tutorial
 
 
 @AGAIN_IF_STARVED
+def test_what_the_service_s_own_sidecar_rejects_is_told_from_what_the_clients_sidecars_do(tutorial: Tutorial, command: Loadgen) -> None:
+    try:
+        tutorial.give_service_a_sidecar(wanted=True)
+        ended = run(tutorial, command)
+    finally:
+        tutorial.give_service_a_sidecar(wanted=False)
+    report = command.report()
+    limited = report["phases"][1]
+    server_side = limited["ledger"]["server_side"]
+    assert ended.code == 0, ended.stdout + ended.stderr
+    assert server_side > 0, "three clients let one request each through, and the service's sidecar admits one of them"
+    assert limited["ledger"]["difference"] == 0
+    assert limited["service"]["peak_in_flight"] == 1
+    assert f"; {server_side:,} were rejected on the server's side; " in limited["because"]
+    assert report["verdict"]["state"] == "enforced"
+    assert f"({server_side:,} requests were rejected on the server's side)" in report["verdict"]["sentence"]
+    assert limited["prediction"]["sentence"].startswith(f"Not compared: {server_side:,} requests were rejected at the server's side")
+    assert " NO\n" not in ended.stdout, "nothing is held against what is not compared"
+
+
+@AGAIN_IF_STARVED
 def test_a_service_of_two_pods_of_which_one_goes_is_judged_by_the_other_two_witnesses(tutorial: Tutorial, command: Loadgen) -> None:
     try:
         before = {pod.name for pod in tutorial.scale_service(2)}

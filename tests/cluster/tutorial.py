@@ -15,8 +15,9 @@ import yaml
 from loadgen.errors import MeshError
 from tests.cluster.controlplane.api import path_of
 from tests.cluster.controlplane.credentials import kubeconfig
+from tests.cluster.controlplane.injection import LABEL
 from tests.cluster.image import Image, build_image
-from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, variant
+from tests.story.command import REPOSITORY, SCENARIOS, Loadgen, until, variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,6 +88,17 @@ class Tutorial:
         """Have so many pods stand behind the service; give them."""
         self.cluster.plane.api.patch("/apis/apps/v1/namespaces/base/deployments/user", {"spec": {"replicas": count}})
         return self.cluster.ready_pods("base", "app=user", count=count, patience_s=PATIENCE_S)
+
+    def give_service_a_sidecar(self, *, wanted: bool) -> PodView:
+        """Have the service's pod stand behind a sidecar of its own, or not; give the new pod."""
+        before = {pod.name for pod in self.cluster.pods("base", "app=user")}
+        labels = {"sidecar.istio.io/inject": str(wanted).lower()}
+        self.cluster.plane.api.patch("/api/v1/namespaces/base", {"metadata": {"labels": LABEL if wanted else dict.fromkeys(LABEL)}})
+        template = {"spec": {"template": {"metadata": {"labels": labels}}}}
+        self.cluster.plane.api.patch("/apis/apps/v1/namespaces/base/deployments/user", template)
+        until(lambda: not before & {pod.name for pod in self.cluster.pods("base", "app=user")}, "the service's pod is another one")
+        [pod] = self.cluster.ready_pods("base", "app=user", patience_s=PATIENCE_S)
+        return pod
 
     def leases(self) -> list[Json]:
         return self.cluster.plane.api.list("/apis/coordination.k8s.io/v1/namespaces/test/leases", labelSelector="loadgen.dev/run")
