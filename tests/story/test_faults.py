@@ -151,6 +151,21 @@ def test_the_ledgers_of_the_clients_that_live_are_kept_when_one_sidecar_dies(loa
     assert "client-2 died" in report["restore"]["detail"]
 
 
+def test_a_rule_that_reaches_some_of_the_sidecars_only_is_not_judged(loadgen: Loadgen) -> None:
+    process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "1500ms")
+    wait_for_line(process, "--- baseline")
+    folder = loadgen.run_folders()[0] / "client-2"
+    (folder / "cds.json").unlink()
+    (folder / "cds.json").mkdir()  # nothing can be put in its place, and this sidecar keeps what it has
+    ended = finish(process)
+    report = loadgen.report()
+    assert ended.code == 5, ended.stdout + ended.stderr
+    assert report["verdict"]["sentence"] == "Inconclusive: nothing was measured while a policy was applied."
+    assert "client-2/cds.json" in report["validity"]["reasons"][0]
+    assert report["restore"]["state"] == "failed", "what cannot be written cannot be taken back either"
+    assert not loadgen.leftovers()
+
+
 def test_an_interruption_while_a_sidecar_hangs_still_removes_the_policy_from_the_others_and_ends_in_time(loadgen: Loadgen) -> None:
     process = loadgen.start_scenario(TUTORIAL, "--clients", "3", "--duration", "4s")
     wait_for_line(process, "--- limited")
