@@ -142,7 +142,7 @@ def wrong_host(rng: Random) -> Case:
     host = rng.choice(["user.base", "user", "usr.base.svc.cluster.local", "user.test.svc.cluster.local"])
     namespace = "base" if host != "user" else "test"
     text = rule("http: {http2MaxRequests: 1}", host=host).replace("namespace: base", f"namespace: {namespace}")
-    return Case(f"the host {host}", _tutorial(rng), text, REFUTED, "host|is for")
+    return Case(f"the host {host}", _tutorial(rng), text, REFUTED, "the host|is for|no known service is called")
 
 
 def hidden(rng: Random) -> Case:

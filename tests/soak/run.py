@@ -116,11 +116,12 @@ def _listener(loadgen: Loadgen, client: str) -> int:
 
 
 def _call(port: int, name: str) -> None:
-    for _ in range(CALLS):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        connection.request("GET", "/", headers={"x-loadgen-client": name} if name else {})
-        connection.getresponse().read()
-        connection.close()
+    with contextlib.suppress(OSError, http.client.HTTPException):  # the run may end first
+        for _ in range(CALLS):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("GET", "/", headers={"x-loadgen-client": name} if name else {})
+            connection.getresponse().read()
+            connection.close()
 
 
 _LIMIT = r'"max_requests": 1\b'
