@@ -50,10 +50,14 @@ class ClientEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """Requests that were sent in the phases that are judged and ended neither ok nor in an overflow; those that another proxy's limit rejected are apart."""
+    """Requests that were sent in the phases that are judged and ended neither ok nor in an overflow; those that another proxy's limit rejected are apart.
+
+    ``mostly`` says in a sentence why most of the ``others`` failed, as far as that is known.
+    """
 
     server_side: int = 0
     others: int = 0
+    mostly: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,15 @@ class Gaps:
     """What keeps a run from being judged, or the judgement from being whole.
 
     ``policy_lost``: somebody else changed the policy during the run, or may have. ``crossed`` are the clients of which requests reached the
-    service by another way than their sidecar, ``restarted`` those whose sidecar began anew, ``missing`` those that could not be measured to the end. ``unseen`` says why what the service
+    service by another way than their sidecar, ``strangers`` says whether
+    somebody else called it, ``restarted`` those whose sidecar began anew, ``missing`` those that could not be measured to the end. ``unseen`` says why what the service
     saw at a time is only what it saw at least, or not known at all.
     """
 
     policy_lost: bool = False
     crossed: Sequence[str] = ()
     restarted: Sequence[str] = ()
+    strangers: bool = False
     missing: Sequence[str] = ()
     unseen: str = ""
 

@@ -86,6 +86,11 @@ def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
     made = f"refused a further connection {times(refused)}, so requests waited"
     if admitted is None or not _is_seen(evidence) or evidence.multiplexed:
         return State.INCONCLUSIVE, f"{made}, but nothing shows how many were under way at a time"
+    if admitted > limit:
+        return (
+            State.OVERSHOOT,
+            f"{made}, and up to {admitted} of a client were under way at a time, for each of {evidence.workers} workers may have a connection",
+        )
     return State.ENFORCED, f"{made}, and at most {admitted} of a client {'was' if admitted == 1 else 'were'} under way at a time"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadgen.evidence import Evidence, State
-from loadgen.firing import MAX_REQUESTS, REJECTING, fired
+from loadgen.firing import MAX_REQUESTS, REJECTING, fired, many
 from loadgen.laws import judgements
 
 if TYPE_CHECKING:
@@ -97,14 +97,16 @@ def _no_limit(evidence: Evidence) -> str:
 def _without_overflow(evidence: Evidence, judged: Sequence[Judgement], state: State) -> str:
     own = " at the clients' own sidecars" if evidence.failures.server_side else ""
     none, others = f"none of {evidence.requests:,} requests overflowed{own}", _others(evidence)
-    offer = f". {evidence.offer or 'Offer more load.'}".removesuffix(".") if state is State.INCONCLUSIVE else ""
+    failed = 2 * (evidence.failures.others + evidence.failures.server_side) >= evidence.requests
+    offer = f". {evidence.offer or 'Offer more load.'}".removesuffix(".") if state is State.INCONCLUSIVE and not failed else ""
     if any(each.said for each in judged):
         decisive, *beside = sorted(judged, key=lambda each: each.state is not state)
         return f"{'; '.join([decisive.of(f' of rule {evidence.rule}'), *(each.of() for each in beside)])}; {none}{others}{offer}"
     limits = _listing([f"{each.name} {each.value}" for each in judged])
     most = "" if evidence.admitted is None or evidence.gaps.unseen else f", with at most {evidence.admitted} of a client admitted at a time"
     queue = "" if MAX_REQUESTS in evidence.limits else ", and enough warm connections need no queue"
-    beyond = f"{'is' if len(judged) == 1 else 'are'} in force, but the load never went beyond"
+    short = "half of the requests or more failed before it could show" if failed else "the load never went beyond"
+    beyond = f"{'is' if len(judged) == 1 else 'are'} in force, but {short}"
     return f"{limits} of rule {evidence.rule} {beyond}: {none}{most}{queue}{others}{offer}"
 
 
@@ -128,7 +130,8 @@ def _what_was_admitted(evidence: Evidence) -> str:
     admitted, unseen = evidence.admitted, evidence.gaps.unseen
     if admitted is None or unseen:
         return f"clients and sidecars agree to the request, but {unseen}, so nothing shows how many were admitted at a time"
-    all_clients = f"the service saw at most {evidence.service_peak} at once from all {len(evidence.clients)}"
+    others = ", and from others who called it" if evidence.gaps.strangers else ""
+    all_clients = f"the service saw at most {evidence.service_peak} at once from all {len(evidence.clients)}{others}"
     return f"{_of_bursts(evidence)}each client had at most {admitted} request{'s' if admitted != 1 else ''} admitted at a time, and {all_clients}"
 
 
@@ -153,8 +156,9 @@ def _aftermath(evidence: Evidence) -> str:
 def _others(evidence: Evidence) -> str:
     """Name what failed in another way than by an overflow, and which clients the sentence leaves out."""
     failures, missing = evidence.failures, evidence.gaps.missing
-    server_side = f" ({failures.server_side:,} requests were rejected on the server's side)" if failures.server_side else ""
-    failed = f" ({failures.others:,} requests failed otherwise)" if failures.others else ""
+    server_side = f" ({many(failures.server_side, 'request')} rejected on the server's side)" if failures.server_side else ""
+    why = f", most because {failures.mostly}" if failures.mostly else ""
+    failed = f" ({failures.others:,} request{'s' if failures.others != 1 else ''} failed otherwise{why})" if failures.others else ""
     left_out = f" ({_listing(missing)} left out: not measured to the end)" if missing else ""
     return server_side + failed + left_out
 

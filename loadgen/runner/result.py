@@ -16,7 +16,7 @@ from loadgen.recorder import Tally, merged
 from loadgen.runner.figures import NOTHING, PhaseFigures
 from loadgen.runner.showing import evidence_of, judged_windows
 from loadgen.runner.window import connections, pool
-from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, counters_of, disagreements, imbalance_of, unseen
+from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, counters_of, disagreements, imbalance_of, strangers, unseen
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import judge
@@ -108,19 +108,10 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
     duration = _duration_s(window)
     counters = [found for name in window.starts if (found := counters_of(window, name)) is not None]
     arrived = [came for name in window.starts if (came := arrived_of(window, name)) is not None]
-    limits = next(iter(window.states.values())).limits.in_force() if window.states else {}
     return parts.PhasePart(
         name=window.phase.name,
         policy=window.phase.policy,
-        because=why(
-            limits,
-            Counters.total_of(counters),
-            requests=total.requests,
-            overflow=total.sidecar_overflow,
-            server_side=total.server_overflow,
-            clients=len(window.starts),
-            peak=None if unseen(window) or (counted := count_of(window)) is None else counted.peak_in_flight,
-        ),
+        because="" if window.changed else _because(window, total, Counters.total_of(counters)),
         pool=pool(window),
         connections=connections(window),
         bursts=_bursts(window, total),
@@ -143,6 +134,20 @@ def _phase(window: Window, began: float) -> parts.PhasePart:
         hammer_cpu_share=_cpu_share([window]),
         causes=_causes(total),
         clients=[_client(window, name) for name in window.starts],
+    )
+
+
+def _because(window: Window, total: Tally, counters: Counters) -> str:
+    """Say which limit fired in a phase and why; what the service saw of others than the clients is no peak of theirs."""
+    counted = None if unseen(window) or strangers(window) else count_of(window)
+    return why(
+        next(iter(window.states.values())).limits.in_force() if window.states else {},
+        counters,
+        requests=total.requests,
+        overflow=total.sidecar_overflow,
+        server_side=total.server_overflow,
+        clients=len(window.starts),
+        peak=None if counted is None else counted.peak_in_flight,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loadgen.cause import Cause, sentence
 from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps
 from loadgen.firing import MAX_CONNECTIONS, MAX_REQUESTS
 from loadgen.ledger import Counters, Ledger
 from loadgen.outcome import Outcome
 from loadgen.reach import what_it_takes
 from loadgen.recorder import Tally, merged
-from loadgen.runner.witnesses import beside, count_of, counters_of, restarted, unseen
+from loadgen.runner.witnesses import beside, count_of, counters_of, restarted, strangers, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -44,15 +45,26 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
         failures=Failures(
             server_side=together.server_overflow,
             others=together.requests - sum(together.outcomes[each] for each in (Outcome.OK, Outcome.OVERFLOW, Outcome.UNSENT)),
+            mostly=_mostly(together),
         ),
         gaps=Gaps(
             policy_lost=measured.policy_lost,
             crossed=[name for name in whole if any(beside(window, name) > 0 for window in applied)],
+            strangers=any(strangers(window) for window in applied),
             restarted=[name for name in whole if any(restarted(window, name) for window in applied)],
             missing=[name for window in begun[:1] for name in window.starts if name not in whole],
             unseen=" and ".join(dict.fromkeys(why for window in applied if (why := unseen(window)))),
         ),
     )
+
+
+def _mostly(tally: Tally) -> str:
+    """Say why most requests failed that failed otherwise than by a limit, if one cause has more than half of them."""
+    causes = {
+        found: count for found, count in tally.causes.items() if found.cause not in {Cause.OVERFLOW, Cause.OVERFLOW_UNMARKED, Cause.UNSENT}
+    }
+    found = max(causes, key=causes.__getitem__, default=None)
+    return "" if found is None or 2 * causes[found] <= sum(causes.values()) else sentence(found.cause, found.made_by)
 
 
 def judged_windows(measured: Measured) -> list[Window]:

@@ -182,7 +182,7 @@ class Stage(abc.ABC, Generic[C, L]):
         await self._mesh.phase(None)
         self._close(window)
         if change := _changed(window, await self._each(self._mesh.state)):
-            self._measured.policy_lost = True
+            window.changed = self._measured.policy_lost = True
             self._measured.reasons.append(change)
 
     async def _end(self, client: C) -> None:

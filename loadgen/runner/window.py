@@ -24,7 +24,7 @@ class Window:
     """One phase as it was measured.
 
     ``rules`` are the policy that was in force, none if there was none. ``ends`` lacks a client, and ``service`` (what the service said at the end; ``service_before`` is what it said at the start) is None, if
-    they could not be read any more; ``tallies`` has all clients when the window is closed. The CPU times are seconds by process id. ``began``, ``ended`` and
+    they could not be read any more; ``tallies`` has all clients when the window is closed. ``changed``: what was in force was not the same from start to end. The CPU times are seconds by process id. ``began``, ``ended`` and
     ``toggled`` (None if nothing was toggled for the phase) are on ``clock``.
     """
 
@@ -43,6 +43,7 @@ class Window:
     service: ServiceReading | None = None
     cpu_end_s: dict[int, float] = field(default_factory=dict)
     ended: float = 0.0
+    changed: bool = False
 
 
 @dataclass(slots=True)

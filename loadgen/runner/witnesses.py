@@ -100,7 +100,7 @@ def disagreements(window: Window) -> list[str]:
             found.append(
                 f"{where} {-more:,} requests of {name} were answered, but not by a service that counts them: another one answers, too"
             )
-    return found + _strangers(window)
+    return found + strangers(window)
 
 
 def restarted(window: Window, name: str) -> bool:
@@ -124,17 +124,17 @@ def beside(window: Window, name: str) -> int:
     return -answered if answered > tolerance else 0
 
 
-def _strangers(window: Window) -> list[str]:
+def strangers(window: Window) -> list[str]:
     """Say how many requests reached the service in a phase that no client sent, and what their senders call themselves, as far as they do."""
     before, after = window.service_before, window.service
     if after is None or after.total is None or before.total is None:
         return []
     sent = {name: count.requests - before.clients.get(name, ServiceCount()).requests for name, count in after.clients.items()}
-    strangers = after.total.requests - before.total.requests - sum(count for name, count in sent.items() if name in window.starts)
-    if not strangers:
+    theirs = after.total.requests - before.total.requests - sum(count for name, count in sent.items() if name in window.starts)
+    if not theirs:
         return []
     names = sorted((name for name, count in sent.items() if count and name not in window.starts), key=lambda name: (not name, name))
     shown = ", ".join(printable(name) or NAMELESS for name in names[:SHOWN])
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     who = f" (some are of {shown}{more})" if names else ""
-    return [f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {strangers:,}{who}"]
+    return [f"somebody else calls the service: requests in phase {window.phase.name} that no client sent: {theirs:,}{who}"]

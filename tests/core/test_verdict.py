@@ -24,7 +24,7 @@ def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, ad
 
 def evidence(*clients: ClientEvidence, **changes: Any) -> Evidence:
     """Give the evidence of a run with http2MaxRequests 5, applied and removed; gaps, failures and bursts by their own names."""
-    gaps = Gaps(**{name: changes.pop(name) for name in ("policy_lost", "crossed", "missing", "unseen") if name in changes})
+    gaps = Gaps(**{name: changes.pop(name) for name in ("policy_lost", "crossed", "strangers", "missing", "unseen") if name in changes})
     failures = Failures(changes.pop("server_side", 0), changes.pop("other_failures", 0))
     bursts = changes.pop("bursts", None)
     usual = Evidence(
@@ -184,8 +184,8 @@ CASES = [
     (
         "each worker may have a connection of its own",
         evidence(client(admitted=4, counters=Counters(cx_overflow=18)), limits=CONNECTIONS, workers=2),
-        ENFORCED,
-        f"Enforced: {THREE} refused a further connection 18 times, so requests waited, and at most 4 of a client",
+        OVERSHOOT,
+        f"Overshoot: {THREE} refused a further connection 18 times, so requests waited, and up to 4 of a client were under way at a time, for each of 2 workers may have a connection; none",
     ),
     (
         "connections that carry many requests at a time",
@@ -271,7 +271,13 @@ CASES = [
         "a service that fails by itself",
         evidence(client(admitted=3), other_failures=100),
         INCONCLUSIVE,
-        f"Inconclusive: {FIVE} is in force, but the load never went beyond: none of 100 requests overflowed, with at most 3 of a client admitted at a time (100 requests failed otherwise).",
+        f"Inconclusive: {FIVE} is in force, but half of the requests or more failed before it could show: none of 100 requests overflowed, with at most 3 of a client admitted at a time (100 requests failed otherwise).",
+    ),
+    (
+        "a service that is called by others, too",
+        evidence(client(overflow=40), strangers=True),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; each client had at most 5 requests admitted at a time, and the service saw at most 9 at once from all 1, and from others who called it; the rule",
     ),
     (
         "witnesses that disagree",

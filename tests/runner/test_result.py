@@ -223,6 +223,31 @@ def test_of_a_sidecar_that_was_restarted_nothing_is_judged() -> None:
     assert report_of(run).verdict.sentence.startswith("Inconclusive: the sidecar of client-1 was restarted while the policy was applied")
 
 
+def test_why_most_requests_failed_is_said_in_the_verdict() -> None:
+    run = measured()
+    for name, each in run.windows[1].tallies.items():
+        each.add(tally(ok=0, http_error=3))
+        for _ in range(200):
+            each.record(Outcome.UNAVAILABLE, 0.01, 503, Found(Cause.NO_HEALTHY_UPSTREAM, MadeBy.OWN_SIDECAR))
+        assert name in run.windows[1].ends
+    sentence = report_of(run).verdict.sentence
+    assert "(406 requests failed otherwise, most because the service has no endpoint that is fit to be asked)" in sentence
+
+
+def test_of_a_phase_whose_policy_was_changed_no_limit_is_named() -> None:
+    run = measured()
+    run.windows[1].changed = True
+    assert [bool(phase.because) for phase in report_of(run).phases] == [False, False, False]
+    assert report_of(measured()).phases[1].because
+
+
+def test_what_the_service_saw_of_others_is_no_peak_of_the_clients() -> None:
+    run = measured()
+    call_from_outside(run)
+    assert "the service never saw" not in report_of(run).phases[1].because
+    assert "the service never saw" in report_of(measured()).phases[1].because
+
+
 def test_what_failed_before_the_policy_was_applied_is_not_said_of_it() -> None:
     run = measured()
     run.windows[0].tallies["client-1"].add(tally(ok=0, unavailable=500))
