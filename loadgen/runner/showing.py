@@ -31,7 +31,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
     return Evidence(
         offer=_offer(plan, together, limits) if scripted else "",
         applied=bool(applied),
-        rule=wanted.rule,
+        rule=wanted.named,
         limits=limits,
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in whole],
