@@ -91,5 +91,7 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
 
 def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:
     """Say what load it would take to go beyond the limit of requests, or of connections, in each client; nothing if that is not known."""
+    if MAX_REQUESTS not in limits and MAX_CONNECTIONS in limits and plan.speaks_http2:
+        return f"No load goes beyond {MAX_CONNECTIONS} over HTTP/2: one connection carries every request."
     limit, ok = limits.get(MAX_REQUESTS, limits.get(MAX_CONNECTIONS)), tally.latency[Outcome.OK]
     return "" if limit is None else what_it_takes(plan.scenario, limit, ok.sum_s / ok.count if ok.count else None)
