@@ -1,12 +1,12 @@
 """Which values does a YAML text hold, and where in the text does each of them stand?
 
 Strict on purpose: a duplicate key, a tag, a text that is too large, too deep or that expands too far (a "YAML bomb") is a
-mistake with a position. Plain scalars follow the core schema of YAML 1.2: ``on`` and ``1:30`` are text, not a boolean or 90.
+mistake with a position. What a plain scalar stands for is the caller's to say (see ``loadgen.plain``). The merge key ``<<`` is written
+out; a key that it would replace is a mistake, because YAML and kubectl do not agree which of the two counts.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from loadgen.errors import InputError, Problem
+from loadgen.plain import NULL, core_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MAX_CHARACTERS = 1 << 20
 MAX_DEPTH = 64
 MAX_VALUES = 50_000
 """Values after the expansion of aliases; a shared node counts each time that it is used."""
 
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUE = frozenset({"true", "True", "TRUE"})
-_FALSE = frozenset({"false", "False", "FALSE"})
-_INT = re.compile(r"[-+]?[0-9]{1,40}|0x[0-9a-fA-F]{1,32}|0o[0-7]{1,40}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
-_SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What YAML counts as the end of a line; ``str.splitlines`` knows more and would shift the numbers."""
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -36,8 +31,18 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000
 _STR_TAG = "tag:yaml.org,2002:str"
 _CONTAINER_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
-_Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_MERGE = "<<"
+
+_BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 """libyaml where the wheel has it: 1 MiB composes in well under a second, against some 20 s in pure Python."""
+
+
+class _Loader(_BaseLoader):  # type: ignore[misc]  # it depends on the wheel which one that is
+    """Gives a plain scalar no tag, so that ``!!str 5``, which is text, is told from ``5``."""
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> Any:
+        """Give the tag of a node that has none in the text."""
+        return None if kind is yaml.ScalarNode and implicit[0] else super().resolve(kind, value, implicit)
 
 
 @dataclass(slots=True)
@@ -83,8 +88,8 @@ class Document:
         return Problem(self.file, start.line + 1, start.column + 1, message, hint, code, excerpt=excerpt, width=width)
 
 
-def parse_documents(text: str, file: str) -> list[Document]:
-    """Read every non-empty document of a YAML text.
+def parse_documents(text: str, file: str, *, plain: Callable[[str], Any] = core_value) -> list[Document]:
+    """Read every non-empty document of a YAML text; ``plain`` says what a scalar without quotes stands for.
 
     Raises InputError if the text is no YAML, or too large to be looked at. What is wrong inside a readable document is
     in its ``problems``, so that it can be shown together with what the reader of the values finds.
@@ -105,7 +110,7 @@ def parse_documents(text: str, file: str) -> list[Document]:
     text = text.removeprefix("\ufeff")
     lines = tuple(_LINE_BREAK.split(text))
     documents = []
-    reader = _Reader()
+    reader = _Reader(plain)
     try:
         _check_characters(text, file, lines)
         _check_depth(text, file, lines)
@@ -113,7 +118,7 @@ def parse_documents(text: str, file: str) -> list[Document]:
         try:
             while loader.check_node():
                 root = loader.get_node()
-                if not (_is_plain(root) and root.value in _NULL):
+                if not (_is_plain(root) and root.value in NULL):
                     documents.append(reader.read(Document(file, lines, root)))
         finally:
             loader.dispose()
@@ -149,8 +154,16 @@ def _check_depth(text: str, file: str, lines: Sequence[str]) -> None:
 
 
 def _is_plain(node: yaml.Node) -> bool:
-    """Whether a scalar stands without quotes; libyaml says so with an empty style, the Python parser with none."""
-    return isinstance(node, yaml.ScalarNode) and not node.style
+    """Whether a scalar stands without quotes and without a tag; libyaml shows no quotes with an empty style, the Python parser with none."""
+    return isinstance(node, yaml.ScalarNode) and node.tag is None and not node.style
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    return _is_plain(key) and key.value == _MERGE
+
+
+def _word(key: yaml.Node) -> str | None:
+    return key.value if isinstance(key, yaml.ScalarNode) else None
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str, lines: Sequence[str]) -> Problem:
@@ -189,8 +202,10 @@ class _Reader:
 
     _document: Document
 
-    def __init__(self) -> None:
+    def __init__(self, plain: Callable[[str], Any]) -> None:
+        self._plain = plain
         self._values = 0
+        self._merging = 0
 
     def read(self, document: Document) -> Document:
         self._document = document
@@ -198,55 +213,84 @@ class _Reader:
         return document
 
     def _value(self, node: yaml.Node, depth: int) -> Any:
-        self._values += 1
-        if self._values > MAX_VALUES:
-            message = f"the file holds more than {MAX_VALUES:,} values, its aliases written out"
-            raise InputError([self._document.problem_at(node, message, hint="no scenario and no rule needs that", code="bomb")])
+        self._count(node, 1)
         if depth > MAX_DEPTH:
-            message = f"an alias contains itself, or is nested more than {MAX_DEPTH} levels deep"
-            raise InputError([self._document.problem_at(node, message, hint="write the values out", code="bomb")])
+            raise self._bomb(node)
         self._check_tag(node)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, depth + 1) for item in node.value]
-        return self._scalar(node.value) if _is_plain(node) else node.value
+        return self._plain(node.value) if _is_plain(node) else node.value
+
+    def _count(self, node: yaml.Node, values: int) -> None:
+        self._values += values
+        if self._values > MAX_VALUES:
+            message = f"the file holds more than {MAX_VALUES:,} values, its aliases written out"
+            raise InputError([self._document.problem_at(node, message, hint="no scenario and no rule needs that", code="bomb")])
+
+    def _bomb(self, node: yaml.Node) -> InputError:
+        message = f"an alias contains itself, or is nested more than {MAX_DEPTH} levels deep"
+        return InputError([self._document.problem_at(node, message, hint="write the values out", code="bomb")])
 
     def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
+        self._write_out(node)
         values: dict[str, Any] = {}
-        first: dict[str, int] = {}
+        first: dict[str, yaml.Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._add(key, "a key must be a plain word, not a list or a mapping", code="key")
                 continue
             if key.value in first:
-                self._add(
-                    key,
-                    f"the key '{key.value}' stands twice in the same mapping",
-                    hint=f"the first one is in line {first[key.value]}; keep one of them",
-                    code="duplicate-key",
-                )
+                self._twice(key, first[key.value])
                 continue
-            first[key.value] = key.start_mark.line + 1
+            first[key.value] = key
             values[key.value] = self._value(value, depth + 1)
         return values
 
-    def _scalar(self, text: str) -> Any:
-        if text in _NULL:
-            return None
-        if text in _TRUE or text in _FALSE:
-            return text in _TRUE
-        if _INT.fullmatch(text):
-            return int(text, 0) if text[:2] in {"0x", "0o"} else int(text)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-        if _SPECIAL_FLOAT.fullmatch(text):
-            return (
-                math.nan
-                if "n" in text.lower().removeprefix("-").removeprefix("+")[1:2]
-                else math.copysign(math.inf, -1 if text[0] == "-" else 1)
-            )
-        return text
+    def _write_out(self, node: yaml.MappingNode) -> None:
+        """Put what a merge key stands for in its place, before the mapping's own pairs: so it is also found there."""
+        if not any(_is_merge(key) for key, _ in node.value):
+            return
+        if self._merging > MAX_DEPTH:
+            raise self._bomb(node)
+        self._merging += 1
+        own = [pair for pair in node.value if not _is_merge(pair[0])]
+        names = {_word(key) for key, _ in own}
+        node.value = [*(pair for pair in self._inherited(node) if _word(pair[0]) not in names), *own]
+        self._merging -= 1
+
+    def _inherited(self, node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        """Give the pairs that the mapping's merge key brings in; of several mappings the first one with a key counts."""
+        above: set[object] = set()
+        merge: yaml.Node | None = None
+        for key, value in node.value:
+            if not _is_merge(key):
+                above |= {_word(key)} if merge is None else set()
+            elif merge is not None:
+                self._twice(key, merge)
+            else:
+                merge = key
+                yield from self._brought(key, value, above)
+
+    def _brought(self, merge: yaml.Node, value: yaml.Node, above: set[object]) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        found: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(source, yaml.MappingNode):
+                self._add(source, "a merge key takes a mapping, or a list of mappings", hint="write << : *anchor", code="merge")
+                continue
+            self._check_tag(source)
+            self._write_out(source)
+            self._count(source, len(source.value))
+            for pair in source.value:
+                found.setdefault(_word(pair[0]) or id(pair[0]), pair)
+        for name in found.keys() & above:
+            self._add(merge, f"it is not clear whether the key '{name}' above or the one of << counts", hint="write << first", code="merge")
+        yield from found.values()
+
+    def _twice(self, key: yaml.Node, first: yaml.Node) -> None:
+        message = f"the key '{key.value}' stands twice in the same mapping"
+        self._add(key, message, hint=f"the first one is in line {first.start_mark.line + 1}; keep one of them", code="duplicate-key")
 
     def _check_tag(self, node: yaml.Node) -> None:
         if node.tag not in _CONTAINER_TAGS and node.tag not in {_STR_TAG, None}:

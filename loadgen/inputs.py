@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from loadgen.document import MAX_CHARACTERS, parse_documents
 from loadgen.errors import InputError, Problem, Severity, UsageError
+from loadgen.plain import core_value, kubectl_value
 from loadgen.policy.lint import lint
 from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload, select
@@ -18,7 +19,7 @@ from loadgen.reach import Surroundings, unfit
 from loadgen.scenario import Overrides, parse_scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from loadgen.document import Document
@@ -114,22 +115,22 @@ def rules_of(text: str, file: str) -> tuple[list[Rule], list[Problem]]:
 
     Raises InputError with every mistake.
     """
-    rules, problems = parse_rules(parse_documents(text, file), file)
+    rules, problems = parse_rules(parse_documents(text, file, plain=kubectl_value), file)
     _raise_errors(problems)
     return rules, problems
 
 
 def read_rules(path: Path) -> tuple[list[Rule], list[Problem]]:
     """Read every rule of a policy file; mistakes inside a readable file are returned, not raised."""
-    return parse_rules(read_documents(path), str(path))
+    return parse_rules(read_documents(path, plain=kubectl_value), str(path))
 
 
-def read_documents(path: Path) -> list[Document]:
-    """Read a YAML file.
+def read_documents(path: Path, *, plain: Callable[[str], object] = core_value) -> list[Document]:
+    """Read a YAML file; ``plain`` says what a scalar without quotes stands for.
 
     Raises InputError if it is missing, no regular file, too large, not UTF-8 or no YAML.
     """
-    return parse_documents(_read_text(path), str(path))
+    return parse_documents(_read_text(path), str(path), plain=plain)
 
 
 def _read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from loadgen.policy.fate import Fate, fate
 from loadgen.policy.limits import UNSET, Limits
-from loadgen.policy.selection import Workload, matches
+from loadgen.policy.selection import Workload, matches, merged_policy
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name, clusters
 
@@ -109,7 +109,8 @@ class Preview:
 
 def state_of(rules: Sequence[Rule], service: Service, client: Workload) -> SidecarState:
     """Give what these rules lead to in the sidecar of a client, for the service's first port."""
-    return SidecarState.of_cluster(clusters(rules, service, client)[cluster_name(service, service.ports[0])])
+    made = clusters(rules, service, client)[cluster_name(service, service.ports[0])]
+    return SidecarState.of_cluster(made, policy=merged_policy(rules, service, client))
 
 
 def fates(written: Sequence[Rule], rules: Sequence[Rule], service: Service, client: Workload) -> tuple[Fate, ...]:

@@ -131,7 +131,7 @@ async def _put(mesh: LocalMesh, rules: Sequence[Rule]) -> str:
     if wanted.rule is None:
         return f"no rule is in force {after}" + (": none of these rules has an effect on the clients" if rules else "")
     limits = ", ".join(f"{name} {value}" for name, value in wanted.limits.in_force().items()) or "no limit"
-    return f"rule {wanted.rule} is in force {after}: {limits}"
+    return f"rule {wanted.named} is in force {after}: {limits}"
 
 
 def _running_mesh(pid: int | None) -> LocalMesh:

@@ -16,8 +16,7 @@ from loadgen.cluster.remote import PodGoneError, UnreachableError, patiently
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError
 from loadgen.ledger import ServiceCount, ServiceReading
-from loadgen.policy.state import SidecarState
-from loadgen.policy.translation import cluster_name, clusters
+from loadgen.preview import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from loadgen.ledger import Counters
     from loadgen.policy.rule import Rule
     from loadgen.policy.selection import Service, Workload
+    from loadgen.policy.state import SidecarState
 
 WATCH_S = 1.0
 NEWCOMERS_S = 5.0
@@ -173,8 +173,7 @@ class ClusterMesh:
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that the cluster's rules must lead to in every sidecar, with ours or without."""
-        made = clusters(self._toggle.after if rules else self._toggle.before, self._service, self._client)
-        return SidecarState.of_cluster(made[cluster_name(self._service, self._service.ports[0])])
+        return state_of(self._toggle.after if rules else self._toggle.before, self._service, self._client)
 
     async def state(self, client: PodLoad) -> SidecarState:
         """Give the state that one sidecar says is in force."""

@@ -18,6 +18,7 @@ from loadgen.errors import MeshError
 from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules
 from loadgen.mesh.children import tail
+from loadgen.policy.selection import merged_policy
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name
 from loadgen.sidecar import LISTENERS_PATH, Admin, read_address, sidecar_name
@@ -100,7 +101,8 @@ class LocalMesh:
 
     def wanted(self, rules: Sequence[Rule]) -> SidecarState:
         """Give the state that these rules must lead to in every sidecar."""
-        return SidecarState.of_cluster(marked_clusters(self.spec, rules)[self._cluster])
+        policy = merged_policy(rules, self.spec.service, self.spec.client)
+        return SidecarState.of_cluster(marked_clusters(self.spec, rules)[self._cluster], policy=policy)
 
     async def state(self, client: Sidecar) -> SidecarState:
         """Give the state that one sidecar says is in force: the cluster's configuration, and the live thresholds from ``/clusters``.

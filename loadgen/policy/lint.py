@@ -316,13 +316,13 @@ def _empty_half(rule: Rule, _scene: Scene) -> Iterator[Problem]:
 def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
     for path, pool in rule.pools():
         tcp, http = _halves(pool)
-        if not tcp.max_connections or http.http1_max_pending_requests:
+        if not tcp.max_connections or http.http1_max_pending_requests or http.h2_upgrade_policy == "UPGRADE":
             continue
         limits = {str(where[-1]): value for where, value in _limits(pool).items() if value}
         if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
             hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
-        elif http.h2_upgrade_policy != "UPGRADE" and connections_come_first(limits, scene.workers):
+        elif connections_come_first(limits, scene.workers):
             requests = f"http2MaxRequests {http.http2_max_requests}"
             many = f"{scene.workers} worker{'s' if scene.workers != 1 else ''}"
             message = f"maxConnections {tcp.max_connections} comes before {requests} in a sidecar with {many}: what finds no connection waits in a queue without an end, and is not rejected"
@@ -332,6 +332,17 @@ def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
         else:
             continue
         yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="endless-queue")
+
+
+def _one_connection(rule: Rule, _scene: Scene) -> Iterator[Problem]:
+    for path, pool in rule.pools():
+        tcp, http = _halves(pool)
+        if tcp.max_connections and http.h2_upgrade_policy == "UPGRADE" and not http.http2_max_requests:
+            message = (
+                "maxConnections limits no requests over HTTP/2, which h2UpgradePolicy: UPGRADE asks for: one connection carries them all"
+            )
+            hint = "add http.http2MaxRequests to limit requests"
+            yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="http2-one-connection")
 
 
 def _http2_only(rule: Rule, _scene: Scene) -> Iterator[Problem]:
@@ -403,4 +414,4 @@ PASSED_OVER_CHECKS: tuple[Check, ...] = (
     _unrouted_subset,
     _unknown_port,
 )
-CONTENT_CHECKS: tuple[Check, ...] = (older_policy, _older_subset, _endless_queue, *PASSED_OVER_CHECKS)
+CONTENT_CHECKS: tuple[Check, ...] = (older_policy, _older_subset, _endless_queue, _one_connection, *PASSED_OVER_CHECKS)

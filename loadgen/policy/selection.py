@@ -78,6 +78,13 @@ def select(rules: Iterable[Rule], service: Service, client: Workload, *, root_na
     return merged.rule if merged else None
 
 
+def merged_policy(rules: Iterable[Rule], service: Service, client: Workload) -> str:
+    """Name the rule whose traffic policy counts, if Istio merged it into another one; empty if the rule that ``select`` gives has it itself."""
+    merged = winner(rules, service, client)
+    source = merged.policy_source if merged else None
+    return source.key if merged and source and source is not merged.sources[0] else ""
+
+
 def winner(rules: Iterable[Rule], service: Service, client: Workload, *, root_namespace: str = ROOT_NAMESPACE) -> Merged | None:
     """Give the rule that counts together with the rules that it was made of."""
     everything = sorted(rules, key=precedence)

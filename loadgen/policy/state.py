@@ -19,24 +19,31 @@ class SidecarState:
 
     ``digest`` is a fingerprint of the whole cluster where its maker puts one in (see ``with_digest``): two rules may set the same limits.
     ``updated`` is when Envoy last took another configuration of the cluster, in its own words; it makes no state another one, but tells of one that
-    was changed and put back.
+    was changed and put back. ``policy`` names the rule whose policy counts, where istiod merged it into another one and names that.
     """
 
     limits: Limits
     rule: str | None
     digest: str = ""
     updated: str = field(default="", compare=False)
+    policy: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name} {value}" for name, value in self.limits.in_force().items())
-        return f"{f'rule {self.rule}' if self.rule else 'no rule'} ({limits or 'no limit'})"
+        return f"{f'rule {self.named}' if self.rule else 'no rule'} ({limits or 'no limit'})"
+
+    @property
+    def named(self) -> str | None:
+        """Name the rule for a person: the one that must be changed to change the limits."""
+        return f"{self.policy} (merged into {self.rule})" if self.policy else self.rule
 
     @classmethod
-    def of_cluster(cls, cluster: Mapping[str, Any]) -> SidecarState:
-        """Read the state from a cluster, as istiod makes it or as Envoy's ``config_dump`` prints it."""
+    def of_cluster(cls, cluster: Mapping[str, Any], *, policy: str = "") -> SidecarState:
+        """Read the state from a cluster, as istiod makes it or as Envoy's ``config_dump`` prints it; ``policy`` no cluster says."""
         metadata = cluster.get("metadata", {}).get("filter_metadata", {})
         source = metadata.get("istio", {}).get("config")
-        return cls(Limits.of_cluster(cluster), rule_of(source) if source else None, metadata.get(_OURS, {}).get("digest", ""))
+        rule = rule_of(source) if source else None
+        return cls(Limits.of_cluster(cluster), rule, metadata.get(_OURS, {}).get("digest", ""), policy=policy)
 
 
 _OURS = "loadgen"

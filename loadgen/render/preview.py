@@ -62,7 +62,7 @@ def _together(preview: Preview) -> Iterator[str]:
         yield f"   {each}, so the service may see up to {count} times that: {most}"
     if preview.server is not None:
         limits = _listed(preview.server.limits.in_force())
-        yield f"   pods of the service that have sidecars enforce rule {preview.server.rule}, too, each on what comes in from all clients: {limits}; what they reject is not in what is said below"
+        yield f"   pods of the service that have sidecars enforce rule {preview.server.named}, too, each on what comes in from all clients: {limits}; what they reject is not in what is said below"
 
 
 def _outlook(outlook: Outlook) -> Iterator[str]:
@@ -103,7 +103,7 @@ def _figure(estimate: Estimate, text: Callable[[float], str], outlook: Outlook |
 def _state(state: SidecarState) -> str:
     if state.rule is None:
         return "no rule has an effect, so nothing is limited"
-    return f"rule {state.rule}: {_listed(state.limits.in_force()) or 'sets no limit'}"
+    return f"rule {state.named}: {_listed(state.limits.in_force()) or 'sets no limit'}"
 
 
 def _listed(limits: Mapping[str, int]) -> str:

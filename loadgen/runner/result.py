@@ -88,7 +88,7 @@ def _scenario(plan: Plan, wanted: SidecarState) -> parts.ScenarioPart:
         clients=scenario.clients.count,
         workers=scenario.clients.workers,
         service_time=f"{'exponential' if service.exponential else 'constant'} {service.mean_s:g} s",
-        rule=wanted.rule,
+        rule=wanted.named,
         limits=wanted.limits.in_force(),
         seed=scenario.seed,
     )

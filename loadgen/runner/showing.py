@@ -32,7 +32,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
     return Evidence(
         offer=_offer(plan, together, limits) if scripted else "",
         applied=bool(applied),
-        rule=wanted.rule,
+        rule=wanted.named,
         limits=limits,
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in whole],
@@ -103,5 +103,7 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
 
 def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:
     """Say what load it would take to go beyond the limit of requests, or of connections, in each client; nothing if that is not known."""
+    if MAX_REQUESTS not in limits and MAX_CONNECTIONS in limits and plan.speaks_http2:
+        return f"No load goes beyond {MAX_CONNECTIONS} over HTTP/2: one connection carries every request."
     limit, ok = limits.get(MAX_REQUESTS, limits.get(MAX_CONNECTIONS)), tally.latency[Outcome.OK]
     return "" if limit is None else what_it_takes(plan.scenario, limit, ok.sum_s / ok.count if ok.count else None)

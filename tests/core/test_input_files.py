@@ -271,6 +271,77 @@ def test_a_plain_value_is_read_as_yaml_1_2_reads_it(text: str, value: object) ->
     assert (type(read), read) == (type(value), value)
 
 
+@pytest.mark.parametrize("text", ["!!str 5", "!!str yes", "!!str ~", "!!str"])
+def test_a_value_with_the_tag_of_text_is_text(text: str) -> None:
+    assert parse_documents(f"a: {text}", "a.yaml")[0].data["a"] == text.removeprefix("!!str").strip()
+
+
+# Merge keys, as sigs.k8s.io/yaml writes them out.
+
+ANCHORS = "p: &p {m: 5}\nq: &q {m: 6, n: 7}\n"
+MERGES: list[tuple[str, object]] = [
+    ("{<<: *p, h: 1}", {"m": 5, "h": 1}),
+    ("{<<: *p, m: 1}", {"m": 1}),
+    ("{h: 1, <<: *p}", {"h": 1, "m": 5}),
+    ("{<<: [*p, *q], h: 1}", {"m": 5, "n": 7, "h": 1}),
+    ("{<<: {<<: {a: 1}, b: 2}}", {"a": 1, "b": 2}),
+    ("{'<<': 1}", {"<<": 1}),
+    ('{"<<": {a: 1}}', {"<<": {"a": 1}}),
+    ("{<<: []}", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), MERGES, ids=[text for text, _ in MERGES])
+def test_a_merge_key_is_written_out(text: str, value: object) -> None:
+    (document,) = parse_documents(f"{ANCHORS}a: {text}\n", "a.yaml")
+    assert (document.data["a"], document.problems) == (value, [])
+
+
+def test_a_value_that_a_merge_key_brings_is_found_where_it_stands() -> None:
+    (document,) = parse_documents(f"{ANCHORS}a: {{<<: *q}}\nb: {{<<: *q}}\n", "a.yaml")
+    assert [(each.line, each.column) for each in (document.problem((name, "n"), "") for name in "ab")] == [(2, 17), (2, 17)]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("a: {m: 1, <<: *p}", "merge", "it is not clear whether the key 'm' above or the one of << counts"),
+        ("a: {<<: *p, <<: *q}", "duplicate-key", "the key '<<' stands twice in the same mapping"),
+        ("a: {<<: 5}", "merge", "a merge key takes a mapping, or a list of mappings"),
+        ("a: {<<: }", "merge", "a merge key takes a mapping, or a list of mappings"),
+        ("a: {<<: [[*p]]}", "merge", "a merge key takes a mapping, or a list of mappings"),
+        ("a: {<<: !foo {b: 1}}", "tag", "the tag !foo is not allowed"),
+        ("a: {<<: {? [b] : 1}}", "key", "a key must be a plain word, not a list or a mapping"),
+    ],
+)
+def test_a_merge_key_that_is_not_clear_is_a_mistake(text: str, code: str, message: str) -> None:
+    (document,) = parse_documents(f"{ANCHORS}{text}\n", "a.yaml")
+    assert [(each.code, each.message, each.line) for each in document.problems] == [(code, message, 3)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {<<: *a}\n",
+        "a: &a {<<: [*a, *a]}\n",
+        f"b: &b {{{', '.join(f'k{n}: 1' for n in range(500))}}}\n" + "".join(f"c{n}: {{<<: *b}}\n" for n in range(100)),
+        "? [&a0 {k: 1}, " + ", ".join(f"&a{n} {{<<: *a{n - 1}}}" for n in range(1, 3000)) + "]\n: 1\nb: *a2999\n",
+    ],
+    ids=["itself", "itself twice", "many keys", "a long chain"],
+)
+def test_merge_keys_that_expand_too_far_are_refused(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_documents(text, "a.yaml")
+    assert [each.code for each in caught.value.problems] == ["bomb"]
+
+
+def test_a_merge_key_serves_in_a_scenario_and_in_a_rule(tmp_path: Path) -> None:
+    rule = RULE.replace("    connectionPool:", "    connectionPool: &pool").replace("http2MaxRequests: 5", "http2MaxRequests: 010")
+    plan = load_plan(write(tmp_path, changed("namespace: test", "<<: {namespace: test}"), rule))
+    assert plan.scenario.clients.namespace == "test"
+    assert [pool.http.http2_max_requests for _, pool in plan.rules[0].pools() if pool.http] == [8]
+
+
 def test_not_a_number_is_read_as_that() -> None:
     read = parse_documents("[.nan, .NaN, .NAN]", "a.yaml")[0].data
     assert [value != value for value in read] == [True] * 3  # noqa: PLR0124  # that is what makes it no number

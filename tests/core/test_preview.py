@@ -10,7 +10,7 @@ import pytest
 from loadgen.policy.limits import UNSET
 from loadgen.preview import Preview, fates, server_state, state_of
 from loadgen.render.preview import preview_text
-from tests.policy.examples import CLIENT, USER, limit, manifest, rules_of
+from tests.policy.examples import CLIENT, USER, limit, manifest, rules_of, together
 
 if TYPE_CHECKING:
     from loadgen.policy.rule import Rule
@@ -113,3 +113,14 @@ def test_the_limit_of_the_service_s_own_sidecars_is_told_beside_the_sum() -> Non
     said = "pods of the service that have sidecars enforce rule base/user, too, each on what comes in from all clients: http2MaxRequests 5"
     assert said in preview_text(shown)
     assert shown.to_json()["service"]["own_sidecars"]["effective"]["max_requests"] == 5
+
+
+def test_a_limit_is_said_to_be_of_the_rule_that_sets_it_not_of_the_one_that_it_is_merged_into() -> None:
+    old = manifest("host: user\nsubsets: [{name: v1}]", name="old", created="2020-01-01T00:00:00Z")
+    new = manifest(limit(), name="new", created="2021-01-01T00:00:00Z")
+    rules = rules_of(together(old, new))
+    assert "with it:   rule base/new (merged into base/old): http2MaxRequests 5" in preview_text(preview(rules))
+    state = state_of(rules, USER, CLIENT)
+    assert (state.rule, str(state)) == ("base/old", "rule base/new (merged into base/old) (http2MaxRequests 5)")
+    assert state == replace(state, policy="")  # a sidecar names the older one only, and is right
+    assert [state_of(rules_of(text), USER, CLIENT).named for text in (old, new, "")] == ["base/old", "base/new", None]

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from loadgen.document import parse_documents
+from loadgen.plain import kubectl_value
 from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload
 
@@ -20,7 +21,7 @@ CLIENT = Workload("test", {"app": "client"})
 
 def read(text: str) -> tuple[list[Rule], list[Problem]]:
     """Read rules from YAML text."""
-    return parse_rules(parse_documents(textwrap.dedent(text), FILE), FILE)
+    return parse_rules(parse_documents(textwrap.dedent(text), FILE, plain=kubectl_value), FILE)
 
 
 def rules_of(text: str) -> list[Rule]:

@@ -64,6 +64,14 @@ SINGLE = [
         "maxConnections 3 comes before http2MaxRequests 3",
         "make maxConnections larger",
     ),
+    (
+        "host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 3}, http: {h2UpgradePolicy: UPGRADE}}}",
+        "http2-one-connection",
+        8,
+        58,
+        "maxConnections limits no requests over HTTP/2",
+        "add http.http2MaxRequests",
+    ),
     ("host: user\ntrafficPolicy: {}", "empty-block", 8, 3, "the traffic policy is empty", "leave the block out"),
     (limit(extra="subsets: [{name: v1, trafficPolicy: {tls: {}}}]"), "subset-not-routed", 9, 24, "subset v1 has no effect", "add a route"),
     (

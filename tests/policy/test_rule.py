@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.document import Document, parse_documents
+from loadgen.plain import kubectl_value
 from loadgen.policy.manifest import HttpPool, OutlierDetection, TcpPool
 from loadgen.policy.rule import parse_rules
 
@@ -281,7 +282,7 @@ def test_what_kubectl_get_prints_can_be_read_back() -> None:
 
 def test_a_rule_without_a_namespace_takes_the_given_one() -> None:
     text = manifest(limit()).replace("  namespace: base\n", "")
-    (rule,), _ = parse_rules(parse_documents(text, FILE), FILE, default_namespace="shop")
+    (rule,), _ = parse_rules(parse_documents(text, FILE, plain=kubectl_value), FILE, default_namespace="shop")
     assert rule.fqdn == "user.shop.svc.cluster.local"
 
 
@@ -404,7 +405,7 @@ PATHS = [
 @given(junk=JUNK, path=st.sampled_from(PATHS))
 def test_junk_anywhere_gives_problems_and_never_an_exception(junk: object, path: tuple[str, ...]) -> None:
     text = manifest(limit())
-    (document,) = parse_documents(text, FILE)
+    (document,) = parse_documents(text, FILE, plain=kubectl_value)
     document.data = planted(document, path, junk)
     rules, problems = parse_rules([document], FILE)
     assert rules or problems

@@ -20,6 +20,7 @@ from loadgen.recorder import Tally
 from loadgen.report import BurstsPart, Environment, Report, SeenPart
 from loadgen.runner.result import make_report
 from loadgen.runner.window import Measured, Window
+from tests.policy.examples import manifest, rules_of
 from tests.story.command import SCENARIOS
 
 if TYPE_CHECKING:
@@ -99,6 +100,20 @@ def test_the_verdict_is_about_the_policy_that_was_in_force_last() -> None:
     assert report.verdict.state == "enforced", "five at a time were right while five were allowed"
     assert report.findings == ["the verdict is about the policy of limited; another one was in force in looser"]
     assert len(report.phases) == 4
+
+
+def test_no_load_is_asked_for_where_one_connection_carries_everything() -> None:
+    run = measured()
+    run.windows[1] = window(1)
+    state = SidecarState(Limits(max_connections=1), "base/user")
+    sentences = {}
+    for upgrade in ("DO_NOT_UPGRADE", "UPGRADE"):
+        pool = f"{{tcp: {{maxConnections: 1}}, http: {{h2UpgradePolicy: {upgrade}}}}}"
+        rules = tuple(rules_of(manifest(f"host: user\ntrafficPolicy: {{connectionPool: {pool}}}")))
+        made = replace(plan(), rules=rules)
+        sentences[upgrade] = make_report(made, run, state, ENVIRONMENT, "2026-01-01T00:00:00+00:00").verdict.sentence
+    assert "It takes more than 1 of the" in sentences["DO_NOT_UPGRADE"]
+    assert sentences["UPGRADE"].endswith("No load goes beyond maxConnections over HTTP/2: one connection carries every request.")
 
 
 def starve(run: Measured) -> None:
