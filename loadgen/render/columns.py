@@ -62,7 +62,7 @@ BURST_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("service saw", lambda phase: f"{phase.bursts.seen.count:,}" if phase.bursts and phase.bursts.seen else "unknown", 2),
     Column("in flight", lambda phase: _of_each(phase.bursts.seen if phase.bursts else None)),
 )
-BURSTS = "Of each burst: let through by the client's sidecar, and in flight at the service"
+BURSTS = "Of each burst that an edge of its phase does not cut: let through by the client's sidecar, and in flight at the service; the peak of a phase is of all"
 CLIENT_BURSTS: Sequence[Column[ClientPart]] = (
     Column("bursts", lambda client: f"{client.bursts.count:,}" if client.bursts else "-"),
     Column("let through", lambda client: _of_each(client.bursts) if client.bursts else "-"),

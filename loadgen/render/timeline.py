@@ -22,7 +22,8 @@ _DIGITS = 4
 class Timeline:
     """The plots' columns. ``at_s`` is where each step begins, in seconds since the load began; a step lasts ``step_s`` seconds.
 
-    A rate is of the requests that ended in the step, latencies are of those; None where there was none. ``in_flight`` is the mean over the step.
+    A rate is of the requests that ended in the step, latencies are of those; None where there was none. ``in_flight`` is what was in flight at
+    the moment at which the step ends, no mean: one across a change of the policy would be of neither side.
     """
 
     step_s: int
@@ -30,7 +31,7 @@ class Timeline:
     rate_per_s: Mapping[Outcome, Sequence[float]]
     p50_s: Mapping[Outcome, Sequence[float | None]]
     p99_s: Mapping[Outcome, Sequence[float | None]]
-    in_flight: Sequence[float | None]
+    in_flight: Sequence[int | None]
 
 
 def timeline(series: Series, max_steps: int = MAX_STEPS) -> Timeline:
@@ -51,16 +52,9 @@ def timeline(series: Series, max_steps: int = MAX_STEPS) -> Timeline:
         },
         p50_s={outcome: _quantiles(latency[outcome], 0.5, steps) for outcome in timed},
         p99_s={outcome: _quantiles(latency[outcome], 0.99, steps) for outcome in timed},
-        in_flight=_means(series.in_flight, step_s, steps),
+        in_flight=[series.in_flight.get((step + 1) * step_s - 1) for step in steps],
     )
 
 
 def _quantiles(latency: Mapping[int, Histogram], share: float, steps: range) -> list[float | None]:
     return [float(f"{latency[step].quantile(share):.{_DIGITS}g}") if step in latency else None for step in steps]
-
-
-def _means(in_flight: Mapping[int, int], step_s: int, steps: range) -> list[float | None]:
-    found: dict[int, list[int]] = {}
-    for second, count in in_flight.items():
-        found.setdefault(second // step_s, []).append(count)
-    return [round(sum(found[step]) / len(found[step]), 1) if step in found else None for step in steps]

@@ -213,6 +213,48 @@ def test_the_rates_of_the_last_second_are_not_drawn(browser: Browser, tmp_path: 
     assert browser.run(reach) == pytest.approx(12, abs=0.05)
 
 
+INKED = """
+const canvas = document.querySelector("[data-plot=in_flight] canvas");
+const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const wanted = getComputedStyle(document.documentElement).getPropertyValue("--ok").trim();
+const [red, green, blue] = [1, 3, 5].map((at) => parseInt(wanted.slice(at, at + 2), 16));
+const over = document.querySelector("[data-plot=in_flight] .u-over").getBoundingClientRect();
+const left = over.left - canvas.getBoundingClientRect().left;
+const columns = new Set();
+for (let at = 0; at < data.length; at += 4)
+  if (data[at + 3] > 200 && Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 12)
+    columns.add((((at / 4) % canvas.width) / devicePixelRatio - left) / over.width * arguments[0]);
+return [...columns];
+"""
+"""At which seconds there is ink of what was in flight, in a plot of so many seconds."""
+
+
+def test_what_was_in_flight_is_a_point_where_it_was_counted_and_nothing_between(browser: Browser, tmp_path: Path) -> None:
+    series = real().series
+    assert series is not None
+    opened(browser, tmp_path, real().report, series)
+    seconds = max(moment.second for moment in series.moments) + 1
+    inked = browser.run(INKED, seconds)
+    assert max(abs(at - round(at)) for at in inked) < 0.06
+    assert {round(at) for at in inked} == {second + 1 for second in series.in_flight if second < seconds}
+
+
+def test_what_was_in_flight_is_read_with_the_moment_at_which_it_was_counted(browser: Browser, tmp_path: Path) -> None:
+    series = real().series
+    assert series is not None
+    opened(browser, tmp_path, real().report, series)
+    browser.run("document.querySelector('[data-plot=in_flight]').focus()")
+    browser.press("ArrowRight")
+    said = browser.run("return document.querySelector('[data-plot=in_flight]').parentElement.querySelector('.spoken').textContent")
+    assert said == f"at 1 s: in flight {series.in_flight[0]}"
+    browser.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    settled(browser)
+    rows = browser.run(
+        "return [...document.querySelectorAll('[data-values=in_flight] tr')].slice(0, 2).map((row) => row.cells[0].textContent)"
+    )
+    assert rows == ["at, in s", "1"]
+
+
 def test_on_a_phone_a_table_shows_that_it_goes_on_and_keeps_its_caption_in_sight(browser: Browser, tmp_path: Path) -> None:
     browser.width(375)
     opened(browser, tmp_path, real().report, real().series)

@@ -138,6 +138,16 @@ def test_the_limit_of_all_sidecars_holds_from_the_last_one_that_showed_it_to_the
     assert limits(changed(change)) == wanted
 
 
+def test_no_caption_repeats_its_heading_and_that_of_the_bursts_says_which_are_left_out() -> None:
+    def burst(report: Any) -> None:
+        report["phases"][1]["bursts"] = {"count": 3, "least": 1, "most": 1, "seen": None}
+
+    text = page.render(changed(burst), None)
+    captions = re.findall(r"<caption><span>(.*?)</span>", text)
+    assert not set(captions) & set(re.findall(r"<h2>(.*?)</h2>", text))
+    assert any(each.startswith("Of each burst that an edge of its phase does not cut") for each in captions)
+
+
 class Tags(HTMLParser):
     """What a parser of HTML sees: the tags and the attributes that they have."""
 
@@ -189,7 +199,15 @@ def test_a_long_run_is_taken_together_and_loses_no_request() -> None:
     found = timeline(series, max_steps=100)
     assert len(found.at_s) <= 100
     assert sum(found.rate_per_s[Outcome.OK]) * found.step_s == pytest.approx(10_001)
-    assert set(found.in_flight) == {3.0}
+
+
+def test_what_was_in_flight_is_no_mean_but_what_was_counted_at_the_end_of_a_step() -> None:
+    histogram = Histogram()
+    histogram.record(0.01)
+    moments = [Moment(second, "a", Outcome.OK, histogram) for second in range(5)]
+    in_flight = {0: 60, 1: 15, 2: 60, 3: 0, 4: 7}
+    assert timeline(Series([], moments, in_flight)).in_flight == [60, 15, 60, 0, 7]
+    assert timeline(Series([], moments, in_flight), max_steps=3).in_flight == [15, 0, None], "the last step is not a whole one"
 
 
 def test_a_second_without_an_outcome_has_the_rate_0_and_no_latency() -> None:

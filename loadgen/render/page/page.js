@@ -107,21 +107,24 @@
     return short.length > 1 ? `${short}…` : "";
   }
 
-  function line(each, stepped, write) {
+  // What was in flight is known of single moments: a line from one to the next would claim what nobody counted.
+  function line(each, name, write) {
+    const stepped = name === "rates";
+    const single = name === "in_flight";
     return {
       label: each.name,
       stroke: () => colour(each.outcome),
       width: each.dash ? 1 : 2,
       dash: each.dash ? [2, 3] : DASHES[each.outcome] ?? [6, 2, 2, 2],
-      paths: stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
+      paths: single ? () => null : stepped ? uPlot.paths.stepped({ align: 1 }) : undefined,
       value: (_, __, ___, index) => (index == null ? "" : write(each.values[index])),
-      points: { size: 5, show: stepped ? false : undefined },
+      points: single ? { size: 7, show: true, fill: () => colour(each.outcome) } : { size: 5, show: stepped ? false : undefined },
     };
   }
 
   // How a line's sample in the legend is drawn: as CSS can, for there are more dashes than CSS has.
-  function swatch(each) {
-    if (!each || each.dash) return "dotted";
+  function swatch(each, name) {
+    if (!each || each.dash || name === "in_flight") return "dotted";
     return DASHES[each.outcome]?.length === 0 ? "solid" : "dashed";
   }
 
@@ -140,7 +143,7 @@
       height: 260,
       padding: [24, 22, 0, 0],
       plugins: name === "in_flight" ? [bands, limits, legend] : [bands, legend],
-      legend: { markers: { width: (u, index) => u.series[index].width + 1, dash: (_, index) => swatch(lines[index - 1]) } },
+      legend: { markers: { width: (u, index) => (name === "in_flight" ? 7 : u.series[index].width + 1), dash: (_, index) => swatch(lines[index - 1], name) } },
       cursor: { y: false, points: { size: 7 } },
       scales: {
         x: { time: false, range: shown },
@@ -150,13 +153,18 @@
         { ...axis, values: (_, ticks) => ticks.map((tick) => `${+tick.toFixed(3)} s`), space: 60, size: 32 },
         { ...axis, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : write(tick))), size: 62, space: latency ? 24 : 32 },
       ],
-      series: [{ label: "second", value: (_, value) => (value == null ? "–" : `${Math.floor(value)}`) }, ...lines.map((each) => line(each, name === "rates", write))],
+      series: [{ label: name === "in_flight" ? "at" : "second", value: (_, value) => (value == null ? "–" : name === "in_flight" ? `${value} s` : `${Math.floor(value)}`) }, ...lines.map((each) => line(each, name, write))],
     };
   }
 
-  // A rate lasts from the beginning of its step to its end, and the last step, which is not a whole one, has none; other figures stand in the middle.
-  function columns(lines, stepped) {
-    if (!stepped) return [data.at.map((second) => second + data.step / 2), ...lines.map((each) => each.values)];
+  // Of which time a figure is: of the second that begins there, or of the moment at which it ends.
+  const timed = (name, index) => (name === "in_flight" ? `at ${data.at[index] + data.step} s` : `second ${data.at[index]}`);
+
+  // A rate lasts from the beginning of its step to its end, and the last step, which is not a whole one, has none; what is in flight is counted at
+  // the end of the step; latencies stand in its middle.
+  function columns(lines, name) {
+    const within = { rates: 0, latencies: data.step / 2, in_flight: data.step }[name];
+    if (name !== "rates") return [data.at.map((second) => second + within), ...lines.map((each) => each.values)];
     return [data.at, ...lines.map((each) => [...each.values.slice(0, -1), each.values[each.values.length - 2] ?? null])];
   }
 
@@ -164,7 +172,7 @@
     const name = place.dataset.plot;
     const lines = data[name];
     const latency = name === "latencies";
-    const plot = new uPlot(options(name, lines, place.clientWidth), columns(lines, name === "rates"), place);
+    const plot = new uPlot(options(name, lines, place.clientWidth), columns(lines, name), place);
     plots.push({ plot, place });
     new ResizeObserver(() => resize(plot, place.clientWidth)).observe(place);
     place.addEventListener("keydown", (event) => onKey(event, plot, lines, place));
@@ -173,7 +181,7 @@
       if (index) toggleable(row.querySelector("th"), plot, index);
     });
     const details = document.querySelector(`[data-values="${name}"]`);
-    details.addEventListener("toggle", () => fill(details.querySelector("div"), lines, latency ? seconds : count), { once: true });
+    details.addEventListener("toggle", () => fill(details.querySelector("div"), name, lines, latency ? seconds : count), { once: true });
   }
 
   function resize(plot, width) {
@@ -206,10 +214,10 @@
     plot.setCursor({ left: plot.valToPos(plot.data[0][index], "x"), top: 0 });
     const write = place.dataset.plot === "latencies" ? seconds : count;
     const values = lines.map((each) => `${each.name} ${write(each.values[index])}`).join(", ");
-    place.parentElement.querySelector(".spoken").textContent = `second ${data.at[index]}: ${values}`;
+    place.parentElement.querySelector(".spoken").textContent = `${timed(place.dataset.plot, index)}: ${values}`;
   }
 
-  function fill(place, lines, write) {
+  function fill(place, name, lines, write) {
     const table = place.appendChild(document.createElement("table"));
     const cell = (row, kind, text) => {
       const made = row.appendChild(document.createElement(kind));
@@ -217,11 +225,11 @@
       if (kind === "th") made.scope = row.parentElement.tagName === "THEAD" ? "col" : "row";
     };
     const head = table.createTHead().insertRow();
-    for (const title of ["second", ...lines.map((each) => each.name)]) cell(head, "th", title);
+    for (const title of [name === "in_flight" ? "at, in s" : "second", ...lines.map((each) => each.name)]) cell(head, "th", title);
     const rows = table.createTBody();
     data.at.forEach((second, index) => {
       const row = rows.insertRow();
-      cell(row, "th", String(second));
+      cell(row, "th", String(name === "in_flight" ? second + data.step : second));
       for (const each of lines) cell(row, "td", write(each.values[index]));
     });
     place.tabIndex = 0;

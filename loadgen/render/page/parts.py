@@ -16,7 +16,6 @@ from loadgen.render.columns import (
     LIMITS,
     PHASE_COLUMNS,
     PREDICTION_COLUMNS,
-    PREDICTIONS,
     Column,
     besides,
     bursts_of,
@@ -42,7 +41,7 @@ _MARKS = {Look.GOOD: "✓", Look.DOUBTFUL: "!", Look.BAD: "✗"}
 _PLOTS = (
     ("rates", "Requests that ended per second, by outcome", "per s"),
     ("latencies", "Latency by outcome from the moment a request was due: p50 dotted, p99 thick", "s, logarithmic"),
-    ("in_flight", "Requests in flight, all clients together", ""),
+    ("in_flight", "Requests in flight, all clients together", "a point for each moment at which they were counted"),
 )
 _LATENCY_COLUMNS: Sequence[Column[tuple[str, str, Quantiles]]] = (
     Column("phase", lambda row: row[0]),
@@ -145,7 +144,7 @@ def _tables(report: Report) -> Iterator[Element]:
         yield _section("Failures", _table(FAILURES, FAILURE_COLUMNS, failures))
     if said := said_of_predictions(report):
         rows = besides(report)
-        table = [_table(PREDICTIONS, PREDICTION_COLUMNS, rows)] if rows else []
+        table = [_table("What was predicted of each figure, and what was measured", PREDICTION_COLUMNS, rows)] if rows else []
         yield _section("Prediction beside measurement", *table, E("ul", *(E("li", each) for each in said)))
     latencies = [(phase.name, outcome, quantiles) for phase in report.phases for outcome, quantiles in phase.latency_s.items()]
     yield _section("Latency", _table("From the moment a request was due to its last byte, by outcome", _LATENCY_COLUMNS, latencies))
