@@ -92,6 +92,8 @@ class Preview:
                     "severity": finding.severity.value,
                     "code": finding.code,
                     "message": finding.message,
+                    "hint": finding.hint,
+                    "file": finding.file,
                     "line": finding.line,
                     "column": finding.column,
                 }

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadgen.policy.limits import FIELDS, connections_come_first
-from loadgen.policy.manifest import ConnectionPool, HttpPool, PortPolicy, TcpPool, TrafficPolicy
+from loadgen.policy.limits import FIELDS
+from loadgen.policy.manifest import ConnectionPool, PortPolicy, TrafficPolicy
+from loadgen.policy.pools import empty_half, endless_queue, http2_only, limits_of, one_connection, port_entries, zero
 from loadgen.policy.scalar import quoted
 from loadgen.policy.selection import ROOT_NAMESPACE, exports, host_of, is_visible, matches, specificity, winner
 from loadgen.policy.translation import effective_policy
@@ -257,10 +258,20 @@ def _before(source: Rule, rule: Rule) -> str:
     return "comes first by name" if source.created == rule.created else "is older"
 
 
+def _second_entry(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    for path, policy in rule.policies():
+        counting = {} if isinstance(policy, PortPolicy) else port_entries(policy)
+        for index, entry in enumerate(policy.port_level_settings or () if not isinstance(policy, PortPolicy) else ()):
+            number = entry.port.number if entry.port else None
+            if number in scene.service.ports and counting[number][0] != index:
+                message = f"this policy of port {number} has no effect: an entry above is for the same port, and Istio takes the first one"
+                where: Path = (*path, "portLevelSettings", index, "port", "number")
+                yield rule.warning(where, message, hint="make one entry of the two", code="port-twice")
+
+
 def _hidden_by_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
     policy = rule.traffic_policy or TrafficPolicy()
-    for index, entry in enumerate(policy.port_level_settings or ()):
-        number = entry.port.number if entry.port else None
+    for number, (index, entry) in port_entries(policy).items():
         lost = _lost(policy.connection_pool, entry.connection_pool)
         if lost and number in scene.service.ports:
             message = f"the policy of port {number} replaces the one above it as a whole, so {lost} of that has no effect on the port"
@@ -270,6 +281,19 @@ def _hidden_by_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
                 hint="repeat the limits in a connectionPool of this entry",
                 code="port-hides-pool",
             )
+
+
+def _changed_by_port(rule: Rule, scene: Scene) -> Iterator[Problem]:
+    policy = rule.traffic_policy or TrafficPolicy()
+    above = limits_of(policy.connection_pool)
+    for number, (index, entry) in port_entries(policy).items():
+        if number not in scene.service.ports:
+            continue
+        for path, value in limits_of(entry.connection_pool).items():
+            if value and above.get(path) and above[path] != value:
+                message = f"on port {number} {path[-1]} {value} holds, and {above[path]} of the policy above it has no effect"
+                where: Path = ("trafficPolicy", "portLevelSettings", index, "connectionPool", *path)
+                yield rule.warning(where, message, hint="leave one of them out, if no other port needs it", code="port-changes-limit")
 
 
 def _hidden_by_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
@@ -291,84 +315,8 @@ def _hidden_by_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
 
 def _lost(above: ConnectionPool | None, own: ConnectionPool | None) -> str:
     """Name the limits of a pool that another one, which stands in its place, does not set."""
-    kept = {path for path, value in _limits(own).items() if value}
-    return " and ".join(f"{path[-1]} {value}" for path, value in _limits(above).items() if value and path not in kept)
-
-
-def _zero(rule: Rule, _scene: Scene) -> Iterator[Problem]:
-    for path, pool in rule.pools():
-        for where, value in _limits(pool).items():
-            if value == 0 and where[-1] != "maxRequestsPerConnection":  # its 0 is said to mean no limit
-                message = f"{where[-1]}: 0 does not mean none, Istio takes it for unset: there is no limit"
-                yield rule.warning(
-                    (*path, *where), message, hint="the smallest limit is 1; leave the key out for no limit", code="zero-is-unset"
-                )
-
-
-def _empty_half(rule: Rule, _scene: Scene) -> Iterator[Problem]:
-    for path, pool in rule.pools():
-        for key, half in (("tcp", pool.tcp), ("http", pool.http)):
-            if half is not None and half == type(half)():
-                message = f"{key} is empty: Istio accepts it, and it sets no limit"
-                yield rule.warning((*path, key), message, hint="set a limit in it, or leave the block out", code="empty-block", at_key=True)
-
-
-def _endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
-    for path, pool in rule.pools():
-        tcp, http = _halves(pool)
-        if not tcp.max_connections or http.http1_max_pending_requests or http.h2_upgrade_policy == "UPGRADE":
-            continue
-        limits = {str(where[-1]): value for where, value in _limits(pool).items() if value}
-        if not http.http2_max_requests:
-            message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
-            hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
-        elif connections_come_first(limits, scene.workers):
-            requests = f"http2MaxRequests {http.http2_max_requests}"
-            many = f"{scene.workers} worker{'s' if scene.workers != 1 else ''}"
-            message = f"maxConnections {tcp.max_connections} comes before {requests} in a sidecar with {many}: what finds no connection waits in a queue without an end, and is not rejected"
-            hint = (
-                "make maxConnections larger than http2MaxRequests or leave it out, or add http.http1MaxPendingRequests to bound the queue"
-            )
-        else:
-            continue
-        yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="endless-queue")
-
-
-def _one_connection(rule: Rule, _scene: Scene) -> Iterator[Problem]:
-    for path, pool in rule.pools():
-        tcp, http = _halves(pool)
-        if tcp.max_connections and http.h2_upgrade_policy == "UPGRADE" and not http.http2_max_requests:
-            message = (
-                "maxConnections limits no requests over HTTP/2, which h2UpgradePolicy: UPGRADE asks for: one connection carries them all"
-            )
-            hint = "add http.http2MaxRequests to limit requests"
-            yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="http2-one-connection")
-
-
-def _http2_only(rule: Rule, _scene: Scene) -> Iterator[Problem]:
-    for path, pool in rule.pools():
-        http = pool.http or HttpPool()
-        settings = {"maxConcurrentStreams": http.max_concurrent_streams, "http2KeepAlive": http.http2_keep_alive}
-        for key in (key for key, value in settings.items() if value):
-            message = f"{key} has no effect on an HTTP/1.1 port, even one that is upgraded to HTTP/2"
-            yield rule.warning((*path, "http", key), message, hint="use http2MaxRequests to limit requests", code="http2-only", at_key=True)
-
-
-def _halves(pool: ConnectionPool) -> tuple[TcpPool, HttpPool]:
-    return pool.tcp or TcpPool(), pool.http or HttpPool()
-
-
-def _limits(pool: ConnectionPool | None) -> dict[Path, int]:
-    """Give the limits that a pool names, zeros too, by their paths in it."""
-    tcp, http = _halves(pool or ConnectionPool())
-    named = {
-        ("tcp", "maxConnections"): tcp.max_connections,
-        ("http", "http1MaxPendingRequests"): http.http1_max_pending_requests,
-        ("http", "http2MaxRequests"): http.http2_max_requests,
-        ("http", "maxRetries"): http.max_retries,
-        ("http", "maxRequestsPerConnection"): http.max_requests_per_connection,
-    }
-    return {path: value for path, value in named.items() if value is not None}
+    kept = {path for path, value in limits_of(own).items() if value}
+    return " and ".join(f"{path[-1]} {value}" for path, value in limits_of(above).items() if value and path not in kept)
 
 
 def _unrouted_subset(rule: Rule, scene: Scene) -> Iterator[Problem]:
@@ -397,7 +345,7 @@ def no_limit(rule: Rule, scene: Scene) -> Iterator[Problem]:
         return
     routed = [None, *(subset for subset in merged.rule.subsets if subset.name in scene.routed_subsets)]
     policies = [effective_policy(merged.rule, port, subset) for port in scene.service.ports for subset in routed]
-    if not any(value for policy in policies for value in _limits(policy.connection_pool).values()):
+    if not any(value for policy in policies for value in limits_of(policy.connection_pool).values()):
         message = f"the rule counts for the client, but limits nothing: it sets none of {', '.join(FIELDS.values())}"
         hint = "set one of them in trafficPolicy.connectionPool, such as http.http2MaxRequests"
         yield rule.warning(("trafficPolicy", "connectionPool"), message, hint=hint, code="no-limit", at_key=True)
@@ -406,12 +354,13 @@ def no_limit(rule: Rule, scene: Scene) -> Iterator[Problem]:
 HOST_CHECKS: tuple[Check, ...] = (_dotted_host, _host_elsewhere, _misspelt_host, _other_service)
 REACH_CHECKS: tuple[Check, ...] = (_selector_namespace, _selector_labels, _hidden, _stray_namespace, _beaten)
 PASSED_OVER_CHECKS: tuple[Check, ...] = (
+    _second_entry,
     _hidden_by_port,
     _hidden_by_subset,
-    _zero,
-    _empty_half,
-    _http2_only,
+    zero,
+    empty_half,
+    http2_only,
     _unrouted_subset,
     _unknown_port,
 )
-CONTENT_CHECKS: tuple[Check, ...] = (older_policy, _older_subset, _endless_queue, _one_connection, *PASSED_OVER_CHECKS)
+CONTENT_CHECKS: tuple[Check, ...] = (older_policy, _older_subset, _changed_by_port, endless_queue, one_connection, *PASSED_OVER_CHECKS)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from loadgen.document import Document
-    from loadgen.policy.manifest import ConnectionPool, PortPolicy, Subset
+    from loadgen.policy.manifest import PortPolicy, Subset
 
 KIND = "DestinationRule"
 DOMAIN = "cluster.local"
@@ -69,12 +69,6 @@ class Rule:
                 path = (*owner, "trafficPolicy")
                 yield path, policy
                 yield from (((*path, "portLevelSettings", index), each) for index, each in enumerate(policy.port_level_settings or ()))
-
-    def pools(self) -> Iterator[tuple[Path, ConnectionPool]]:
-        """Give every connection pool with its path from ``spec``."""
-        for path, policy in self.policies():
-            if policy.connection_pool is not None:
-                yield (*path, "connectionPool"), policy.connection_pool
 
     def spec(self) -> object:
         """Give the plain ``spec`` as it stands in the document."""

@@ -10,6 +10,8 @@ import pytest
 from loadgen.document import MAX_CHARACTERS, MAX_DEPTH, MAX_VALUES, parse_documents
 from loadgen.errors import MAX_PROBLEMS, InputError, Severity
 from loadgen.inputs import load_plan, load_rules
+from loadgen.policy.limits import Limits
+from loadgen.policy.translation import cluster_name, clusters
 
 from .examples import RULE, SCENARIO, changed, marked, mistakes, mistakes_of, write
 
@@ -339,7 +341,8 @@ def test_a_merge_key_serves_in_a_scenario_and_in_a_rule(tmp_path: Path) -> None:
     rule = RULE.replace("    connectionPool:", "    connectionPool: &pool").replace("http2MaxRequests: 5", "http2MaxRequests: 010")
     plan = load_plan(write(tmp_path, changed("namespace: test", "<<: {namespace: test}"), rule))
     assert plan.scenario.clients.namespace == "test"
-    assert [pool.http.http2_max_requests for _, pool in plan.rules[0].pools() if pool.http] == [8]
+    made = clusters(plan.rules, plan.service, plan.client)[cluster_name(plan.service, plan.scenario.target.port)]
+    assert Limits.of_cluster(made).in_force() == {"http2MaxRequests": 8}
 
 
 def test_not_a_number_is_read_as_that() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.policy.limits import UNSET
+from loadgen.policy.lint import lint
 from loadgen.preview import Preview, fates, server_state, state_of
 from loadgen.render.preview import preview_text
 from tests.policy.examples import CLIENT, USER, limit, manifest, rules_of, together
@@ -113,6 +114,14 @@ def test_the_limit_of_the_service_s_own_sidecars_is_told_beside_the_sum() -> Non
     said = "pods of the service that have sidecars enforce rule base/user, too, each on what comes in from all clients: http2MaxRequests 5"
     assert said in preview_text(shown)
     assert shown.to_json()["service"]["own_sidecars"]["effective"]["max_requests"] == 5
+
+
+def test_a_finding_in_json_has_its_file_and_its_hint() -> None:
+    rules = rules_of(manifest(limit(requests=0)))
+    found = replace(preview(rules), findings=tuple(lint(rules, USER, CLIENT))).to_json()["findings"]
+    assert [(each["file"], each["code"], each["hint"]) for each in found] == [
+        ("user.yaml", "zero-is-unset", "the smallest limit is 1; leave the key out for no limit")
+    ]
 
 
 def test_a_limit_is_said_to_be_of_the_rule_that_sets_it_not_of_the_one_that_it_is_merged_into() -> None:

@@ -226,6 +226,42 @@ def test_a_policy_of_another_port_or_one_with_the_same_limits_hides_nothing() ->
     assert findings(manifest(f"host: user\ntrafficPolicy: {{{pool}, {PORT.replace('tls: {}', pool)}}}")) == []
 
 
+def by_port(above: str, *entries: str) -> str:
+    """Write a spec with a pool for the service, and pools for the ports."""
+    ports = ", ".join(f"{{port: {{number: {entry.split(' ', 1)[0]}}}, connectionPool: {entry.split(' ', 1)[1]}}}" for entry in entries)
+    return manifest(f"host: user\ntrafficPolicy:\n  connectionPool: {above}\n  portLevelSettings: [{ports}]")
+
+
+REQUESTS = "{http: {http2MaxRequests: 2}}"
+
+
+@pytest.mark.parametrize(
+    ("above", "entries", "codes"),
+    [
+        ("{tcp: {maxConnections: 1}}", (f"7000 {REQUESTS}", f"7001 {REQUESTS}"), ["port-hides-pool", "port-hides-pool"]),
+        ("{tcp: {maxConnections: 1}}", (f"7000 {REQUESTS}",), ["endless-queue", "port-hides-pool"]),
+        ("{http: {http2MaxRequests: 0}}", (f"7000 {REQUESTS}", f"7001 {REQUESTS}"), []),
+        (REQUESTS, ("8080 {tcp: {maxConnections: 1}}",), ["port-unknown"]),
+        (REQUESTS, (f"7000 {REQUESTS}", "7000 {tcp: {maxConnections: 1}}"), ["port-twice"]),
+        (REQUESTS, (f"7001 {REQUESTS}", f"7001 {REQUESTS}"), ["port-twice"]),
+        (REQUESTS, ("7000 {http: {http2MaxRequests: 5}}",), ["port-changes-limit"]),
+        (REQUESTS, ("8080 {http: {http2MaxRequests: 5}}",), ["port-unknown"]),
+    ],
+)
+def test_a_pool_in_whose_place_another_one_stands_is_told_that_and_nothing_else(
+    above: str, entries: tuple[str, ...], codes: list[str]
+) -> None:
+    assert [found.code for found in findings(by_port(above, *entries))] == codes
+
+
+def test_a_second_entry_of_a_port_and_a_changed_limit_are_shown_where_they_stand() -> None:
+    (second,) = findings(by_port(REQUESTS, f"7000 {REQUESTS}", f"7000 {REQUESTS}"))
+    assert (second.line, second.column - 1) == (10, second.excerpt.rindex("7000"))
+    assert second.message == "this policy of port 7000 has no effect: an entry above is for the same port, and Istio takes the first one"
+    (changed,) = findings(by_port(REQUESTS, "7000 {http: {http2MaxRequests: 5}}"))
+    assert changed.message == "on port 7000 http2MaxRequests 5 holds, and 2 of the policy above it has no effect"
+
+
 def test_connections_and_requests_race_in_a_sidecar_with_several_workers() -> None:
     rules = rules_of(manifest("host: user\ntrafficPolicy: {connectionPool: {tcp: {maxConnections: 2}, http: {http2MaxRequests: 4}}}"))
     assert [found.code for found in lint(rules, USER, CLIENT)] == ["endless-queue"]
