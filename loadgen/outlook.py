@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadgen.prediction import Case, Prediction, Stretch, predict
-from loadgen.quantity import interval_text
+from loadgen.prediction import WAY_S, Case, Prediction, Stretch, predict
+from loadgen.quantity import duration_text, interval_text
 from loadgen.scenario import OpenLoad
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iter
             case = case_of(scenario, limits, rate or 0.0, http2=http2)
             found = predict(case, Stretch.planned(service, phase.duration))
             if found is not None:
-                time = interval_text(service.mean_s, exponential=service.exponential)
+                time = f"{interval_text(service.mean_s, exponential=service.exponential)}, and up to {duration_text(WAY_S)} more on the way"
                 yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(rates) > 1 else None)
 
 

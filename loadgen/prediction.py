@@ -17,9 +17,13 @@ from loadgen.quantity import duration_text
 from loadgen.queueing import Loss, Span, constant_arrivals, finite_loss, loss_span, poisson_loss, queue_loss, through_span
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loadgen.pacing import Interval, Pacing
     from loadgen.policy.limits import Limits
 
+WAY_S = 0.002
+"""So much longer than the service takes may a request count in its sidecar, for the wire and the proxy: measured on a small machine, 1 to 2 ms beside a service that takes no time."""
 QUICK_S = 0.05
 """A burst takes some milliseconds to arrive; a service that takes so long or longer has ended none of it by then."""
 
@@ -98,8 +102,13 @@ class Stretch:
 
     @classmethod
     def planned(cls, service: Interval, seconds: float) -> Stretch:
-        """Say what is known before a load: that the service takes as long as the scenario says."""
-        return cls(seconds, Span(service.mean_s, service.mean_s))
+        """Say what is known before a load: that the service takes as long as the scenario says, and the way some more."""
+        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S))
+
+    @property
+    def middle_s(self) -> float:
+        """The service time for which one figure is given."""
+        return (self.service_s.low + self.service_s.high) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +207,9 @@ def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
 
 
 def _poisson(case: Case, stretch: Stretch, limit: int) -> Prediction:
-    most, least = (poisson_loss(limit + race, case.rate_per_s, max(_TINY_S, service)) for race, service in _extremes(case, stretch))
-    offered = _offered(case, stretch)
-    because = f"Poisson arrivals that find {limit} in service are lost, which is Erlang's B({limit}, {offered.high:.3g}), whatever the distribution of the service time"
-    return _between(Law.ERLANG, because, case, stretch, (most, least), offered)
+    systems = [poisson_loss(limit + race, case.rate_per_s, max(_TINY_S, service)) for race, service in _systems(case, stretch)]
+    because = f"Poisson arrivals that find {limit} in service are lost, which is Erlang's B({limit}, {case.rate_per_s * stretch.middle_s:.3g}), whatever the distribution of the service time"
+    return _between(Law.ERLANG, because, case, stretch, systems, _offered(case, stretch))
 
 
 def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
@@ -225,16 +233,14 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
 
 
 def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
-    offered = _offered(case, stretch)
     systems = []
-    for race, service in _extremes(case, stretch):
+    for race, service in _systems(case, stretch):
         share = constant_arrivals(limit + race, case.rate_per_s * service)
         alike = poisson_loss(limit + race, case.rate_per_s, max(_TINY_S, service))  # scatters more, so the interval is on the safe side
         systems.append(replace(alike, share=share, through_per_s=case.rate_per_s * (1 - share)))
-    because = (
-        f"arrivals at constant intervals that find {limit} in exponential service are lost (Takács, {offered.high:.3g} Erlang offered)"
-    )
-    return _between(Law.TAKACS, because, case, stretch, (systems[0], systems[1]), offered)
+    offered = case.rate_per_s * stretch.middle_s
+    because = f"arrivals at constant intervals that find {limit} in exponential service are lost (Takács, {offered:.3g} Erlang offered)"
+    return _between(Law.TAKACS, because, case, stretch, systems, _offered(case, stretch))
 
 
 def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Prediction:
@@ -243,15 +249,15 @@ def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Predictio
     if not think_s:
         most = (limit + case.workers - 1) / service.low if service.low else None
         because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; only what gets through is bounded, by the limit over the service time"
-        value = limit / service.high if service.high else None
+        value = limit / stretch.middle_s if stretch.middle_s else None
         return Prediction(Law.SATURATED, because, NOTHING, NOTHING, Estimate(value, None, most))
     if not load.think.exponential and (case.service is None or not case.service.exponential):
         return _closed_bound(case, stretch, limit, load)
-    (_, slow), (race, fast) = _extremes(case, stretch)
-    systems = (
-        finite_loss(limit, users, think_s, max(_TINY_S, slow)),
-        finite_loss(limit + race, users, think_s + stretch.overhead_s, max(_TINY_S, fast)),
-    )
+    thinks = (think_s, think_s + stretch.overhead_s, think_s + stretch.overhead_s / 2)
+    systems = [
+        finite_loss(limit + race, users, think, max(_TINY_S, service))
+        for think, (race, service) in zip(thinks, _systems(case, stretch), strict=True)
+    ]
     because = f"of {users} users who think {duration_text(think_s)} on average, try, and think again when they are served or rejected, those who find {limit} in service are lost: Engset's formula, whatever the distribution of the {'service' if load.think.exponential else 'think'} time"
     return _between(Law.ENGSET, because, case, stretch, systems, None)
 
@@ -334,7 +340,7 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
     how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
     exponential = case.service is not None and case.service.exponential and service.high > 0
     if isinstance(case.load, Open) and case.load.poisson and exponential:
-        found = queue_loss(servers, places, case.rate_per_s, service.high)
+        found = queue_loss(servers, places, case.rate_per_s, stretch.middle_s)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
         return Prediction(
             Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), _offered(case, stretch)
@@ -357,27 +363,27 @@ def _connected(case: Case, servers: int) -> Estimate:
 _TINY_S = 1e-9
 
 
-def _extremes(case: Case, stretch: Stretch) -> tuple[tuple[int, float], tuple[int, float]]:
-    """Give what makes the most be lost, and the least: by how many the workers' race lifts the limit, and the mean service time."""
-    return (0, stretch.service_s.high), (case.workers - 1, stretch.service_s.low)
+def _systems(case: Case, stretch: Stretch) -> tuple[tuple[int, float], ...]:
+    """Give what makes the most be lost, the least, and what the law says where no worker races: by how many the race lifts the limit, and the mean service time."""
+    return (0, stretch.service_s.high), (case.workers - 1, stretch.service_s.low), (0, stretch.middle_s)
 
 
 def _offered(case: Case, stretch: Stretch) -> Span:
     return Span(case.rate_per_s * stretch.service_s.low, case.rate_per_s * stretch.service_s.high)
 
 
-def _between(law: Law, because: str, case: Case, stretch: Stretch, systems: tuple[Loss, Loss], offered: Span | None) -> Prediction:
-    """Make a prediction of what is lost at most and at least; the value lies between them, and chance widens what is between."""
+def _between(law: Law, because: str, case: Case, stretch: Stretch, systems: Sequence[Loss], offered: Span | None) -> Prediction:
+    """Make a prediction of what is lost at most, at least, and by the law; chance widens what is between the first two."""
+    *_, named = systems
     most, least = (
         replace(each, variance=each.variance * stretch.scatter, through_variance_per_s=each.through_variance_per_s * stretch.scatter)
-        for each in systems
+        for each in systems[:2]
     )
     seconds = stretch.seconds * case.clients
-    attempts = [stretch.attempts or each.attempts_per_s * seconds for each in systems]
+    attempts = [stretch.attempts or each.attempts_per_s * seconds for each in (most, least)]
     low, high = loss_span(least.share, least.variance, attempts[1]).low, loss_span(most.share, most.variance, attempts[0]).high
-    through = [each.through_per_s for each in systems]
-    rate = Estimate(sum(through) / 2, through_span(most, seconds).low, through_span(least, seconds).high)
-    return Prediction(law, because, NOTHING, Estimate((most.share + least.share) / 2, low, high), rate, offered)
+    rate = Estimate(named.through_per_s, through_span(most, seconds).low, through_span(least, seconds).high)
+    return Prediction(law, because, NOTHING, Estimate(named.share, low, high), rate, offered)
 
 
 def _with_pending(found: Prediction, stretch: Stretch, pending: int) -> Prediction:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters
+from loadgen.prediction import WAY_S
 from loadgen.quantity import duration_text, interval_text
 from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
@@ -179,7 +180,7 @@ def _too_slow(scenario: Scenario, limit: int, time: Interval | None) -> str:
 def _lost_of_open(load: OpenLoad, limit: int, time: Interval) -> tuple[float, str]:
     """Give how many requests a client loses a second at its highest rate, and how many are in service then."""
     rate = load.highest_rate_per_s
-    offered = rate * time.mean_s
+    offered = rate * (time.mean_s + WAY_S)
     if load.arrivals == "poisson":
         share = erlang_b(limit, offered)
     elif time.exponential:
@@ -191,13 +192,13 @@ def _lost_of_open(load: OpenLoad, limit: int, time: Interval) -> tuple[float, st
 
 def _lost_of_closed(load: ClosedLoad, limit: int, time: Interval) -> tuple[float, str]:
     """Give how many requests a client loses a second (Engset's formula: think or service time is exponential), and how many are in service."""
-    found = finite_loss(limit, load.users, load.think_time.mean_s, max(_TINY_S, time.mean_s))
+    found = finite_loss(limit, load.users, load.think_time.mean_s, time.mean_s + WAY_S)
     how = f"of {load.users} users who think {duration_text(load.think_time.mean_s)} on average, and with a service time of {_text(time)}, {found.busy:.2g} are"
     return found.share * found.attempts_per_s, how
 
 
 def _text(time: Interval) -> str:
-    return interval_text(time.mean_s, exponential=time.exponential)
+    return f"{interval_text(time.mean_s, exponential=time.exponential)} and up to {duration_text(WAY_S)} on the way"
 
 
 def _for_the_service(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:

@@ -71,7 +71,8 @@ def _outlook(outlook: Outlook) -> Iterator[str]:
     rate = f" at {outlook.rate_per_s:.6g}/s in each client" if outlook.rate_per_s is not None else ""
     yield f"What will be seen in phase {outlook.phase}, if the service takes {outlook.service_time}{rate}"
     if found.offered is not None:
-        yield f"   offered:   {found.offered.high:.4g} Erlang in each client, on average so many would be in service at a time without a limit"
+        offered = range_text(found.offered.low, found.offered.high, lambda erlang: f"{erlang:.4g}")
+        yield f"   offered:   {offered} Erlang in each client, on average so many would be in service at a time without a limit"
     if found.admitted != NOTHING:
         one, all_ = (_figure(found.admitted.times(count), lambda count: f"{count:.0f}", bound=True) for count in (1, clients))
         yield f"   admitted:  {one} at a time in each client{f', {all_} of all {clients} together' if clients > 1 else ''}"

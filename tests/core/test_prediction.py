@@ -27,8 +27,13 @@ def case(load: Closed | Open | Burst, limits: Limits = FIVE, service: Interval |
     return replace(Case(limits, load, service, clients=10, rate_per_s=50.0, max_in_flight=1000), **more)  # type: ignore[arg-type]
 
 
+def exactly(service: Interval, seconds: float) -> Stretch:
+    """Say that a request counts for as long as the service takes."""
+    return Stretch(seconds, Span(service.mean_s, service.mean_s))
+
+
 def predicted(load: Closed | Open | Burst, limits: Limits = FIVE, service: Interval = EXPONENTIAL, **more: object) -> Prediction:
-    found = predict(case(load, limits, service, **more), Stretch.planned(service, 10))
+    found = predict(case(load, limits, service, **more), exactly(service, 10))
     assert found is not None
     return found
 
@@ -104,6 +109,21 @@ def test_workers_that_race_may_admit_some_more() -> None:
     assert bounds(found.lost)[0] < erlang_b(8, 5.0) < erlang_b(5, 5.0) < bounds(found.lost)[1]
 
 
+def test_the_figure_is_that_of_the_law_which_is_named_where_no_worker_races() -> None:
+    found = predicted(POISSON, Limits(max_requests=1), workers=4)
+    assert found.lost.value == pytest.approx(erlang_b(1, 5.0))
+    assert "B(1, 5)" in found.because
+
+
+@pytest.mark.parametrize(("service_s", "measured"), [(0.0, 0.06), (0.001, 0.12)])
+def test_a_plan_allows_for_the_time_on_the_way_beside_a_fast_service(service_s: float, measured: float) -> None:
+    service = Interval(service_s)
+    found = predict(case(POISSON, Limits(max_requests=1), service, clients=3), Stretch.planned(service, 2))
+    assert found is not None
+    low, high = bounds(found.lost)
+    assert low < erlang_b(1, 50 * (service_s + 0.001)) < measured < high
+
+
 def test_users_who_think_lose_engsets_share() -> None:
     found = predicted(THINKING)
     assert found.lost.value == pytest.approx(finite_loss(5, 8, 0.2, 0.1).share)
@@ -170,7 +190,7 @@ def test_a_pending_limit_makes_of_the_loss_a_bound_until_its_rejections_are_coun
     assert found.lost.low is not None
     assert found.lost.low < erlang_b(5, 5.0)
     made = case(POISSON, both)
-    counted = predict(made, replace(Stretch.planned(EXPONENTIAL, 1e6), pending_share=0.1))
+    counted = predict(made, replace(exactly(EXPONENTIAL, 1e6), pending_share=0.1))
     assert counted is not None
     assert bounds(counted.lost)[1] == pytest.approx(0.1 + 0.9 * erlang_b(5, 5.0), abs=1e-3)
 
