@@ -126,7 +126,6 @@ NAMES = [
     ("  time:", "  tim:", 15, 3, "tim", "unknown key 'tim'", "did you mean 'time'? allowed here: time"),
     ("    duration: 8s", "    duraton: 8s", 20, 5, "duraton", "unknown key 'duraton'", "did you mean 'duration'? allowed here: name,"),
     ("service:", "services:", 14, 1, "services", "unknown key 'services'", "did you mean 'service'? allowed here: name, description,"),
-    ("  count: 10", "  <<: {}", 8, 3, "<<", "unknown key '<<'", "allowed here: count, namespace, labels, workers"),
     ("  users: 5", "  closed: {}\n  users: 5", 12, 3, "closed", "unknown key 'closed'", "allowed here: model, users, think_time, timeout"),
     ("model: closed", "model: close", 11, 10, "close", "model cannot be the text 'close'", "did you mean 'closed'? allowed here: closed, open"),
     ("model: closed", "model: 3", 11, 10, "3", "model cannot be 3", "allowed here: closed, open"),
