@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import loadgen
 from loadgen.cli import exit_code_of
 
 REPOSITORY = Path(__file__).parents[1]
+SCENARIO = "scenarios/connection-pool.yaml"
 
 
 def python(code: str) -> str:
@@ -51,6 +54,39 @@ def test_bad_usage_ends_with_2_and_says_what_is_wrong(arguments: list[str], said
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["plan", SCENARIO], ["plan", SCENARIO, "--json"], ["manifests", "--help"]]
+)
+def test_a_full_stdout_is_told_in_a_sentence_whatever_was_asked_for(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "loadgen", *arguments], cwd=REPOSITORY, check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 3, ended.stderr
+    assert "cannot be printed: No space left on device\n   hint: free some space there\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
+
+
+def test_a_reader_of_a_plan_who_has_seen_enough_changes_no_exit_code() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "loadgen", "plan", SCENARIO], cwd=REPOSITORY, check=False, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_an_error_that_is_not_of_stdout_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object, **_options: object) -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    monkeypatch.setattr("loadgen.inputs.load_plan", broken)
+    with pytest.raises(ConnectionRefusedError):
+        exit_code_of(["plan", SCENARIO])
 
 
 def test_importing_loadgen_or_asking_for_help_loads_nothing_heavy() -> None:

@@ -24,6 +24,7 @@ from loadgen.cli.pod import pod
 from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
+from loadgen.cli.stdout import Stdout, printing_all
 from loadgen.errors import ExitCode, InputError, LoadgenError
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _print_whatever_stdout_can_hold() -> None:
     """
     codecs.register_error(_PLAINLY, _plainly)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_PLAINLY)
+        encoding, lines, through = sys.stdout.encoding, sys.stdout.line_buffering, sys.stdout.write_through
+        sys.stdout = Stdout(sys.stdout.detach(), encoding, _PLAINLY, line_buffering=lines, write_through=through)
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
@@ -104,7 +106,9 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
 def exit_code_of(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; every foreseen error becomes a sentence on stderr and its exit code. A bug keeps its traceback."""
     try:
-        code = cli.main(arguments, prog_name="loadgen", standalone_mode=False)
+        code = ExitCode.OK
+        with printing_all():
+            code = cli.main(arguments, prog_name="loadgen", standalone_mode=False)
         return int(code or ExitCode.OK)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.options import cluster_options, cluster_part
+from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **option
 
         preview = preview_cluster(loaded, cluster)
     preview = _foreseen(preview, loaded)
-    if as_json:
-        json.dump(preview.to_json(), sys.stdout, indent=1)
-        click.echo()
-    else:
+    if not as_json:
         warn(loaded)
-        click.echo(preview_text(preview))
+    with printing("the plan"):
+        print(
+            json.dumps(preview.to_json(), indent=1) if as_json else preview_text(preview)
+        )  # click ends the command with 1 if nobody reads on
     return ExitCode.REFUSED if preview.obstacles else ExitCode.OK
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +12,45 @@ from loadgen.errors import UnwrittenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Stdout(io.TextIOWrapper):
+    """stdout that knows its own errors: of any other OSError that nobody foresaw, the traceback is wanted."""
+
+    failure: OSError | None = None
+
+    def write(self, text: str, /) -> int:
+        """Write a text."""
+        with self._noting():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        with self._noting():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+@contextlib.contextmanager
+def printing_all() -> Iterator[None]:
+    """Run a command within this: what it prints outside of ``printing`` and does not fit on stdout is an error, too.
+
+    Raises UnwrittenError if something cannot be printed.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(sys.stdout, Stdout) or sys.stdout.failure is not error:
+            raise
+        _give_up("the output", error)
 
 
 @contextlib.contextmanager
@@ -23,6 +63,10 @@ def printing(what: str) -> Iterator[None]:
         yield
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        if not isinstance(error, BrokenPipeError):
-            raise UnwrittenError(f"{what} cannot be printed: {error.strerror}", hint="free some space there") from error
+        _give_up(what, error)
+
+
+def _give_up(what: str, error: OSError) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+    if not isinstance(error, BrokenPipeError):
+        raise UnwrittenError(f"{what} cannot be printed: {error.strerror}", hint="free some space there") from error
