@@ -306,11 +306,16 @@ def _burst(case: Case, stretch: Stretch, limit: int, load: Burst) -> Prediction:
 
 
 def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: bool = False) -> float:
-    """Say how far the bursts that the ends of the stretch cut in two may move a share: rejections end at once, the others when they are served."""
-    if stretch.attempts is None:
-        return share
-    whole = max(0, stretch.attempts // (case.clients * load.size) - 1)
+    """Say how far the bursts that the ends of the stretch cut in two may move a share: rejections end at once, the others when they are served.
+
+    How many are whole is told by the attempts, or before there are any by how long a burst lasts: of exponential times the longest decides.
+    """
     lost, through = share * load.size, (1 - share) * load.size
+    if stretch.attempts is None:
+        last = sum(1 / each for each in range(1, max(1, round(through)) + 1)) if case.service is None or case.service.exponential else 1.0
+        whole = max(0, int(stretch.seconds / max(_TINY_S, stretch.service_s.high * last + load.pause_s)) - 1)
+    else:
+        whole = max(0, stretch.attempts // (case.clients * load.size) - 1)
     return whole * lost / (whole * load.size + through) if lowest else (whole + 1) * lost / (whole * load.size + lost)
 
 
@@ -339,7 +344,7 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
         return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
     how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
     exponential = case.service is not None and case.service.exponential and service.high > 0
-    if isinstance(case.load, Open) and case.load.poisson and exponential:
+    if isinstance(case.load, Open) and case.load.poisson and exponential and case.workers == 1:
         found = queue_loss(servers, places, case.rate_per_s, stretch.middle_s)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
         return Prediction(
@@ -392,7 +397,8 @@ def _with_pending(found: Prediction, stretch: Stretch, pending: int) -> Predicti
     It is not determined beforehand, but it is counted. So the prediction bounds the loss from below, and from above once that share is known.
     """
     before, lost, through = stretch.pending_share, found.lost, found.through_per_s
-    because = f"{found.because}. http1MaxPendingRequests {pending} rejects some while connections are set up, too"
+    some = "may reject some" if before is None else f"rejected {before:.1%}"
+    because = f"{found.because}. http1MaxPendingRequests {pending} {some} while connections are set up, too"
     high = None if before is None or lost.high is None else before + (1 - before) * lost.high
     return replace(
         found,
