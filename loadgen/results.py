@@ -6,6 +6,7 @@ A run's folder is made, tried and given its space before anything starts, so tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class ResultFolder:
             self._try_space()
         except OSError as error:
             self._remove()
-            reason, hint = error.strerror, "free some space there, or choose another folder with --out"
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            reason, hint = error.strerror, f"{'free some space there, or ' if full else ''}choose another folder with --out"
             if isinstance(error, (FileExistsError, NotADirectoryError)):
                 reason, hint = "a file stands where a folder must be", "choose another folder with --out"
             raise RefusedError(f"the result folder {self.path} cannot be written: {reason}", hint=hint) from error
