@@ -125,7 +125,7 @@ class Evidence:
         return max((client.admitted for client in self.clients if client.admitted is not None), default=None)
 
     @property
-    def in_all(self) -> str:
+    def how_sure(self) -> str:
         """How sure ``admitted`` is, in words that stand before it."""
         return "at least" if self.gaps.unseen else "up to"
 

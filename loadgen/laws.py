@@ -48,7 +48,7 @@ def judgements(evidence: Evidence) -> list[Judgement]:
 def _requests(evidence: Evidence, limit: int) -> tuple[State, str]:
     admitted, most = evidence.admitted or 0, limit + evidence.band
     race = f", inside the race of {evidence.workers} workers" if admitted <= most else ""
-    beyond = f"is in force, but {evidence.in_all} {admitted} requests of a client were admitted at a time{race}"
+    beyond = f"is in force, but {evidence.how_sure} {admitted} requests of a client were admitted at a time{race}"
     if admitted > most:
         return State.NOT_ENFORCED, beyond
     if not _rejected(evidence, MAX_REQUESTS):
@@ -80,7 +80,7 @@ def _rejected(evidence: Evidence, name: str) -> bool:
 def _connections(evidence: Evidence, limit: int) -> tuple[State, str]:
     admitted, refused = evidence.admitted, evidence.counters.cx_overflow
     if admitted is not None and admitted > limit + evidence.band and not evidence.multiplexed:
-        return State.NOT_ENFORCED, f"is in force, but {evidence.in_all} {admitted} requests of a client were under way at a time"
+        return State.NOT_ENFORCED, f"is in force, but {evidence.how_sure} {admitted} requests of a client were under way at a time"
     if not refused:
         return State.INCONCLUSIVE, "is in force, but no request ever waited for a connection"
     made = f"refused a further connection {times(refused)}, so requests waited"

@@ -397,8 +397,8 @@ def _with_pending(found: Prediction, stretch: Stretch, pending: int) -> Predicti
     It is not determined beforehand, but it is counted. So the prediction bounds the loss from below, and from above once that share is known.
     """
     before, lost, through = stretch.pending_share, found.lost, found.through_per_s
-    some = "may reject some" if before is None else f"rejected {before:.1%}"
-    because = f"{found.because}. http1MaxPendingRequests {pending} {some} while connections are set up, too"
+    some = "may reject some while connections are set up" if before is None else f"rejected {before:.1%} while connections were set up"
+    because = f"{found.because}. http1MaxPendingRequests {pending} {some}, too"
     high = None if before is None or lost.high is None else before + (1 - before) * lost.high
     return replace(
         found,

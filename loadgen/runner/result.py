@@ -15,8 +15,8 @@ from loadgen.outcome import Outcome
 from loadgen.recorder import Tally, merged
 from loadgen.runner.figures import NOTHING, PhaseFigures
 from loadgen.runner.showing import evidence_of, judged_windows
-from loadgen.runner.window import connections, pool
-from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, counters_of, disagreements, imbalance_of, strangers, unseen
+from loadgen.runner.window import connections, counters_of, pool
+from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, disagreements, imbalance_of, strangers, unseen
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import judge

@@ -11,7 +11,8 @@ from loadgen.ledger import Counters, Ledger
 from loadgen.outcome import Outcome
 from loadgen.reach import what_it_takes
 from loadgen.recorder import Tally, merged
-from loadgen.runner.witnesses import beside, count_of, counters_of, restarted, strangers, unseen
+from loadgen.runner.window import counters_of
+from loadgen.runner.witnesses import beside, count_of, restarted, strangers, unseen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

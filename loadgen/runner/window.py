@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loadgen.engine.edge import Edge
-    from loadgen.ledger import ServiceReading
+    from loadgen.ledger import Counters, ServiceReading
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
@@ -88,12 +88,18 @@ def _ready(window: Window, name: str) -> bool | None:
     return None if open_ones is None else open_ones > 0
 
 
+def counters_of(window: Window, name: str) -> Counters | None:
+    """Give what a client's sidecar counted in a phase; None if that is not known."""
+    end = window.ends.get(name)
+    return None if end is None else end.reading.counters.since(window.starts[name].reading.counters)
+
+
 def imbalance(window: Window) -> int | None:
     """Give the clients' ledger differences of a phase that is over, added up without their signs; None if one is unknown."""
     if len(window.ends) < len(window.starts):
         return None
     total = 0
-    for name, end in window.ends.items():
-        counted = end.reading.counters.since(window.starts[name].reading.counters)
-        total += abs(Ledger(window.tallies[name].sidecar_overflow, counted.overflow).difference)
+    for name in window.ends:
+        if (counted := counters_of(window, name)) is not None:
+            total += abs(Ledger(window.tallies[name].sidecar_overflow, counted.overflow).difference)
     return total

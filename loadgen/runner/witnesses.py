@@ -8,11 +8,11 @@ from loadgen.discrepancy import why_apart
 from loadgen.errors import printable
 from loadgen.ledger import ServiceCount
 from loadgen.outcome import Outcome
+from loadgen.runner.window import counters_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from loadgen.ledger import Counters
     from loadgen.report import ClientPart, PhasePart
     from loadgen.runner.window import Window
 
@@ -26,12 +26,6 @@ def arrived_of(window: Window, name: str) -> int | None:
     """Give how many requests of a client reached the service in a phase; None if that is not known."""
     end, before = window.ends.get(name), window.starts[name].reading.arrived
     return None if end is None or end.reading.arrived is None or before is None else end.reading.arrived - before
-
-
-def counters_of(window: Window, name: str) -> Counters | None:
-    """Give what a client's sidecar counted in a phase; None if that is not known."""
-    end = window.ends.get(name)
-    return None if end is None else end.reading.counters.since(window.starts[name].reading.counters)
 
 
 def count_of(window: Window, name: str | None = None) -> ServiceCount | None:
