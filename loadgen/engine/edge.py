@@ -3,7 +3,8 @@
 The law: the edge of a window is a moment at which the client has seen every overflow that its sidecar has counted. A reject takes well
 under a millisecond, so such moments are frequent; the edge is looked for by reading the counters until both witnesses are equal and
 nothing came in between. If the rejects come too thick for that, sending is held back for the few milliseconds it takes; how long is in
-the report. If the witnesses do not come together even then, the difference is real and stays in the ledger.
+the report. If the witnesses do not come together even then, the difference is real and stays in the ledger. Time alone says nothing of that: on a
+machine that stands still for a second, one reading takes longer than a hundred do elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 
 HOLD_AFTER = 12
 """So many readings that failed, and the sender is held back."""
+HELD_READINGS = 12
+"""At least so many more are made then, however long one takes."""
 GIVE_UP_S = 1.0
+PATIENCE_S = 10.0
+"""And no further one after this time, even if they were fewer."""
 POLL_S = 0.003
 LOOK_S = 1.0
 
@@ -82,7 +87,8 @@ async def find_edge(load: Load, read: Callable[[], Awaitable[Reading]], *, offse
             ended = await load.begin_tally(if_overflow=before.sidecar_overflow) if agree else None
             settled = ended is not None
             overflow = before.sidecar_overflow
-            if ended is None and clock() - started > GIVE_UP_S:
+            tried_s = clock() - started
+            if ended is None and ((tried_s > GIVE_UP_S and attempt >= HOLD_AFTER + HELD_READINGS) or tried_s > PATIENCE_S):
                 overflow = (await load.look()).sidecar_overflow
                 ended = await load.begin_tally()
             if ended is not None:

@@ -15,9 +15,14 @@ def text(browser: Browser, name: str) -> str:
     return found
 
 
-def waits(browser: Browser, name: str, part: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait until an element says something."""
-    until(lambda: part in text(browser, name), lambda: f"#{name} says '{part}', and not '{text(browser, name)}'", patience_s)
+def waits(browser: Browser, name: str, part: str, patience_s: float = PATIENCE_S, *, why: str | None = None) -> None:
+    """Wait until an element says something. ``why`` is the element that says why it may say something else."""
+
+    def what() -> str:
+        because = f", because '{text(browser, why)}'" if why else ""
+        return f"#{name} says '{part}', and not '{text(browser, name)}'{because}"
+
+    until(lambda: part in text(browser, name), what, patience_s)
 
 
 def enabled(browser: Browser, name: str) -> bool:

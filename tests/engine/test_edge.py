@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -187,6 +188,34 @@ async def test_witnesses_that_never_agree_are_given_up_with_what_was_read(monkey
     assert sidecar.readings > 1
     assert len(load.tallies) == 2
     assert not load.held
+
+
+@pytest.mark.parametrize("reading", [1, HOLD_AFTER + 1])
+async def test_a_machine_that_stands_still_during_a_reading_is_no_reason_to_give_up(reading: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges, "GIVE_UP_S", 0.05)
+    load = Load()
+
+    def stand_still(number: int) -> None:
+        if number == reading:
+            time.sleep(0.1)
+        if number == reading + 2:
+            load.sidecar_overflow = 1
+
+    sidecar = Sidecar(stand_still)
+    sidecar.overflow = 1
+    edge = await edge_of(load, sidecar.read)
+    assert edge.settled
+    assert edge.overflow == 1
+
+
+async def test_a_search_has_an_end_where_readings_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edges, "GIVE_UP_S", 0.05)
+    monkeypatch.setattr(edges, "PATIENCE_S", 0.2)
+    load, sidecar = Load(), Sidecar(lambda _number: time.sleep(0.15))
+    sidecar.overflow = 1
+    edge = await edge_of(load, sidecar.read)
+    assert not edge.settled
+    assert sidecar.readings == 2
 
 
 @pytest.mark.parametrize("offset", [-3, 3])

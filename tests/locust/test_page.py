@@ -65,7 +65,7 @@ def test_a_person_goes_through_the_tutorial(mesh: Up, ui: WebUi, browser: Browse
     click(browser, "#remove")
     waits(browser, "in-force", "No rule at any of the 10 sidecars. Converged")
     waits(browser, "now-ok", "100 %")
-    waits(browser, "sentence", "the rule is gone again and every request succeeds")
+    waits(browser, "sentence", "the rule is gone again and every request succeeds", why="reasons")
     assert mesh.rules() == {None}
     rows = browser.run(
         "return [...document.querySelectorAll('#phases tbody tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
