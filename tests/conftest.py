@@ -39,12 +39,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what needs a real Envoy where there is none, with the reason; keep together what several test processes must not do at a time.
 
     What takes longest comes first, so that no process has to wait for another one's long end.
     """
-    for item in items:
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
         file = item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(LOCUST if file.startswith(LOCUSTS) else file))
     items.sort(
