@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadgen.policy.limits import Limits, connections_come_first
+from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters
 from loadgen.prediction import WAY_S
@@ -83,10 +84,9 @@ def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | 
     port = service.ports[0]
     limits = Limits.of_cluster(clusters(rules, service, client)[cluster_name(service, port)]).in_force()
     path: Path = ("trafficPolicy", "connectionPool")
-    settings = (source.traffic_policy.port_level_settings or ()) if source.traffic_policy else ()
-    for index, each in enumerate(settings):
-        if each.port and each.port.number == port:
-            path = ("trafficPolicy", "portLevelSettings", index, "connectionPool")
+    entries = port_entries(source.traffic_policy) if source.traffic_policy else {}
+    if port in entries:
+        path = ("trafficPolicy", "portLevelSettings", entries[port][0], "connectionPool")
     return _Pool(source, path, limits)
 
 

@@ -208,6 +208,9 @@ def test_the_limit_of_a_port_is_pointed_at_where_it_stands(tmp_path: Path) -> No
     rule = rule.replace("      http:\n        http2", "        http:\n          http2")
     (found,) = unfit(tmp_path, SCENARIO, rule)
     assert (found.line, marked(found)) == (13, "5")
+    second = rule.partition("    portLevelSettings:\n")[2].replace("5\n", "6\n")
+    (found,) = unfit(tmp_path, SCENARIO, rule + second)
+    assert (found.line, marked(found)) == (13, "5"), "of two entries for one port Istio takes the first one"
 
 
 def expecting(text: str, clients: int = 10) -> str:
