@@ -51,7 +51,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
         gaps=Gaps(
             policy_lost=measured.policy_lost,
             crossed=[name for name in whole if any(beside(window, name) > 0 for window in applied)],
-            strangers=any(strangers(window) for window in applied),
+            strangers=any(map(strangers, applied)),
             restarted=[name for name in whole if any(restarted(window, name) for window in applied)],
             missing=[name for window in begun[:1] for name in window.starts if name not in whole],
             unseen=" and ".join(dict.fromkeys(why for window in applied if (why := unseen(window)))),

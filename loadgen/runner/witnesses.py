@@ -94,7 +94,7 @@ def disagreements(window: Window) -> list[str]:
             found.append(
                 f"{where} {-more:,} requests of {name} were answered, but not by a service that counts them: another one answers, too"
             )
-    return found + strangers(window)
+    return found + _who_else(window)
 
 
 def restarted(window: Window, name: str) -> bool:
@@ -118,16 +118,29 @@ def beside(window: Window, name: str) -> int:
     return -answered if answered > tolerance else 0
 
 
-def strangers(window: Window) -> list[str]:
-    """Say how many requests reached the service in a phase that no client sent, and what their senders call themselves, as far as they do."""
+def strangers(window: Window) -> int:
+    """Give how many requests reached the service in a phase that no client sent; 0 if that is not known."""
     before, after = window.service_before, window.service
     if after is None or after.total is None or before.total is None:
-        return []
-    sent = {name: count.requests - before.clients.get(name, ServiceCount()).requests for name, count in after.clients.items()}
-    theirs = after.total.requests - before.total.requests - sum(count for name, count in sent.items() if name in window.starts)
+        return 0
+    ours = sum(count for name, count in _arrivals(window).items() if name in window.starts)
+    return after.total.requests - before.total.requests - ours
+
+
+def _arrivals(window: Window) -> dict[str, int]:
+    """Give by sender how many requests reached the service in a phase; only of a window with both readings."""
+    before, after = window.service_before, window.service
+    assert after is not None, "there is no count without it"
+    return {name: count.requests - before.clients.get(name, ServiceCount()).requests for name, count in after.clients.items()}
+
+
+def _who_else(window: Window) -> list[str]:
+    """Say how many requests no client sent, and what their senders call themselves, as far as they do."""
+    theirs = strangers(window)
     if not theirs:
         return []
-    names = sorted((name for name, count in sent.items() if count and name not in window.starts), key=lambda name: (not name, name))
+    names = [name for name, count in _arrivals(window).items() if count and name not in window.starts]
+    names.sort(key=lambda name: (not name, name))
     shown = ", ".join(printable(name) or NAMELESS for name in names[:SHOWN])
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     who = f" (some are of {shown}{more})" if names else ""
