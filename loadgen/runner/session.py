@@ -131,7 +131,7 @@ class Session(Stage[C, L]):
     async def _tell(self) -> None:
         try:
             for name, counters in (await self._each(self._mesh.counters)).items():
-                self._before[name] = counters.overflow
+                self._read[name] = counters, 0
                 self._offsets[name] = -counters.overflow
             await self._begin()
             await self._enter(_phase(BASELINE, "absent"), ())

@@ -19,10 +19,12 @@ import anyio.lowlevel
 from loadgen.engine.hammers import drain
 from loadgen.engine.load import clock, cpu_s
 from loadgen.errors import LoadgenError, PolicyLostError
+from loadgen.ledger import Counters
 from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.live import Live
 from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window
+from loadgen.runner.witnesses import imbalance_outside
 from loadgen.series import BETWEEN, SeriesRecorder
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from loadgen.engine.edge import Edge
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
+    from loadgen.recorder import Tally
     from loadgen.runner.needs import Loads, Mesh
     from loadgen.scenario import Phase
 
@@ -74,8 +77,10 @@ class Stage(abc.ABC, Generic[C, L]):
         """What was put last."""
         self._touched = False
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
-        self._before: dict[str, int] = {}
-        """By client: the overflows that its sidecar had counted before the load began; none of a sidecar that is new."""
+        self._read: dict[str, tuple[Counters, int]] = {}
+        """By client: what its sidecar had counted at the last edge, or before the load began (nothing of a new one), and how many requests were on their way."""
+        self._apart: dict[str, str] = {}
+        """By client: where it and its sidecar first differed while no phase counted, and why."""
         self._offsets: dict[str, int] = {}
 
     def stop(self, reason: str) -> None:
@@ -211,6 +216,9 @@ class Stage(abc.ABC, Generic[C, L]):
         """Find an edge of one client's window; from it on its requests belong to the phase that it ``opens``."""
         edge = await self._mesh.edge(client, self._hammers.loads[client.name], offset=self._offsets.get(client.name, 0))
         self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
+        if opens != BETWEEN:
+            self._compare(client.name, edge.tally, edge.reading.counters, edge.on_the_way)
+        self._read[client.name] = edge.reading.counters, edge.on_the_way
         self._series.complete(self._second(), client.name, edge.tally)
         self._series.opens(client.name, edge.tally.number + 1, opens)
         return edge
@@ -284,15 +292,17 @@ class Stage(abc.ABC, Generic[C, L]):
         )
 
     async def _settle(self) -> None:
-        """Wait for the last answers and compare client and sidecar once more, over the whole run."""
+        """Wait for the last answers, and say which clients and sidecars differ in what no phase's ledger holds."""
         await self._each(self._drain)
-        for name, counters in (await self._each(self._mesh.counters)).items():
-            seen = (await self._hammers.loads[name].look()).sidecar_overflow
-            counted = counters.overflow - self._before.get(name, 0)
-            if seen != counted:
-                self._measured.reasons.append(
-                    f"over the whole run {name} saw {seen:,} overflows, but its sidecar counted {counted:,}: somebody else used the sidecar, or it was bypassed"
-                )
+        for name, counters in (await self._each(self._mesh.counters)).items() if self._began else ():
+            self._compare(name, await self._hammers.loads[name].snapshot(), counters)
+        self._measured.reasons += self._apart.values()
+
+    def _compare(self, name: str, tally: Tally, counters: Counters, on_the_way: int = 0) -> None:
+        """Hold a client against its sidecar over the stretch since its last edge, in which no phase counted."""
+        earlier, then = self._read.get(name, (Counters(), 0))
+        if apart := imbalance_outside(name, tally, counters.since(earlier), then + on_the_way):
+            self._apart.setdefault(name, apart)
 
     # Beside the story.
 

@@ -13,6 +13,8 @@ from loadgen.runner.window import counters_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from loadgen.ledger import Counters
+    from loadgen.recorder import Tally
     from loadgen.report import ClientPart, PhasePart
     from loadgen.runner.window import Window
 
@@ -69,6 +71,13 @@ def _imbalance(window: Window, client: ClientPart) -> str:
     assert counters is not None, "there is no difference without them"
     why = why_apart(window.tallies[client.name], counters, _on_the_way(window, client.name))
     return f"{client.name} {client.ledger.client:,}, its sidecar {client.ledger.proxy:,}, because {why}"
+
+
+def imbalance_outside(name: str, tally: Tally, counters: Counters, on_the_way: int) -> str:
+    """Say by how much a client and its sidecar differ in a stretch that is in no phase's ledger, and why; nothing if they agree."""
+    why = why_apart(tally, counters, on_the_way)
+    told = f"{tally.sidecar_overflow:,} overflows, its sidecar {counters.overflow:,}, because {why}"
+    return f"outside the ledgers of the phases {name} counted {told}" if why else ""
 
 
 def _on_the_way(window: Window, name: str) -> int:

@@ -123,6 +123,20 @@ class Mesh:
         raise AssertionError
 
 
+class Counted(Mesh):
+    """A mesh whose sidecar counts: ``counted`` since its start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = Counters(pending_overflow=7, total=100)
+
+    async def counters(self, client: Users) -> Counters:
+        return self.counted
+
+    async def edge(self, client: Users, load: Any, *, offset: int) -> Edge:
+        return Edge(clock(), Reading(self.counted), await load.begin_tally(), 0)
+
+
 class Crew:
     def __init__(self, mesh: Mesh) -> None:
         self.loads = {NAME: mesh.clients[0]}
@@ -244,3 +258,32 @@ async def test_a_look_at_a_phase_that_is_left_meanwhile_says_nothing_of_it() -> 
         (baseline,) = session.measured.windows
         assert len(looked) == 1
         assert looked[0] is baseline, "as it was when it ended: what was seen of the load afterwards is of another tally"
+
+
+@pytest.mark.parametrize(
+    ("counted", "why"),
+    [
+        (Counters(pending_overflow=9, total=130), "0 overflows, its sidecar 2, because somebody else uses the sidecar"),
+        (Counters(total=3), "0 overflows, its sidecar -7, because the sidecar's counters went back: it was restarted"),
+    ],
+)
+async def test_what_is_counted_while_no_phase_is_open_has_a_ledger_of_its_own(counted: Counters, why: str) -> None:
+    mesh = Counted()
+    async with running(mesh) as session:
+        mesh.slow = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.toggle, (RULE,))
+            while not phases(session):  # noqa: ASYNC110  # once
+                await anyio.sleep(0.001)
+            mesh.counted = counted
+            mesh.slow.set()
+    (reason,) = session.measured.reasons
+    assert reason.startswith(f"outside the ledgers of the phases {NAME} counted {why}")
+
+
+async def test_a_sidecar_that_is_restarted_in_a_phase_is_that_phase_s_business_alone() -> None:
+    mesh = Counted()
+    async with running(mesh) as session:
+        await session.toggle((RULE,))
+        mesh.counted = Counters(total=3)
+    assert not session.measured.reasons
