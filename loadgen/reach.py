@@ -1,7 +1,7 @@
-"""Can this load show what these limits do? Two mistakes that neither the rule nor the scenario has alone.
+"""Can this load show what these limits do? Three mistakes that neither the rule nor the scenario has alone.
 
-A limit that the load never reaches proves nothing; and a limit holds in each sidecar, so an expectation that takes it for the whole service's cannot hold.
-Both are said only where they are sure: nobody is warned of having one client.
+A limit that the load never reaches proves nothing; a limit holds in each sidecar, so an expectation that takes it for the whole service's cannot hold;
+and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
-from loadgen.policy.translation import cluster_name, clusters
+from loadgen.policy.translation import cluster_name, clusters, effective_policy
 from loadgen.prediction import WAY_S
 from loadgen.quantity import duration_text, interval_text
 from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from loadgen.errors import Problem
     from loadgen.pacing import Interval
+    from loadgen.policy.manifest import OutlierDetection
     from loadgen.policy.rule import Path, Rule
     from loadgen.policy.selection import Service, Workload
     from loadgen.scenario import Scenario
@@ -33,19 +34,26 @@ UNLIKELY = 0.01
 SURE = 5.0
 """So many standard deviations above its mean is no number of requests."""
 _TINY_S = 1e-9
+_EVERYTHING = 100
+"""Per cent. Of one endpoint Envoy 1.40 ejects all or nothing: nothing below this ``maxEjectionPercent``, whose default is 10 (measured)."""
+_CONSECUTIVE_5XX = 5
+"""Envoy's default."""
+_FIRST_5XX = 500
+_GATEWAY_ERRORS = frozenset({502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Where the limits stand that are in force for the clients."""
+    """What is in force for the clients, and where: ``path`` is that of the policy."""
 
     rule: Rule
     path: Path
     limits: dict[str, int]
+    outlier: OutlierDetection | None
 
     def warning(self, name: str, message: str, *, hint: str, code: str) -> Problem:
         block = "tcp" if name == "maxConnections" else "http"
-        return self.rule.warning((*self.path, block, name), message, hint=hint, code=code)
+        return self.rule.warning((*self.path, "connectionPool", block, name), message, hint=hint, code=code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +77,25 @@ _HERE = Surroundings()
 def unfit(
     scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
 ) -> list[Problem]:
-    """Find the limits that the scenario's load cannot reach, and the expectations that take a sidecar's limit for the service's."""
+    """Find the limits that the scenario's load cannot reach, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
     pool = _pool(rules, service, client)
     if pool is None or not any(phase.policy == "applied" for phase in scenario.phases):
         return []
-    return [*_unreached(scenario, pool, surroundings), *_for_the_service(scenario, pool)]
+    return [*_unreached(scenario, pool, surroundings), *_for_the_service(scenario, pool), *_ejected(scenario, pool, surroundings)]
 
 
 def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | None:
     merged = winner(rules, service, client)
     source = merged.policy_source if merged else None
-    if source is None:
+    if merged is None or source is None:
         return None
     port = service.ports[0]
     limits = Limits.of_cluster(clusters(rules, service, client)[cluster_name(service, port)]).in_force()
-    path: Path = ("trafficPolicy", "connectionPool")
+    path: Path = ("trafficPolicy",)
     entries = port_entries(source.traffic_policy) if source.traffic_policy else {}
     if port in entries:
-        path = ("trafficPolicy", "portLevelSettings", entries[port][0], "connectionPool")
-    return _Pool(source, path, limits)
+        path = ("trafficPolicy", "portLevelSettings", entries[port][0])
+    return _Pool(source, path, limits, effective_policy(merged.rule, port).outlier_detection)
 
 
 def what_it_takes(scenario: Scenario, limit: int, mean_s: float | None) -> str:
@@ -223,3 +231,31 @@ def _for_the_service(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:
 
 
 _BOUNDS = ("<", "<=", "==")
+
+
+def _ejected(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
+    """Warn of a rule that ejects the service of this machine, its one endpoint, for what the scenario has it answer; of a cluster's neither is known.
+
+    Without a ``minHealthPercent`` istiod switches Envoy's panic off: then nobody is asked when all are ejected (measured on Envoy 1.40).
+    """
+    outlier, status = pool.outlier, scenario.service.status or scenario.target.expect.status
+    if around.in_cluster or outlier is None or outlier.max_ejection_percent != _EVERYTHING or outlier.min_health_percent:
+        return
+    errors = _errors_until_ejected(outlier, status)
+    if errors is None or _too_few(scenario, errors, around.service_time(scenario)):
+        return
+    yield pool.rule.warning(
+        (*pool.path, "outlierDetection", "maxEjectionPercent"),
+        f"the scenario's service answers {status}, and after {errors} such answer{'s' if errors != 1 else ''} a sidecar ejects its only endpoint: from then on the sidecar answers 'no healthy upstream' by itself, and no limit shows anything",
+        hint="leave outlierDetection out, or maxEjectionPercent (its default 10 ejects none of one endpoint), or have the service succeed: service.status",
+        code="service-ejected",
+    )
+
+
+def _errors_until_ejected(outlier: OutlierDetection, status: int) -> int | None:
+    """Give after how many answers with a status, one after the other, an endpoint is ejected; None if it is not."""
+    server_errors = _CONSECUTIVE_5XX if outlier.consecutive_5xx_errors is None else outlier.consecutive_5xx_errors
+    gateway_errors = outlier.consecutive_gateway_errors or 0
+    counted = [server_errors] if status >= _FIRST_5XX else []
+    counted += [gateway_errors] if status in _GATEWAY_ERRORS else []
+    return min(filter(None, counted), default=None)

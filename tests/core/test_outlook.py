@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.outlook import Outlook
 
-CODES = {"limit-never-reached", "limit-is-per-client"}
+CODES = {"limit-never-reached", "limit-is-per-client", "service-ejected"}
 
 
 def plan(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> Plan:
@@ -237,3 +237,59 @@ def test_an_expectation_that_takes_a_sidecars_limit_for_the_services_is_found(tm
 )
 def test_nobody_is_warned_of_what_may_be_meant_so(tmp_path: Path, text: str, clients: int) -> None:
     assert unfit(tmp_path, expecting(text, clients)) == []
+
+
+def ejecting(outlier: str, port: str = "") -> str:
+    block = f"outlierDetection: {{{outlier}}}"
+    return f"{RULE}    portLevelSettings: [{{port: {{number: {port}}}, {block}}}]\n" if port else f"{RULE}    {block}\n"
+
+
+def failing(status: int) -> str:
+    return changed("time: exponential 20ms", f"time: exponential 20ms\n  status: {status}", changed("users: 5", "users: 20"))
+
+
+ALL = "maxEjectionPercent: 100"
+
+
+@pytest.mark.parametrize(
+    ("outlier", "status", "answers"),
+    [
+        (ALL, 503, "5 such answers"),
+        (f"{ALL}, minHealthPercent: 0, splitExternalLocalOriginErrors: true", 500, "5 such answers"),
+        (f"{ALL}, consecutive5xxErrors: 1", 599, "1 such answer "),
+        (f"{ALL}, consecutive5xxErrors: 0, consecutiveGatewayErrors: 7", 502, "7 such answers"),
+        (f"{ALL}, consecutiveGatewayErrors: 3", 504, "3 such answers"),
+    ],
+)
+def test_a_rule_that_ejects_a_service_for_what_the_scenario_has_it_answer_is_found(
+    tmp_path: Path, outlier: str, status: int, answers: str
+) -> None:
+    (found,) = unfit(tmp_path, failing(status), ejecting(outlier))
+    assert (found.code, found.line, marked(found)) == ("service-ejected", 12, "100")
+    assert f"the scenario's service answers {status}, and after {answers}" in found.message
+    assert "its default 10 ejects none" in found.hint
+    assert unfit(tmp_path, failing(status), ejecting(outlier), in_cluster=True) == [], "its endpoints and answers are what they are"
+
+
+@pytest.mark.parametrize(
+    ("outlier", "status"),
+    [
+        (ALL, 200),
+        (ALL, 404),
+        ("", 503),
+        ("consecutive5xxErrors: 1, maxEjectionPercent: 99", 503),
+        (f"{ALL}, minHealthPercent: 1", 503),
+        (f"{ALL}, consecutive5xxErrors: 0", 503),
+        (f"{ALL}, consecutive5xxErrors: 0, consecutiveGatewayErrors: 5", 500),
+        (f"{ALL}, consecutive5xxErrors: 0, consecutiveGatewayErrors: 5", 505),
+        (f"{ALL}, consecutive5xxErrors: 100000", 503),
+    ],
+)
+def test_of_a_service_that_stays_nobody_is_warned(tmp_path: Path, outlier: str, status: int) -> None:
+    assert unfit(tmp_path, failing(status), ejecting(outlier)) == []
+
+
+def test_the_ejection_that_counts_is_the_one_of_the_port(tmp_path: Path) -> None:
+    (found,) = unfit(tmp_path, failing(503), ejecting(ALL, "7000"))
+    assert (found.code, marked(found)) == ("service-ejected", "100")
+    assert unfit(tmp_path, failing(503), ejecting(ALL, "7001")) == []
