@@ -59,8 +59,8 @@ class Plan:
         return pool is not None and pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE"
 
 
-def load_plan(path: Path) -> Plan:
-    """Read a scenario file and the policy file that it names.
+def load_plan(path: Path, *, in_cluster: bool = False) -> Plan:
+    """Read a scenario file and the policy file that it names. ``in_cluster`` is as for ``overridden``.
 
     Raises InputError with every mistake of both files.
     """
@@ -77,7 +77,8 @@ def load_plan(path: Path) -> Plan:
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
     plan = Plan(scenario, tuple(rules), ())
-    findings = (*problems, *lint(plan.rules, plan.service, plan.client, workers=scenario.clients.workers))
+    workers = None if in_cluster else scenario.clients.workers
+    findings = (*problems, *lint(plan.rules, plan.service, plan.client, workers=workers))
     return Plan(scenario, plan.rules, tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
 
 

@@ -35,7 +35,9 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **option
     from loadgen.render.preview import preview_text  # noqa: PLC0415
 
     cluster = cluster_part(mesh, options)
-    loaded = overridden(load_plan(scenario), {} if clients is None else {"clients": clients}, in_cluster=mesh == "cluster")
+    in_cluster = mesh == "cluster"
+    given = {} if clients is None else {"clients": clients}
+    loaded = overridden(load_plan(scenario, in_cluster=in_cluster), given, in_cluster=in_cluster)
     if mesh == "local":
         preview = _local(loaded)
     else:

@@ -95,7 +95,8 @@ def run(
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     scrape = metrics_part(options)
     given = {name: value for name, value in options.items() if value is not None}
-    plan = overridden(load_plan(scenario), given, in_cluster=mesh == "cluster")
+    in_cluster = mesh == "cluster"
+    plan = overridden(load_plan(scenario, in_cluster=in_cluster), given, in_cluster=in_cluster)
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     results = ResultFolder(out or default, fresh=out is None)
     with open_metrics(scrape, quiet=quiet) as metrics:

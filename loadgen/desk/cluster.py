@@ -106,7 +106,7 @@ class ClusterSite:
     def __init__(
         self, api: KubeApi, scenario: Path, toggle: str, *, allow_managed: bool, hold_s: float, tell: Callable[[str], None]
     ) -> None:
-        self.plan = load_plan(scenario)
+        self.plan = load_plan(scenario, in_cluster=True)
         self.hold_s: float | None = hold_s
         self._api = api
         self._scenario = scenario
@@ -224,7 +224,7 @@ class ClusterSite:
         return Plan(scenario.model_copy(update=update), tuple(rules), ())
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
-        return lint(rules, self.plan.service, self.plan.client, workers=self.plan.scenario.clients.workers)
+        return lint(rules, self.plan.service, self.plan.client, workers=None)
 
     @contextlib.asynccontextmanager
     async def prepared(self, rules: Sequence[Rule]) -> AsyncIterator[list[Problem]]:

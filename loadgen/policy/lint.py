@@ -40,7 +40,7 @@ class Scene:
     root_namespace: str
     routed_subsets: Collection[str]
     hosts: Collection[str]
-    workers: int = 1
+    workers: int | None = 1
 
 
 Check = Callable[["Rule", Scene], Iterator["Problem"]]
@@ -54,12 +54,12 @@ def lint(  # what is known beside the rules, by keyword
     root_namespace: str = ROOT_NAMESPACE,
     routed_subsets: Collection[str] = (),
     hosts: Collection[str] = (),
-    workers: int = 1,
+    workers: int | None = 1,
 ) -> list[Problem]:
     """Find what Istio silently ignores in these rules, seen from one client of one service; only warnings, in the order of the file.
 
     ``routed_subsets`` are the subsets that a route sends traffic to, ``hosts`` the full names of other services that are
-    known to exist, ``workers`` the threads of the client's Envoy. Blocks that are empty are also among the problems of ``parse_rules``, as equal values.
+    known to exist, ``workers`` the threads of the client's Envoy before a service with one endpoint; None of a cluster's, of which neither is known. Blocks that are empty are also among the problems of ``parse_rules``, as equal values.
     """
     merged = winner(rules, service, client, root_namespace=root_namespace)
     scene = Scene(service, client, merged, root_namespace, routed_subsets, hosts, workers)

@@ -69,16 +69,22 @@ def endless_queue(rule: Rule, scene: Scene) -> Iterator[Problem]:
         if not http.http2_max_requests:
             message = "maxConnections alone rejects nothing: what finds no connection waits in a queue without an end"
             hint = "add http.http2MaxRequests to reject, or http.http1MaxPendingRequests to bound the queue"
-        elif connections_come_first(limits, scene.workers):
-            requests = f"http2MaxRequests {http.http2_max_requests}"
-            many = f"{scene.workers} worker{'s' if scene.workers != 1 else ''}"
-            message = f"maxConnections {tcp.max_connections} comes before {requests} in a sidecar with {many}: what finds no connection waits in a queue without an end, and is not rejected"
+        elif connections_come_first(limits, scene.workers or 1):
+            first = f"maxConnections {tcp.max_connections} {_comes_before(scene.workers, http.http2_max_requests)}"
+            message = f"{first}: what finds no connection waits in a queue without an end, and is not rejected"
             hint = (
                 "make maxConnections larger than http2MaxRequests or leave it out, or add http.http1MaxPendingRequests to bound the queue"
             )
         else:
             continue
         yield rule.warning((*path, "tcp", "maxConnections"), message, hint=hint, code="endless-queue")
+
+
+def _comes_before(workers: int | None, requests: int) -> str:
+    """Say what is known of connections that may run out first: each worker may have one to each endpoint, whatever their limit."""
+    if workers is None:
+        return f"comes before http2MaxRequests {requests} in a sidecar with one worker and a service with one endpoint, and may with more"
+    return f"comes before http2MaxRequests {requests} in a sidecar with {workers} worker{'s' if workers != 1 else ''}"
 
 
 def one_connection(rule: Rule, scene: Scene) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ CODES = {"limit-never-reached", "limit-is-per-client", "service-ejected"}
 
 
 def plan(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> Plan:
-    return overridden(load_plan(write(folder, text, rule)), {}, in_cluster=in_cluster)
+    return overridden(load_plan(write(folder, text, rule), in_cluster=in_cluster), {}, in_cluster=in_cluster)
 
 
 def foreseen(folder: Path, text: str, rule: str = RULE) -> list[Outlook]:
@@ -201,6 +201,14 @@ def test_in_a_cluster_nothing_is_concluded_from_what_nobody_has_said_of_its_serv
 def test_in_a_cluster_connections_fail_and_sidecars_have_workers_of_their_own(tmp_path: Path) -> None:
     assert unfit(tmp_path, MANY, RULE.replace("http2MaxRequests: 5", "maxRetries: 3"), in_cluster=True) == []
     assert unfit(tmp_path, MANY, FEW_CONNECTIONS, in_cluster=True) == []
+
+
+def test_in_a_cluster_the_scenario_s_workers_are_nobody_s(tmp_path: Path) -> None:
+    rule = RULE.replace("      http:\n", "      tcp: {maxConnections: 2}\n      http:\n")
+    text = SCENARIO.replace("count: 10", "count: 10\n  workers: 16")
+    assert "endless-queue" not in {each.code for each in plan(tmp_path, text, rule).findings}
+    (found,) = (each for each in plan(tmp_path, text, rule, in_cluster=True).findings if each.code == "endless-queue")
+    assert "16" not in found.message
 
 
 def test_the_limit_of_a_port_is_pointed_at_where_it_stands(tmp_path: Path) -> None:

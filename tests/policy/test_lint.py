@@ -269,6 +269,16 @@ def test_connections_and_requests_race_in_a_sidecar_with_several_workers() -> No
     assert lint(rules, USER, CLIENT, workers=4) == []
 
 
+@pytest.mark.parametrize(("connections", "found"), [(4, 1), (5, 0)])
+def test_of_a_cluster_s_workers_and_endpoints_nothing_is_taken_for_known(connections: int, found: int) -> None:
+    pool = f"{{tcp: {{maxConnections: {connections}}}, http: {{http2MaxRequests: 4}}}}"
+    warnings = lint(rules_of(manifest(f"host: user\ntrafficPolicy: {{connectionPool: {pool}}}")), USER, CLIENT, workers=None)
+    first = (
+        "maxConnections 4 comes before http2MaxRequests 4 in a sidecar with one worker and a service with one endpoint, and may with more"
+    )
+    assert [each.message.partition(":")[0] for each in warnings] == [first] * found
+
+
 def test_a_queue_with_an_end_is_in_order() -> None:
     for connections, bound in ((1, "http1MaxPendingRequests"), (2, "http2MaxRequests")):
         spec = f"host: user\ntrafficPolicy: {{connectionPool: {{tcp: {{maxConnections: {connections}}}, http: {{{bound}: 1}}}}}}"
