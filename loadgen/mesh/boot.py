@@ -87,12 +87,14 @@ def marked_clusters(spec: LocalSpec, rules: Sequence[Rule]) -> dict[str, dict[st
     return {name: with_digest(cluster) for name, cluster in clusters(rules, spec.service, spec.client).items()}
 
 
-def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port: int) -> None:
-    """Rename the clusters that follow from the rules into one sidecar's folder."""
+def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port: int) -> str:
+    """Rename the clusters that follow from the rules into one sidecar's folder; give what was written."""
+    text = envoy.cds(marked_clusters(spec, rules), service_port)
     try:
-        write_atomically(folder / "cds.json", envoy.cds(marked_clusters(spec, rules), service_port))
+        write_atomically(folder / envoy.CDS_FILE, text)
     except OSError as error:
         raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint="free some space in the temporary folder") from error
+    return text
 
 
 _NOT_HERE = ("tls", "tunnel", "proxy_protocol")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+CDS_FILE = "cds.json"
 _TYPE = "type.googleapis.com/envoy."
 _CLUSTER_TAG = r"^cluster(\.(.+);)"
 """Istio's own rule for the tag ``cluster_name``: without it the name would be split at its dots."""
@@ -42,7 +43,7 @@ RETRY_POLICY = {
 def bootstrap(*, node_id: str, cluster: str, folder: Path) -> dict[str, Any]:
     """Make the configuration that a sidecar starts with: one outbound listener on a free loopback port, and clusters from ``folder``.
 
-    ``cluster`` is the name that the route leads to; it comes by CDS from ``folder / "cds.json"``, renamed into place.
+    ``cluster`` is the name that the route leads to; it comes by CDS from ``CDS_FILE``, renamed into place.
     """
     return {
         "node": {"id": node_id, "cluster": "loadgen"},
@@ -50,7 +51,7 @@ def bootstrap(*, node_id: str, cluster: str, folder: Path) -> dict[str, Any]:
         "dynamic_resources": {
             "cds_config": {
                 "resource_api_version": "V3",
-                "path_config_source": {"path": str(folder / "cds.json"), "watched_directory": {"path": str(folder)}},
+                "path_config_source": {"path": str(folder / CDS_FILE), "watched_directory": {"path": str(folder)}},
             },
         },
         "static_resources": {"listeners": [_listener(cluster)]},

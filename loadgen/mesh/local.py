@@ -18,6 +18,7 @@ from loadgen.errors import MeshError
 from loadgen.ledger import Counters, ServiceCount, ServiceReading
 from loadgen.mesh.boot import ADMIN_FILE, LOG_FILE, SERVICE_NAME, marked_clusters, put_rules
 from loadgen.mesh.children import tail
+from loadgen.mesh.envoy import CDS_FILE
 from loadgen.policy.selection import merged_policy
 from loadgen.policy.state import SidecarState
 from loadgen.policy.translation import cluster_name
@@ -74,6 +75,10 @@ class LocalMesh:
         self._children = children
         self._cluster = cluster_name(spec.service, spec.port)
         self._refusals: dict[str, int] = {}
+        self._written: dict[str, bytes] = {}
+        """By client: what was put into its sidecar's folder last; nothing yet of a mesh that another process booted."""
+        self._wanted: SidecarState | None = None
+        """The state that this must lead to."""
 
     async def put(self, rules: Sequence[Rule]) -> dict[str, float]:
         """Give every sidecar what istiod would make of these rules; none means that no policy is there.
@@ -82,9 +87,9 @@ class LocalMesh:
         one sidecar that does not answer keeps none of the others from getting its configuration.
         """
         await self.remember_refusals()
-        moments = {}
+        moments, self._wanted = {}, self.wanted(rules)
         for sidecar in self.clients:
-            put_rules(sidecar.folder, self.spec, rules, self.ports[0])
+            self._written[sidecar.name] = put_rules(sidecar.folder, self.spec, rules, self.ports[0]).encode()
             moments[sidecar.name] = clock()
         return moments
 
@@ -107,16 +112,27 @@ class LocalMesh:
     async def state(self, client: Sidecar) -> SidecarState:
         """Give the state that one sidecar says is in force: the cluster's configuration, and the live thresholds from ``/clusters``.
 
-        Raises MeshError if the sidecar has refused what was put last.
+        Raises MeshError if the sidecar has refused something since the last ``put``.
         """
-        if await client.admin.rejected() > self._refusals.get(client.name, 0):
-            said = tail(client.folder / LOG_FILE)
-            hint = "the rule asks for something that this Envoy does not accept; its log says what"
-            raise MeshError(f"{client.name}'s sidecar rejected the configuration; the last lines of its log:\n{said}", hint=hint)
+        refused = await client.admin.rejected() > self._refusals.get(client.name, 0)
         state = await client.admin.state()
+        if refused:
+            raise self._refusal(client, state)
         if state is None:
             raise MeshError(f"{client.name}'s sidecar has no cluster {self._cluster}: somebody else wrote its configuration")
         return state
+
+    def _refusal(self, client: Sidecar, in_force: SidecarState | None) -> MeshError:
+        """Say whose configuration a sidecar has refused: what was put is not in force then, and still lies in its folder."""
+        said = f"the last lines of its log:\n{tail(client.folder / LOG_FILE)}"
+        file = client.folder / CDS_FILE
+        if _bytes_of(file) != self._written.get(client.name) or in_force == self._wanted:
+            hint = f"{file} must be left alone while the mesh is in use; loadgen policy apply puts another rule in force"
+            return MeshError(
+                f"{client.name}'s sidecar rejected a configuration that somebody else wrote into its folder; {said}", hint=hint
+            )
+        hint = "the rule asks for something that this Envoy does not accept; its log says what"
+        return MeshError(f"{client.name}'s sidecar rejected the configuration; {said}", hint=hint)
 
     async def reach(self, client: Sidecar, wanted: SidecarState) -> None:
         """Wait until one sidecar shows a state."""
@@ -166,6 +182,14 @@ class LocalMesh:
         """End everything at once, without ceremony."""
         self._children.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _bytes_of(file: Path) -> bytes | None:
+    """Read a file; None if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
 
 
 def _count(values: dict[str, Any]) -> ServiceCount:

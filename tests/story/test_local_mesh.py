@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from loadgen.document import parse_documents
 from loadgen.errors import MeshError
 from loadgen.mesh import boot
 from loadgen.mesh.boot import LocalSpec
+from loadgen.mesh.envoy import CDS_FILE
 from loadgen.mesh.local import ready
+from loadgen.mesh.run_folder import write_atomically
 from loadgen.pacing import Interval
 from loadgen.policy import translation
 from loadgen.policy.rule import Rule, parse_rules
@@ -56,6 +59,28 @@ async def test_a_sidecar_that_rejects_the_configuration_says_so_and_recovers_wit
             await converge(mesh, rules)
         await mesh.put(rules)
         assert len(await converge(mesh, rules)) == 2
+
+
+@pytest.mark.parametrize("garbage", ["garbage", '{"resources": [{"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}]}'])
+@pytest.mark.parametrize("put_back", [False, True])
+async def test_somebody_s_garbage_in_a_sidecar_s_folder_is_not_blamed_on_the_rule(garbage: str, *, put_back: bool) -> None:
+    rules = rules_of((SCENARIOS / "policies" / "user.yaml").read_text())
+    with boot.boot(SPEC) as booting:
+        mesh = await ready(booting)
+        await mesh.put(rules)
+        await converge(mesh, rules)
+        client = mesh.clients[0]
+        ours = (client.folder / CDS_FILE).read_text()
+        write_atomically(client.folder / CDS_FILE, garbage)
+        with anyio.fail_after(5):
+            while not await client.admin.rejected():  # noqa: ASYNC110  # a sidecar tells nobody
+                await anyio.sleep(0.01)
+        if put_back:
+            write_atomically(client.folder / CDS_FILE, ours)
+        with pytest.raises(MeshError, match="rejected a configuration that somebody else wrote into its folder") as caught:
+            await mesh.state(client)
+        assert f"{client.name}/cds.json must be left alone" in caught.value.hint
+        assert (await mesh.state(mesh.clients[1])).rule == "base/user"
 
 
 @pytest.mark.parametrize(
