@@ -5,6 +5,7 @@ A request that fails is no error: it is an ``Outcome``. Only a broken harness, a
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Self
@@ -149,6 +150,32 @@ SENTENCE_CHARACTERS = 1000
 """A longer message repeats too much of a file."""
 MAX_PROBLEMS = 100
 """A check that found so many mistakes of one kind stops looking: nobody reads more, and some take time."""
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_WRONG_PLACE = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EEXIST,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    }
+)
+
+
+def writing_hint(error: OSError, elsewhere: str = "") -> str:
+    """Say what to do about a file that could not be written, as far as the error tells: empty if it tells nothing.
+
+    A full disk or quota wants space, a place that is closed to us or cannot be one wants another: ``elsewhere`` says how that is chosen.
+    """
+    if error.errno in _FULL:
+        return f"free some space there, or {elsewhere}" if elsewhere else "free some space there"
+    return elsewhere if error.errno in _WRONG_PLACE else ""
 
 
 def printable(text: str) -> str:

@@ -6,14 +6,13 @@ A run's folder is made, tried and given its space before anything starts, so tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from loadgen.errors import RefusedError, UnwrittenError, UsageError, printable
+from loadgen.errors import RefusedError, UnwrittenError, UsageError, printable, writing_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ SERIES_FILE = "series.json.gz"
 MAX_BYTES = 64 << 20
 """The largest report that is read; one of 200 clients and 20 phases takes some 8 MB."""
 _HINT = "name the report.json of a run, or its folder"
+_ELSEWHERE = "choose another folder with --out"
 
 
 class ResultFolder:
@@ -57,11 +57,11 @@ class ResultFolder:
             self._try_space()
         except OSError as error:
             self._remove()
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            reason, hint = error.strerror, f"{'free some space there, or ' if full else ''}choose another folder with --out"
-            if isinstance(error, (FileExistsError, NotADirectoryError)):
-                reason, hint = "a file stands where a folder must be", "choose another folder with --out"
-            raise RefusedError(f"the result folder {self.path} cannot be written: {reason}", hint=hint) from error
+            in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+            reason = "a file stands where a folder must be" if in_the_way else error.strerror
+            raise RefusedError(
+                f"the result folder {self.path} cannot be written: {reason}", hint=writing_hint(error, _ELSEWHERE)
+            ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -109,7 +109,9 @@ class ResultFolder:
         try:
             self._write(self.path / name, data)
         except OSError as error:
-            raise UnwrittenError(f"{self.path / name} could not be written: {error.strerror}", hint="free some space there") from error
+            raise UnwrittenError(
+                f"{self.path / name} could not be written: {error.strerror}", hint=writing_hint(error, _ELSEWHERE)
+            ) from error
 
     def write_series(self, data: bytes) -> None:
         """Write ``series.json.gz`` in one step, beside the report.
@@ -119,7 +121,7 @@ class ResultFolder:
         try:
             self._write(self.path / SERIES_FILE, data)
         except OSError as error:
-            raise UnwrittenError(f"the time series could not be written: {error.strerror}", hint="free some space and run again") from error
+            raise UnwrittenError(f"the time series could not be written: {error.strerror}", hint=writing_hint(error, _ELSEWHERE)) from error
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -145,7 +147,7 @@ def _rescue(text: str, cause: OSError) -> Path:
         with tempfile.NamedTemporaryFile("w", prefix="loadgen-report-", suffix=".json", delete=False, encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise UnwrittenError(f"the report could not be written: {cause.strerror}", hint="free some space and run again") from error
+        raise UnwrittenError(f"the report could not be written: {cause.strerror}", hint=writing_hint(cause, _ELSEWHERE)) from error
     return Path(file.name)
 
 

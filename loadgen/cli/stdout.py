@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from loadgen.errors import UnwrittenError
+from loadgen.errors import UnwrittenError, writing_hint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,4 +69,4 @@ def printing(what: str) -> Iterator[None]:
 def _give_up(what: str, error: OSError) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
     if not isinstance(error, BrokenPipeError):
-        raise UnwrittenError(f"{what} cannot be printed: {error.strerror}", hint="free some space there") from error
+        raise UnwrittenError(f"{what} cannot be printed: {error.strerror}", hint=writing_hint(error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loadgen.cluster.journal import JournalError, Record
-from loadgen.errors import RefusedError
+from loadgen.errors import RefusedError, writing_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ class JournalFile:
             self.remove()
         except OSError as error:
             message = f"the folder for journals {self.path.parent} cannot be written: {error.strerror}"
-            raise RefusedError(message, hint="free some space there, or set XDG_STATE_HOME to another folder") from error
+            raise RefusedError(message, hint=writing_hint(error, "set XDG_STATE_HOME to another folder")) from error
 
     def write(self, text: str) -> None:
         """Replace the journal in one step, down to the disk. What goes wrong is told once: the cluster's copy is the one that counts."""

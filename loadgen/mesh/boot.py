@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadgen.errors import MeshError, RefusedError
+from loadgen.errors import MeshError, RefusedError, writing_hint
 from loadgen.mesh import envoy
 from loadgen.mesh.children import Children
 from loadgen.mesh.run_folder import run_folder, write_atomically
@@ -93,7 +93,7 @@ def put_rules(folder: Path, spec: LocalSpec, rules: Sequence[Rule], service_port
     try:
         write_atomically(folder / envoy.CDS_FILE, text)
     except OSError as error:
-        raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint="free some space in the temporary folder") from error
+        raise MeshError(f"cannot write the configuration of a sidecar: {error}", hint=writing_hint(error)) from error
     return text
 
 
@@ -172,7 +172,7 @@ def _start_sidecar(booting: Booting, name: str, binary: Path) -> None:
         (own / "bootstrap.json").write_text(json.dumps(config), encoding="utf-8")
     except OSError as error:
         message = f"cannot write the configuration of {name}'s sidecar: {error}"
-        raise RefusedError(message, hint="free some space, or set TMPDIR to another folder") from error
+        raise RefusedError(message, hint=writing_hint(error, "set TMPDIR to another folder")) from error
     command = [str(binary), "--config-path", str(own / "bootstrap.json"), "--concurrency", str(spec.workers), "--disable-hot-restart"]
     command += ["--admin-address-path", str(own / ADMIN_FILE), "--log-level", "warning", "--file-flush-interval-msec", "100"]
     booting.children.start(sidecar_name(name), command, own / LOG_FILE)

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from loadgen.errors import RefusedError
+from loadgen.errors import RefusedError, writing_hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ _LOCK = "lock"
 MIN_FREE_BYTES = 16 << 20
 LOCK_S = 10.0
 LOCK_POLL_S = 0.02
+_TMPDIR = "set TMPDIR to a folder that can be written"
 
 
 def parent_folder() -> Path:
@@ -36,14 +37,14 @@ def parent_folder() -> Path:
     try:
         folder = Path(tempfile.gettempdir()) / f"loadgen-{os.getuid()}"
     except OSError as error:
-        raise RefusedError(str(error.strerror), hint="free some space, or set TMPDIR to a folder that can be written") from error
+        raise RefusedError(str(error.strerror), hint=f"free some space, or {_TMPDIR}") from error  # it was one of both
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
         raise RefusedError(
             f"cannot make the temporary folder {folder}: {error.strerror}",
-            hint="free some space, or set TMPDIR to a folder that can be written",
+            hint=writing_hint(error, _TMPDIR),
         ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise RefusedError(f"the temporary folder {folder} is not ours alone", hint="remove it, or set TMPDIR to another folder")
@@ -67,7 +68,7 @@ def run_folder() -> Iterator[Path]:
         except OSError as error:
             raise RefusedError(
                 f"cannot make the temporary folder {folder}: {error.strerror}",
-                hint="free some space, or set TMPDIR to a folder that can be written",
+                hint=writing_hint(error, _TMPDIR),
             ) from error
         yield folder
 

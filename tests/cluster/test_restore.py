@@ -375,8 +375,9 @@ def test_journals_of_this_machine_are_where_the_system_wants_them(monkeypatch: p
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_begins(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="ascii")
-    with pytest.raises(RefusedError, match="cannot be written"):
+    with pytest.raises(RefusedError, match="cannot be written: Not a directory") as caught:
         JournalFile("run-1", tmp_path / "file" / "state").prepare()
+    assert caught.value.hint == "set XDG_STATE_HOME to another folder"
     JournalFile("run-1", tmp_path / "state").prepare()
     assert list(left_behind(tmp_path / "state")) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.errors import ExitCode, RefusedError, UnwrittenError
+from loadgen.errors import ExitCode, RefusedError, UnwrittenError, writing_hint
 from loadgen.results import RESERVE_BYTES, ResultFolder
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_refuses_the_run_and_leaves_nothing(tmp_path: Path, monkeypa
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     with pytest.raises(RefusedError, match="cannot be written: No space left on device") as caught, ResultFolder(tmp_path / "a" / "b"):
         raise AssertionError("the run was started")
-    assert caught.value.hint == "free some space there, or choose another folder with --out"
+    assert caught.value.hint == SPACE_OR_ELSEWHERE
     assert files(tmp_path) == []
 
 
@@ -162,7 +162,41 @@ def test_a_report_that_can_be_saved_nowhere_is_told(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", fail)
     with (
         ResultFolder(tmp_path / "a") as folder,
-        pytest.raises(UnwrittenError, match=r"^the report could not be written: No space left on device$"),
+        pytest.raises(UnwrittenError, match=r"^the report could not be written: No space left on device$") as caught,
     ):
         folder.write_report("{}")
+    assert caught.value.hint == SPACE_OR_ELSEWHERE
     assert files(tmp_path) == []
+
+
+SPACE_OR_ELSEWHERE = "free some space there, or choose another folder with --out"
+HINTS = [
+    (errno.ENOSPC, SPACE_OR_ELSEWHERE),
+    (errno.EDQUOT, SPACE_OR_ELSEWHERE),
+    (errno.EACCES, "choose another folder with --out"),
+    (errno.EROFS, "choose another folder with --out"),
+    (errno.EIO, ""),
+    (errno.EMFILE, ""),
+]
+
+
+@pytest.mark.parametrize(("number", "hint"), HINTS)
+def test_what_could_not_be_written_comes_with_what_helps_against_its_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, hint: str
+) -> None:
+    def refuse(_file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with ResultFolder(tmp_path / "a") as folder:
+        monkeypatch.setattr(os, "fsync", refuse)
+        writes = (lambda: folder.write_report("{}"), lambda: folder.write_series(b""), lambda: folder.write("report.md", b""))
+        for write in writes:
+            with pytest.raises(UnwrittenError, match="could not be written") as caught:
+                write()
+            assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(("number", "hint"), [(errno.ENOSPC, "free some space there"), (errno.EACCES, ""), (errno.EIO, "")])
+def test_where_there_is_no_other_place_only_space_is_asked_for(number: int, hint: str) -> None:
+    assert writing_hint(OSError(number, os.strerror(number))) == hint
