@@ -6,6 +6,7 @@ A run's folder is made, tried and given its space before anything starts, so tha
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from dataclasses import dataclass
@@ -37,11 +38,14 @@ class ResultFolder:
     """The folder of one run's results. As a context manager it removes what it made if no report was written.
 
     With ``fresh`` a folder that exists is left alone and a number is put behind the name: two runs of a second do not meet.
+    With ``exclusive`` it is refused while another process has it so; the lock is the kernel's, and ends with the process however that ends.
     """
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+    def __init__(self, path: Path, *, fresh: bool = False, exclusive: bool = False) -> None:
         self.path = path
         self._fresh = fresh
+        self._exclusive = exclusive
+        self._lock: int | None = None
         self._made: list[Path] = []
 
     @property
@@ -54,6 +58,8 @@ class ResultFolder:
             self._made = [folder for folder in self.path.parents if not folder.exists()]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._make()
+            if self._exclusive:
+                self._take_lock()
             self._try_space()
         except OSError as error:
             self._remove()
@@ -66,6 +72,22 @@ class ResultFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._remove()
+
+    def _take_lock(self) -> None:
+        """Lock the folder itself, so that no file is left; where a file system has no such lock, or the folder cannot be read, go on without.
+
+        Raises RefusedError if another run has it.
+        """
+        try:
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._remove()
+            raise RefusedError(
+                f"another run that has not ended writes its results to {self.path}", hint=f"wait for its end, or {_ELSEWHERE}"
+            ) from error
+        except OSError:
+            return
 
     def _make(self) -> None:
         wanted = self.path
@@ -137,9 +159,13 @@ class ResultFolder:
             raise
 
     def _remove(self) -> None:
+        """Remove what is empty of what was made, then let go of it: the next run must not be given a folder that is about to be removed."""
         for folder in self._made:
             with contextlib.suppress(OSError):  # not empty: there are results in it
                 folder.rmdir()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def _rescue(text: str, cause: OSError) -> Path:

@@ -98,7 +98,7 @@ def run(
     in_cluster = mesh == "cluster"
     plan = overridden(load_plan(scenario, in_cluster=in_cluster), given, in_cluster=in_cluster)
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    results = ResultFolder(out or default, fresh=out is None)
+    results = ResultFolder(out or default, fresh=out is None, exclusive=True)
     with open_metrics(scrape, quiet=quiet) as metrics:
         shown = _Shown(formats, stream, metrics, quiet, verbose)
         code = _in_cluster(plan, cluster, results, shown) if mesh == "cluster" else _here(plan, results, processes, shown)

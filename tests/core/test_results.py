@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,6 +37,68 @@ def test_two_fresh_folders_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
         second.write_report("second")
     assert files(tmp_path) == ["a", "a-2", "a-2/report.json", "a/report.json"]
     assert first.report.read_text() == "first"
+
+
+def test_a_folder_that_a_run_has_is_refused_to_another_before_anything_is_touched(tmp_path: Path) -> None:
+    with ResultFolder(tmp_path / "a", exclusive=True) as folder:
+        folder.write_report("first")
+        with pytest.raises(RefusedError, match="another run that has not ended writes its results to") as caught:
+            ResultFolder(tmp_path / "a", exclusive=True).__enter__()
+        assert caught.value.hint == "wait for its end, or choose another folder with --out"
+        assert (files(tmp_path), folder.report.read_text()) == (["a", "a/report.json"], "first")
+        with ResultFolder(tmp_path / "a") as other:
+            other.write("report.md", b"what is rendered from a report needs no lock")
+    with ResultFolder(tmp_path / "a", exclusive=True) as folder:
+        folder.write_report("second")
+    assert (files(tmp_path), folder.report.read_text()) == (["a", "a/report.json", "a/report.md"], "second")
+
+
+HOLDER = """
+import pathlib, sys, time
+from loadgen.results import ResultFolder
+with ResultFolder(pathlib.Path(sys.argv[1]), exclusive=True):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RefusedError, match="another run"):
+            ResultFolder(tmp_path / "a", exclusive=True).__enter__()
+        process.kill()
+    assert files(tmp_path) == ["a"]
+    with ResultFolder(tmp_path / "a", exclusive=True) as folder:
+        folder.write_report("{}")
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINTR])
+def test_a_file_system_without_locks_does_not_keep_a_run_from_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(_file: int, _operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ResultFolder(tmp_path / "a", exclusive=True) as folder:
+        folder.write_report("{}")
+    assert files(tmp_path) == ["a", "a/report.json"]
+
+
+def test_a_folder_that_may_be_written_and_not_read_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    folder = ResultFolder(tmp_path, exclusive=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        patched.setattr(ResultFolder, "_try_space", lambda _: None)
+        folder.__enter__()
+    folder.write_report("{}")
+    folder.__exit__(None, None, None)
+    assert files(tmp_path) == ["report.json"]
 
 
 def test_a_report_is_all_that_is_left(tmp_path: Path) -> None:

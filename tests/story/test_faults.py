@@ -233,6 +233,20 @@ def test_a_result_folder_that_cannot_be_written_is_refused_before_anything_start
     assert loadgen.run_folders() == []
 
 
+def test_the_result_folder_of_a_run_that_goes_on_is_refused_and_the_runs_own_again_when_it_was_killed(loadgen: Loadgen) -> None:
+    first = loadgen.start_scenario(TUTORIAL, "--clients", "1", "--duration", "30s")
+    wait_for_line(first, "--- baseline")
+    meshes = loadgen.run_folders()
+    second = loadgen.run_scenario(TUTORIAL, "--clients", "1", "--duration", "500ms")
+    assert second.code == 3, second.stderr
+    assert f"another run that has not ended writes its results to {loadgen.results}\n   hint: wait for its end, or " in second.stderr
+    assert loadgen.run_folders() == meshes
+    first.kill()
+    finish(first)
+    third = loadgen.run_scenario(TUTORIAL, "--clients", "1", "--duration", "500ms")
+    assert third.code == 0, third.stdout + third.stderr
+
+
 def test_a_machine_without_envoy_is_told_what_to_install(loadgen: Loadgen) -> None:
     blocked = ("-c", "import sys; sys.modules['envoy'] = None; from loadgen.cli import main; main()")
     ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, program=blocked)
