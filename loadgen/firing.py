@@ -63,7 +63,7 @@ def why(
         parts = [f"none of {requests:,} requests was rejected {own}" if server_side else f"none of {requests:,} requests was rejected"]
     if server_side:
         parts.append(f"{server_side:,} were rejected on the server's side")
-    parts += _quiet(limits, counters)
+    parts += _quiet(limits, counters, rejected=overflow > 0)
     if peak is not None:
         parts.append(f"the service never saw more than {peak} at a time{_of_all(limits, clients)}")
     return "; ".join(parts)
@@ -76,12 +76,12 @@ def _because(found: Fired) -> str:
     return policy + together + other
 
 
-def _quiet(limits: Mapping[str, int], counters: Counters) -> list[str]:
-    """Say what the limits did that reject nothing."""
-    refused, renewed, dropped = counters.cx_overflow, counters.cx_max_requests, counters.retry_overflow
+def _quiet(limits: Mapping[str, int], counters: Counters, *, rejected: bool) -> list[str]:
+    """Say what the limits did that reject nothing. That connections were closed is worth a word only where nothing was ``rejected``; the verdict counts it."""
+    refused, closed, dropped = counters.cx_overflow, counters.cx_max_requests, counters.retry_overflow
     did = {
         MAX_CONNECTIONS: f"a further connection was refused {times(refused)}" if refused else "",
-        MAX_PER_CONNECTION: f"{many(renewed, 'connection')} renewed" if renewed else "",
+        MAX_PER_CONNECTION: f"{many(closed, 'connection')} closed" if closed and not rejected else "",
         MAX_RETRIES: f"{many(dropped, 'retry', 'retries')} not made" if dropped else "",
     }
     return [f"{said} because {name} is {limits[name]}" for name, said in did.items() if said and name in limits]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from loadgen.evidence import State
-from loadgen.firing import MAX_CONNECTIONS, MAX_PENDING, MAX_PER_CONNECTION, MAX_REQUESTS, MAX_RETRIES, fired, times
+from loadgen.firing import MAX_CONNECTIONS, MAX_PENDING, MAX_PER_CONNECTION, MAX_REQUESTS, MAX_RETRIES, fired, many, times
 from loadgen.policy.limits import connections_come_first
 
 if TYPE_CHECKING:
@@ -107,7 +107,10 @@ def _per_connection(evidence: Evidence, limit: int) -> tuple[State, str]:
     counters = evidence.counters
     if not counters.cx_max_requests:
         return State.INCONCLUSIVE, "is in force, but no connection was closed for it"
-    return State.ENFORCED, f"had connections closed {times(counters.cx_max_requests)} in {counters.total:,} requests"
+    closed, carried = counters.cx_max_requests, counters.total
+    if closed == carried > 1:
+        return State.ENFORCED, f"had a connection closed after each of {carried:,} requests that were let through"
+    return State.ENFORCED, f"had connections closed {times(closed)} while {many(carried, 'request')} let through"
 
 
 def _retries(evidence: Evidence, limit: int) -> tuple[State, str]:

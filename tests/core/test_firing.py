@@ -58,7 +58,16 @@ def said(limits: dict[str, int], counters: Counters = Counters(), **changes: Any
         ),
         (
             said({"maxRetries": 1, "maxRequestsPerConnection": 2}, Counters(retry_overflow=7, cx_max_requests=5), peak=None),
-            "none of 10 requests was rejected; 5 connections were renewed because maxRequestsPerConnection is 2; 7 retries were not made because maxRetries is 1",
+            "none of 10 requests was rejected; 5 connections were closed because maxRequestsPerConnection is 2; 7 retries were not made because maxRetries is 1",
+        ),
+        (
+            said(
+                {"http2MaxRequests": 3, "maxRequestsPerConnection": 1},
+                Counters(active_overflow=4, cx_max_requests=6),
+                overflow=4,
+                peak=None,
+            ),
+            "4 of 10 requests were rejected at each client's own sidecar because http2MaxRequests is 3",
         ),
         (said({}), ""),
     ],
