@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Row]):
-    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays.
+    """One column of a table. On a narrow terminal those with the highest ``rank`` are left out first; 0 always stays, in forty columns.
 
     ``words`` are read from the left, figures from the right; the first column is of words.
     """
@@ -50,10 +50,10 @@ LEDGER_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("clients", lambda phase: f"{phase.ledger.client:,}"),
     Column("sidecars", lambda phase: known(phase.ledger.proxy)),
     Column("difference", lambda phase: known(phase.imbalance), 1),
-    Column("by max requests", lambda phase: known(phase.ledger.active_overflow), 2),
-    Column("by max pending", lambda phase: known(phase.ledger.pending_overflow), 2),
-    Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 1),
-    Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 3),
+    Column("by max requests", lambda phase: known(phase.ledger.active_overflow), 3),
+    Column("by max pending", lambda phase: known(phase.ledger.pending_overflow), 3),
+    Column("in force after", lambda phase: f"{phase.convergence_s.max * 1000:.0f} ms" if phase.convergence_s else "-", 2),
+    Column("drained after", lambda phase: f"{phase.drain_s.max * 1000:.0f} ms", 4),
 )
 BURST_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("phase", lambda phase: phase.name),
@@ -70,19 +70,19 @@ CLIENT_BURSTS: Sequence[Column[ClientPart]] = (
 )
 """What a table of clients has beside ``CLIENT_COLUMNS`` where there were bursts."""
 LIMITS: Column[ClientPart] = Column(
-    "limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 4, words=True
+    "limits", lambda client: ", ".join(f"{name} {value}" for name, value in client.effective.in_force().items()) or "none", 5, words=True
 )
 CLIENT_COLUMNS: Sequence[Column[ClientPart]] = (
     Column("client", lambda client: client.name),
-    Column("requests", lambda client: f"{client.requests:,}"),
+    Column("requests", lambda client: f"{client.requests:,}", 1),
     Column("ok", lambda client: f"{client.outcomes.get('ok', 0):,}"),
     Column("overflow", lambda client: f"{client.outcomes.get('overflow', 0):,}"),
-    Column("", lambda client: share_text(client.outcomes.get("overflow", 0), client.requests), 2),
+    Column("", lambda client: share_text(client.outcomes.get("overflow", 0), client.requests), 3),
     Column("sidecar", lambda client: known(client.ledger.proxy)),
-    Column("difference", lambda client: known(client.ledger.difference)),
-    Column("p99 ok", lambda client: quantile(client.latency_s, "ok", "p99"), 2),
-    Column("peak", lambda client: known(client.service.peak_in_flight)),
-    Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 3),
+    Column("difference", lambda client: known(client.ledger.difference), 1),
+    Column("p99 ok", lambda client: quantile(client.latency_s, "ok", "p99"), 3),
+    Column("peak", lambda client: known(client.service.peak_in_flight), 2),
+    Column("in force after", lambda client: "-" if client.convergence_s is None else f"{client.convergence_s * 1000:.0f} ms", 4),
     LIMITS,
 )
 

@@ -22,22 +22,23 @@ def print_comparison(comparison: Comparison) -> None:
     """Print the table of figures and the conclusion, to stdout."""
     console = stdout()
     for doubt in comparison.doubts:
-        console.print(f"Compared anyway: {doubt}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"Compared anyway: {doubt}", style="yellow", markup=False, soft_wrap=not console.is_terminal)
     sides = f"{_runs(len(comparison.base))} of the base, {_runs(len(comparison.new))} new"
     print_table(console, f"Compared: {sides}; tolerated: {comparison.tolerance * 100:.4g}%", _columns(), comparison.figures)
     _print_conclusion(console, comparison)
 
 
 def _print_conclusion(console: Console, comparison: Comparison) -> None:
-    console.print()
     tolerated = f"{comparison.tolerance * 100:.4g}%"
     for figure in comparison.regressions:
-        console.print(f"WORSE: {_sentence(figure)}; tolerated: {tolerated}", style="bold red", markup=False, soft_wrap=True)
+        console.print(
+            f"WORSE: {_sentence(figure)}; tolerated: {tolerated}", style="bold red", markup=False, soft_wrap=not console.is_terminal
+        )
     if comparison.without_interval:
         console.print(
             "No interval: there is no series.json.gz beside the reports, or the phases are shorter than 4 s. Noise may look like a change here.",
             style="yellow",
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
     unclear = [figure for figure in comparison.figures if figure.state is State.UNCLEAR]
     blind = [figure for figure in unclear if figure.interval is None]
@@ -45,12 +46,12 @@ def _print_conclusion(console: Console, comparison: Comparison) -> None:
         console.print(
             f"No interval: {len(blind)} of {len(comparison.figures)} figures are of phases shorter than 4 s, or of runs without a series.json.gz; what is noise there is not known.",
             style="yellow",
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
     if len(unclear) > len(blind):
         console.print(
             f"Unclear: {len(unclear) - len(blind)} of {len(comparison.figures)} figures vary too much from second to second to tell a change of {tolerated}; longer phases, or several runs of a side, tell more.",
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
     if comparison.regressions:
         console.print(f"Regression: {len(comparison.regressions)} of {len(comparison.figures)} figures are worse.", style="bold red")
@@ -71,7 +72,7 @@ def _columns() -> Sequence[Column[Figure]]:
             lambda figure: f"{_change(figure, figure.interval[0])} to {_change(figure, figure.interval[1])}" if figure.interval else "-",
             3,
         ),
-        Column("", lambda figure: _MARKS[figure.state]),
+        Column("judged", lambda figure: _MARKS[figure.state]),
     )
 
 

@@ -31,7 +31,7 @@ from loadgen.render.screen import leaving
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table
 
     from loadgen.render.columns import Column, Row
@@ -120,16 +120,41 @@ _VERDICT_STYLES = {
 
 
 def print_table(console: Console, title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> None:
-    """Print a table, without the columns that the terminal has no room for."""
-    ranks = sorted({column.rank for column in columns}, reverse=True)
-    table = _table(title, columns, rows)
-    for highest in ranks:
+    """Print a table, without the columns that the terminal has no room for; if it has none for the rest either, one figure a line."""
+    for highest in sorted({column.rank for column in columns}, reverse=True):
         table = _table(title, [column for column in columns if column.rank <= highest], rows)
         if console.measure(table, options=console.options.update(max_width=10 * PLAIN_WIDTH)).maximum <= console.width:
+            shown: Table | Group = table
             break
+    else:
+        shown = _list(title, columns, rows)
     with console.capture() as drawn:
-        console.print(table)
+        console.print(shown)
     console.file.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
+
+
+def _list(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> Group:
+    """Write a table's rows below one another: what stands in the first column, then each further figure behind its title.
+
+    A column without a title goes on with the one before it.
+    """
+    from rich.console import Group  # noqa: PLC0415
+    from rich.padding import Padding  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    first, *further = columns
+    shown: list[Text | Padding] = [Text(printable(title), style="bold")]
+    for row in rows:
+        lines: list[str] = []
+        for column in further:
+            value = column.cell(row)
+            if not column.title and lines:
+                lines[-1] += f"  {value}" if value else ""
+            elif value:
+                lines.append(f"{column.title}: {value}")
+        shown += [Text(), Text(printable(first.cell(row)))]
+        shown += [Padding(Text(printable(line), overflow="fold"), (0, 0, 0, 2)) for line in lines]
+    return Group(*shown, Text())
 
 
 def _table(title: str, columns: Sequence[Column[Row]], rows: Sequence[Row]) -> Table:

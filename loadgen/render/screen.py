@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from loadgen.errors import printable
 from loadgen.quantity import seconds_text
@@ -29,6 +29,7 @@ PLAIN_EVERY_S = 5.0
 SHOW_EVERY_S = 0.8
 SHOW_CHANGE_S = 0.4
 BODY_CHARACTERS = 120
+UNKNOWN_WIDTH = 80
 
 
 def answer_line(answer: Answer) -> str:
@@ -153,9 +154,14 @@ def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> s
 
 
 def leaving(base: type[Console]) -> type[Console]:
-    """Make a console that leaves a broken pipe to the caller: rich would end the process."""
+    """Make a console that leaves a broken pipe to the caller, where rich would end the process, and has a width where ``COLUMNS`` is 0."""
 
     class Leaving(base):  # type: ignore[misc,valid-type]  # rich is imported late, so its class is a value here
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            if not self.size.width:
+                self.width = UNKNOWN_WIDTH
+
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError
 
