@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loadgen.prediction import WAY_S, Case, Prediction, Stretch, predict
+from loadgen.estimate import WAY_S, Case, Prediction, Stretch
+from loadgen.prediction import predict
 from loadgen.quantity import duration_text, interval_text
 from loadgen.scenario import OpenLoad
 

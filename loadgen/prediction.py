@@ -7,10 +7,10 @@ nobody states. Everything is said of one client: its sidecar counts for itself, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from loadgen.estimate import NOTHING, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Open
 from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.quantity import duration_text
@@ -19,119 +19,9 @@ from loadgen.queueing import Loss, Span, constant_arrivals, finite_loss, loss_sp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loadgen.pacing import Interval, Pacing
-    from loadgen.policy.limits import Limits
 
-WAY_S = 0.002
-"""So much longer than the service takes may a request count in its sidecar, for the wire and the proxy: measured on a small machine, 1 to 2 ms beside a service that takes no time."""
 QUICK_S = 0.05
 """A burst takes some milliseconds to arrive; a service that takes so long or longer has ended none of it by then."""
-
-
-class Law(StrEnum):
-    """Where a prediction comes from."""
-
-    ERLANG = "erlang"
-    TAKACS = "takacs"
-    ENGSET = "engset"
-    BOUND = "bound"
-    BURST = "burst"
-    SATURATED = "saturated"
-    UNREACHED = "unreached"
-    QUEUE = "queue"
-    UNDETERMINED = "undetermined"
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One figure: what theory gives, None if only bounds, and between what it is to be measured, chance included; None where nothing is sure."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-
-    def times(self, factor: float) -> Estimate:
-        """Give the same of so many clients."""
-        return Estimate(*(None if each is None else each * factor for each in (self.value, self.low, self.high)))
-
-    def to_json(self) -> dict[str, float | None]:
-        """Give the figure as JSON holds it."""
-        return {"predicted": _rounded(self.value), "low": _rounded(self.low), "high": _rounded(self.high)}
-
-
-NOTHING = Estimate(None)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What is to be predicted: limits, Envoy's workers and the load in each of ``clients`` clients.
-
-    ``service`` is None where it is somebody's own, as in a cluster: neither the distribution of its time is known nor how many endpoints it has. Otherwise it has one.
-    ``rate_per_s`` is that of an open load in this stretch, which may have several. ``http2`` says whether the sidecar speaks HTTP/2 to the service.
-    """
-
-    limits: Limits
-    load: Pacing
-    service: Interval | None
-    workers: int = 1
-    clients: int = 1
-    rate_per_s: float = 0.0
-    max_in_flight: int | None = None
-    http2: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """How long it is measured, and what is known of it.
-
-    The mean time that a request counts in the sidecar lies in ``service_s``. ``overhead_s`` is what client and sidecar take beside it at most: an answer's user thinks, so much
-    longer, before the sidecar sees him again. ``scatter`` is how many times as much losses vary as with exponential service of that mean. ``attempts`` is the number of requests of
-    all clients, None before they are counted; ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before.
-    """
-
-    seconds: float
-    service_s: Span
-    overhead_s: float = 0.0
-    scatter: float = 1.0
-    attempts: int | None = None
-    pending_share: float | None = None
-
-    @classmethod
-    def planned(cls, service: Interval, seconds: float) -> Stretch:
-        """Say what is known before a load: that the service takes as long as the scenario says, and the way some more."""
-        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S))
-
-    @property
-    def middle_s(self) -> float:
-        """The service time for which one figure is given."""
-        return (self.service_s.low + self.service_s.high) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one client will show: ``admitted`` at a time, the share that is ``lost``, ``through_per_s``; ``because`` is one sentence.
-
-    ``lost`` is that of all clients together where chance is concerned. ``offered`` is in Erlang: how many requests would be in service at a time without a limit.
-    """
-
-    law: Law
-    because: str
-    admitted: Estimate
-    lost: Estimate = NOTHING
-    through_per_s: Estimate = NOTHING
-    offered: Span | None = None
-
-    def to_json(self, clients: int = 1) -> dict[str, Any]:
-        """Give the prediction for so many clients together as JSON holds it."""
-        return {
-            "admitted": self.admitted.times(clients).to_json(),
-            "loss": self.lost.to_json(),
-            "goodput_per_s": self.through_per_s.times(clients).to_json(),
-        }
 
 
 def predict(case: Case, stretch: Stretch) -> Prediction | None:
@@ -207,7 +97,7 @@ def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
 
 
 def _poisson(case: Case, stretch: Stretch, limit: int) -> Prediction:
-    systems = [poisson_loss(limit + race, case.rate_per_s, max(_TINY_S, service)) for race, service in _systems(case, stretch)]
+    systems = [poisson_loss(limit + race, case.rate_per_s, service) for race, service in _systems(case, stretch)]
     because = f"Poisson arrivals that find {limit} in service are lost, which is Erlang's B({limit}, {case.rate_per_s * stretch.middle_s:.3g}), whatever the distribution of the service time"
     return _between(Law.ERLANG, because, case, stretch, systems, _offered(case, stretch))
 
@@ -236,7 +126,7 @@ def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
     systems = []
     for race, service in _systems(case, stretch):
         share = constant_arrivals(limit + race, case.rate_per_s * service)
-        alike = poisson_loss(limit + race, case.rate_per_s, max(_TINY_S, service))  # scatters more, so the interval is on the safe side
+        alike = poisson_loss(limit + race, case.rate_per_s, service)  # scatters more, so the interval is on the safe side
         systems.append(replace(alike, share=share, through_per_s=case.rate_per_s * (1 - share)))
     offered = case.rate_per_s * stretch.middle_s
     because = f"arrivals at constant intervals that find {limit} in exponential service are lost (Takács, {offered:.3g} Erlang offered)"
@@ -255,8 +145,7 @@ def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Predictio
         return _closed_bound(case, stretch, limit, load)
     thinks = (think_s, think_s + stretch.overhead_s, think_s + stretch.overhead_s / 2)
     systems = [
-        finite_loss(limit + race, users, think, max(_TINY_S, service))
-        for think, (race, service) in zip(thinks, _systems(case, stretch), strict=True)
+        finite_loss(limit + race, users, think, service) for think, (race, service) in zip(thinks, _systems(case, stretch), strict=True)
     ]
     because = f"of {users} users who think {duration_text(think_s)} on average, try, and think again when they are served or rejected, those who find {limit} in service are lost: Engset's formula, whatever the distribution of the {'service' if load.think.exponential else 'think'} time"
     return _between(Law.ENGSET, because, case, stretch, systems, None)
@@ -313,7 +202,7 @@ def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: boo
     lost, through = share * load.size, (1 - share) * load.size
     if stretch.attempts is None:
         last = sum(1 / each for each in range(1, max(1, round(through)) + 1)) if case.service is None or case.service.exponential else 1.0
-        whole = max(0, int(stretch.seconds / max(_TINY_S, stretch.service_s.high * last + load.pause_s)) - 1)
+        whole = max(0, int(stretch.seconds / (stretch.service_s.high * last + load.pause_s)) - 1)
     else:
         whole = max(0, stretch.attempts // (case.clients * load.size) - 1)
     return whole * lost / (whole * load.size + through) if lowest else (whole + 1) * lost / (whole * load.size + lost)
@@ -364,8 +253,6 @@ def _connected(case: Case, servers: int) -> Estimate:
 
 
 # What they have in common.
-
-_TINY_S = 1e-9
 
 
 def _systems(case: Case, stretch: Stretch) -> tuple[tuple[int, float], ...]:

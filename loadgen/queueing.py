@@ -18,11 +18,12 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 CONFIDENCE = 0.99
 _Z = 2.5758293035489004
 """The normal distribution's quantile for it; ``statistics`` would take longer to import than everything here takes."""
+_TINY_S = 1e-9
 _MANY = 10_000.0
 """A binomial variance from which on the normal distribution is as good as the exact one."""
 
@@ -79,19 +80,24 @@ class Loss:
 
 def poisson_loss(servers: int, rate_per_s: float, service_s: float) -> Loss:
     """Poisson arrivals; the shares hold for any service time with this mean, the variances for an exponential one."""
-    return birth_death([rate_per_s] * (servers + 1), [busy / service_s for busy in range(servers + 1)])
+    return birth_death([rate_per_s] * (servers + 1), _ends(range(servers + 1), service_s))
 
 
 def finite_loss(servers: int, users: int, think_s: float, service_s: float) -> Loss:
     """``users`` users who think, try, and think again when they were served, or lost at once."""
     servers = min(servers, users)
-    return birth_death([(users - busy) / think_s for busy in range(servers + 1)], [busy / service_s for busy in range(servers + 1)])
+    return birth_death([(users - busy) / think_s for busy in range(servers + 1)], _ends(range(servers + 1), service_s))
 
 
 def queue_loss(servers: int, places: int, rate_per_s: float, service_s: float) -> Loss:
     """Poisson arrivals, exponential service, and ``places`` to wait in (M/M/c/c+K)."""
     states = range(servers + places + 1)
-    return birth_death([rate_per_s for _ in states], [min(state, servers) / service_s for state in states])
+    return birth_death([rate_per_s for _ in states], _ends([min(state, servers) for state in states], service_s))
+
+
+def _ends(busy: Iterable[int], service_s: float) -> list[float]:
+    """Give how many requests end a second, for each number of busy servers; no service is quicker than ``_TINY_S``."""
+    return [each / max(_TINY_S, service_s) for each in busy]
 
 
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:

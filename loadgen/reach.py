@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from loadgen.estimate import WAY_S
 from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters, effective_policy
-from loadgen.prediction import WAY_S
 from loadgen.quantity import duration_text, interval_text
 from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
@@ -33,7 +33,6 @@ UNLIKELY = 0.01
 """So many rejections in a whole run are none."""
 SURE = 5.0
 """So many standard deviations above its mean is no number of requests."""
-_TINY_S = 1e-9
 _EVERYTHING = 100
 """Per cent. Of one endpoint Envoy 1.40 ejects all or nothing: nothing below this ``maxEjectionPercent``, whose default is 10 (measured)."""
 _CONSECUTIVE_5XX = 5
@@ -157,8 +156,8 @@ def _too_few(scenario: Scenario, limit: int, time: Interval | None) -> str:
     """Say why no connection carries so many requests: a client has not as many in a whole run, over all its connections."""
     load = scenario.load
     rate = load.highest_rate_per_s
-    if isinstance(load, ClosedLoad) and time is not None:
-        rate = min(rate, load.users / max(_TINY_S, load.think_time.mean_s + time.mean_s))
+    if isinstance(load, ClosedLoad) and time is not None and (round_s := load.think_time.mean_s + time.mean_s):
+        rate = min(rate, load.users / round_s)
     count = rate * _applied_s(scenario)
     if count + SURE * math.sqrt(count) + load.max_in_flight >= limit:
         return ""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
-from loadgen.prediction import NOTHING
+from loadgen.estimate import NOTHING
 from loadgen.quantity import duration_text, range_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from loadgen.estimate import Estimate
     from loadgen.outlook import Outlook
     from loadgen.policy.state import SidecarState
-    from loadgen.prediction import Estimate
     from loadgen.preview import Preview
 
 

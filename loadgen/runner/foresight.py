@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadgen import report as parts
+from loadgen.estimate import Estimate, Law, Stretch
 from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
 from loadgen.policy.limits import UNSET
-from loadgen.prediction import Estimate, Law, Stretch, predict
+from loadgen.prediction import predict
 from loadgen.quantity import range_text
 from loadgen.queueing import Span
 from loadgen.recorder import merged, value_of
@@ -27,8 +28,8 @@ from loadgen.recorder import merged, value_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from loadgen.estimate import Case, Prediction
     from loadgen.inputs import Plan
-    from loadgen.prediction import Case, Prediction
     from loadgen.recorder import Histogram, Tally
     from loadgen.runner.window import Measured, Window
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.estimate import NOTHING, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Interval, Open, RateCourse
 from loadgen.policy.limits import Limits
-from loadgen.prediction import NOTHING, Case, Estimate, Law, Prediction, Stretch, predict
+from loadgen.prediction import predict
 from loadgen.queueing import Span, constant_arrivals, erlang_b, finite_loss
 
 if TYPE_CHECKING:

@@ -199,3 +199,9 @@ def test_what_gets_through_is_steadier_than_what_comes() -> None:
     span = through_span(found, 1000)
     assert span.holds(found.through_per_s)
     assert span.high - span.low < 2 * 2.58 * (20 / 1000) ** 0.5
+
+
+def test_a_service_that_takes_no_time_loses_nothing() -> None:
+    assert poisson_loss(1, 50.0, 0.0).share == pytest.approx(0, abs=1e-6)
+    assert finite_loss(1, 5, 0.1, 0.0).share == pytest.approx(0, abs=1e-6)
+    assert queue_loss(1, 1, 50.0, 0.0).share == pytest.approx(0, abs=1e-6)
