@@ -27,6 +27,7 @@ class Law(StrEnum):
     SATURATED = "saturated"
     UNREACHED = "unreached"
     QUEUE = "queue"
+    ADMITTING = "admitting"
     UNDETERMINED = "undetermined"
 
 

@@ -40,11 +40,22 @@ def predict(case: Case, stretch: Stretch) -> Prediction | None:
     if connections is not None:
         return _queueing(case, stretch, connections, pending if reached else None)
     if pending is None:
-        return None
+        return _admitting(case)
     if not reached:
         return _unreached(case, stretch, f"http1MaxPendingRequests {pending}")
     because = f"what http1MaxPendingRequests {pending} bounds is how many wait for a connection, not how many are served: what it rejects depends on how many connections are warm and on when requests come, so nothing is predicted"
     return Prediction(Law.UNDETERMINED, because, NOTHING)
+
+
+def _admitting(case: Case) -> Prediction | None:
+    """Say that nothing is rejected where all that is limited makes no request fail; None if nothing is."""
+    what = {
+        "maxConnections": "bounds how many HTTP/2 connections there are, and each carries any number of requests",
+        "maxRequestsPerConnection": "bounds how many requests a connection carries before a new one takes its place",
+        "maxRetries": "bounds how many retries are under way: what may not be tried again fails as it had failed",
+    }
+    found = [f"{name} {value} {what[name]}" for name, value in case.limits.in_force().items()]
+    return Prediction(Law.ADMITTING, f"nothing is rejected: {'; '.join(found)}", NOTHING, Estimate(0.0, 0.0, 0.0)) if found else None
 
 
 # http2MaxRequests: what finds so many in service is lost at once.

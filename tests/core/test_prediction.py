@@ -68,6 +68,8 @@ LAWS = [
     (POISSON, Limits(max_connections=5, max_requests=5), EXPONENTIAL, Law.QUEUE),
     (POISSON, Limits(max_connections=6, max_requests=5), EXPONENTIAL, Law.ERLANG),
     (POISSON, Limits(max_pending_requests=1), EXPONENTIAL, Law.UNDETERMINED),
+    (POISSON, Limits(max_requests_per_connection=1), EXPONENTIAL, Law.ADMITTING),
+    (POISSON, Limits(max_retries=3), EXPONENTIAL, Law.ADMITTING),
 ]
 
 
@@ -77,9 +79,15 @@ def test_each_load_and_limit_has_its_law(load: Closed | Open | Burst, limits: Li
 
 
 def test_nothing_is_predicted_where_nothing_is_limited() -> None:
-    for limits in (Limits(), Limits(max_retries=3, max_requests_per_connection=1)):
-        made = case(POISSON, limits)
-        assert predict(made, Stretch.planned(EXPONENTIAL, 10)) is None
+    assert predict(case(POISSON, Limits()), Stretch.planned(EXPONENTIAL, 10)) is None
+
+
+@pytest.mark.parametrize("load", [POISSON, THINKING, Closed(8), Burst(20, 1.0)])
+def test_limits_of_retries_and_of_requests_on_a_connection_reject_nothing(load: Closed | Open | Burst) -> None:
+    found = predicted(load, Limits(max_retries=3, max_requests_per_connection=1))
+    assert (found.law, found.lost, found.admitted) == (Law.ADMITTING, Estimate(0.0, 0.0, 0.0), NOTHING)
+    assert "maxRequestsPerConnection 1 bounds" in found.because
+    assert "maxRetries 3 bounds" in found.because
 
 
 def test_poisson_arrivals_lose_erlangs_share_whatever_the_service_time_s_distribution() -> None:
@@ -344,5 +352,6 @@ def test_a_pending_limit_that_the_load_cannot_reach_changes_nothing() -> None:
 def test_over_http2_connections_and_queue_are_no_limits() -> None:
     limits = Limits(max_connections=1, max_pending_requests=1, max_requests=5)
     assert predicted(POISSON, limits, http2=True).lost.value == pytest.approx(erlang_b(5, 5.0))
-    made = case(POISSON, Limits(max_connections=1), http2=True)
-    assert predict(made, Stretch.planned(EXPONENTIAL, 10)) is None
+    found = predicted(POISSON, Limits(max_connections=1), http2=True)
+    assert (found.law, found.lost) == (Law.ADMITTING, Estimate(0.0, 0.0, 0.0))
+    assert "HTTP/2" in found.because
