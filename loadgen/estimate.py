@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,7 @@ class Case:
     clients: int = 1
     rate_per_s: float = 0.0
     max_in_flight: int | None = None
+    timeout_s: float = math.inf
     http2: bool = False
 
 

@@ -70,6 +70,7 @@ def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: boo
         clients=scenario.clients.count,
         rate_per_s=rate_per_s,
         max_in_flight=load.max_in_flight if isinstance(load, OpenLoad) else None,
+        timeout_s=load.timeout,
         http2=http2,
     )
 

@@ -240,7 +240,7 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
     if places is None:
         because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits{', without an end' if case.limits.max_pending_requests == UNSET else ''}"
         if isinstance(case.load, Open) and admitted.high is not None and case.rate_per_s * service.low > admitted.high:
-            because += f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {admitted.high / service.low:.4g} can be served"
+            because += _growing(case, stretch, admitted.high)
         return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
     how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
     exponential = case.service is not None and case.service.exponential and service.high > 0
@@ -251,6 +251,23 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
             Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), _offered(case, stretch)
         )
     return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
+
+
+def _growing(case: Case, stretch: Stretch, served: float) -> str:
+    """Say how a queue grows of which no more than ``served`` are served at a time, and what ends that within the stretch.
+
+    The law: what comes after t seconds finds (rate - served rate) x t before it, and waits for as long as it takes to serve those.
+    """
+    served_per_s = served / stretch.service_s.low
+    more_per_s = case.rate_per_s - served_per_s
+    because = f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {served_per_s:.4g} can be served"
+    late_s = (case.timeout_s - stretch.service_s.low) * served_per_s / more_per_s
+    full_s = math.inf if case.max_in_flight is None else (case.max_in_flight - served) / more_per_s
+    if min(late_s, full_s) > stretch.seconds:
+        return because
+    if full_s < late_s:
+        return f"{because}; after about {full_s:.2g} s there are {case.max_in_flight} in flight, and what would be more is not sent"
+    return f"{because}; what comes after about {max(0.0, late_s):.2g} s waits longer than the timeout of {duration_text(case.timeout_s)}"
 
 
 def _connected(case: Case, servers: int) -> Estimate:

@@ -74,6 +74,14 @@ def test_http2_is_seen_in_the_rule(tmp_path: Path) -> None:
     assert found.prediction.law == "queue"
 
 
+def test_a_queue_that_outgrows_the_timeout_within_the_phase_is_seen_before(tmp_path: Path) -> None:
+    queue = RULE.replace("      http:\n        http2MaxRequests: 5", "      tcp:\n        maxConnections: 1")
+    (found,) = foreseen(tmp_path, OPEN.replace("50/s", "100/s"), queue)
+    assert "what comes after about 3 s waits longer than the timeout of 3s" in found.prediction.because
+    (found,) = foreseen(tmp_path, OPEN.replace("50/s", "55/s"), queue)
+    assert found.prediction.because.endswith("can be served"), "it would take 30 s"
+
+
 PENDING = RULE.replace("http2MaxRequests: 5", "http1MaxPendingRequests: 7\n        http2MaxRequests: 3")
 BURST = changed("closed\n  users: 5\n  think_time: exponential 30ms", "burst\n  size: 4")
 

@@ -210,6 +210,28 @@ def test_what_waits_for_a_connection_is_not_lost() -> None:
     assert predicted(THINKING, Limits(max_connections=4, max_pending_requests=3)).lost == Estimate(None)
 
 
+WAITING = "; what comes after about 3.8 s waits longer than the timeout of 2s"
+
+
+@pytest.mark.parametrize(
+    ("more", "seconds", "said"),
+    [
+        ({"timeout_s": 2.0}, 10, WAITING),
+        ({"timeout_s": 2.0}, 3, ""),
+        ({}, 1000, "; after about 50 s there are 1000 in flight, and what would be more is not sent"),
+        ({"timeout_s": 30.0}, 1000, "; after about 50 s there are 1000 in flight, and what would be more is not sent"),
+        ({"timeout_s": 2.0, "max_in_flight": 84}, 10, WAITING),
+        ({"timeout_s": 2.0, "max_in_flight": 64}, 10, "; after about 3 s there are 64 in flight, and what would be more is not sent"),
+        ({"timeout_s": 0.05}, 10, "; what comes after about 0 s waits longer than the timeout of 50ms"),
+    ],
+)
+def test_a_queue_that_grows_is_said_to_end_in_what_comes_first(more: dict[str, object], seconds: float, said: str) -> None:
+    made = case(POISSON, Limits(max_connections=4), rate_per_s=60.0, **more)  # 40 a second are served
+    found = predict(made, exactly(EXPONENTIAL, seconds))
+    assert found is not None
+    assert found.because.endswith(f"the queue grows for as long as 60 a second come and 40 can be served{said}")
+
+
 def test_a_pending_limit_makes_of_the_loss_a_bound_until_its_rejections_are_counted() -> None:
     both = Limits(max_requests=5, max_pending_requests=1)
     found = predicted(POISSON, both)
