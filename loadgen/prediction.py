@@ -14,7 +14,7 @@ from loadgen.estimate import NOTHING, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Open
 from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.quantity import duration_text
-from loadgen.queueing import Loss, Span, constant_arrivals, finite_loss, loss_span, poisson_loss, queue_loss, through_span
+from loadgen.queueing import Loss, Span, busy_rate_per_s, constant_arrivals, finite_loss, loss_span, poisson_loss, queue_loss, through_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +127,7 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     else:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
-    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low))
+    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low) + (_begun(most, stretch) if low else 0.0))
     goodput = Estimate(through.low if through.low == through.high else None, through.low, through.high)
     lost = _at_the_ends(low, high, case, stretch, max(most, offered.high) if case.service is None else most)
     return Prediction(Law.BOUND, because, NOTHING, lost, goodput, offered)
@@ -146,9 +146,8 @@ def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
 
 def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Prediction:
     users, think_s = load.users, load.think.mean_s
-    service = stretch.service_s
     if not think_s:
-        most = (limit + case.workers - 1) / service.low if service.low else None
+        most = _busy(limit + case.workers - 1, case, stretch)
         because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; only what gets through is bounded, by the limit over the service time"
         value = limit / stretch.middle_s if stretch.middle_s else None
         return Prediction(Law.SATURATED, because, NOTHING, NOTHING, Estimate(value, None, most))
@@ -183,7 +182,7 @@ def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Pre
     )
     because = f"{known}, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
     lost = _at_the_ends(low, high, case, stretch, limit + case.workers - 1)
-    return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most))
+    return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most + _begun(limit + case.workers - 1, stretch)))
 
 
 def _at_the_ends(low: float, high: float, case: Case, stretch: Stretch, requests: float) -> Estimate:
@@ -225,7 +224,7 @@ def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: boo
 def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
     """Predict for ``places`` to wait in, None if more than can come."""
     admitted, service = _connected(case, servers), stretch.service_s
-    most = Estimate(None, None, admitted.high / service.low if service.low and admitted.high is not None else None)
+    most = Estimate(None, None, None if admitted.high is None else _busy(admitted.high, case, stretch))
     limits = case.limits.in_force()
     if (requests := limits.get("http2MaxRequests")) is not None and (
         case.service is None or not connections_come_first(limits, case.workers)
@@ -281,6 +280,19 @@ def _connected(case: Case, servers: int) -> Estimate:
 
 
 # What they have in common.
+
+
+def _begun(places: float, stretch: Stretch) -> float:
+    """Give by how much so many places exceed what fits into the stretch: each may end one request more, one that had begun before."""
+    return places / stretch.seconds
+
+
+def _busy(places: float, case: Case, stretch: Stretch) -> float | None:
+    """Give what so many places of a client let through a second at most, on average over all clients; chance widens it. None if the service may take no time."""
+    if not stretch.service_s.low:
+        return None
+    variation = 2 * stretch.scatter - 1 if case.service is None else float(case.service.exponential)
+    return busy_rate_per_s(places, stretch.service_s.low, variation, stretch.seconds * case.clients) + _begun(places, stretch)
 
 
 def _systems(case: Case, stretch: Stretch) -> tuple[tuple[int, float], ...]:

@@ -100,6 +100,16 @@ def _ends(busy: Iterable[int], service_s: float) -> list[float]:
     return [each / max(_TINY_S, service_s) for each in busy]
 
 
+def busy_rate_per_s(servers: float, service_s: float, variation: float, seconds: float) -> float:
+    """Give how many requests a second so many servers end at most in 99 of 100 stretches of so many seconds (or so many of one, by several clients).
+
+    The law: no more than by servers that are never idle, which are renewals: the number that they end varies by its mean times ``variation``, the
+    variance of the service time by the square of its mean (0 of constant, 1 of exponential service).
+    """
+    rate_per_s = servers / max(_TINY_S, service_s)
+    return rate_per_s + _Z * math.sqrt(rate_per_s * variation / seconds)
+
+
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:
     """Solve a birth-death chain on 0 to m: ``births[j]`` attempts a second in state j, lost in state m; ``deaths[j]`` departures a second."""
     chances = _stationary(births, deaths)

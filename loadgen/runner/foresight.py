@@ -19,7 +19,6 @@ from loadgen.estimate import Estimate, Law, Stretch
 from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
-from loadgen.policy.limits import UNSET
 from loadgen.prediction import predict
 from loadgen.quantity import range_text
 from loadgen.queueing import Span
@@ -117,7 +116,7 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
     known = [peak for peak in peaks if peak is not None]
     admitted = _figure(found.admitted, max(known) if known and len(known) == len(peaks) else None)
     loss = _figure(found.lost, (phase.outcomes[Outcome.OVERFLOW] - phase.ledger.server_side) / phase.requests)
-    goodput = _figure(_rounded_up(found.through_per_s.times(case.clients), case, stretch), phase.outcomes[Outcome.OK] / phase.duration_s)
+    goodput = _figure(found.through_per_s.times(case.clients), phase.outcomes[Outcome.OK] / phase.duration_s)
     others = phase.requests - phase.outcomes[Outcome.OK] - phase.outcomes[Outcome.OVERFLOW]
     elsewhere = phase.ledger.server_side
     judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
@@ -142,14 +141,6 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
 
 def _figure(estimate: Estimate, measured: float | None) -> parts.FigurePart:
     return parts.FigurePart(**estimate.to_json(), measured=None if measured is None else round(measured, 6))
-
-
-def _rounded_up(goodput: Estimate, case: Case, stretch: Stretch) -> Estimate:
-    """Let each place of a limit end one more request in a phase than fits into it: one that had begun before."""
-    limit = case.limits.max_requests
-    if goodput.high is None or limit == UNSET:
-        return goodput
-    return replace(goodput, high=goodput.high + case.clients * (limit + case.workers - 1) / stretch.seconds)
 
 
 def _comparison(figure: parts.FigurePart, text: Callable[[float], str], what: str) -> tuple[bool, str]:

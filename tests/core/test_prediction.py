@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,7 +13,7 @@ from loadgen.estimate import NOTHING, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Interval, Open, RateCourse
 from loadgen.policy.limits import Limits
 from loadgen.prediction import predict
-from loadgen.queueing import Span, constant_arrivals, erlang_b, finite_loss
+from loadgen.queueing import Span, busy_rate_per_s, constant_arrivals, erlang_b, finite_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,17 @@ def test_constant_arrivals_at_a_constant_service_lie_between_bounds() -> None:
 def test_without_think_time_only_what_gets_through_is_bounded() -> None:
     found = predicted(Closed(50))
     assert found.lost == Estimate(None)
-    assert found.through_per_s == Estimate(50.0, None, 50.0)
+    assert found.through_per_s == Estimate(50.0, None, busy_rate_per_s(5, 0.1, 1.0, 100) + 0.5), (
+        "each place ends a request that had begun before"
+    )
+    constant = predicted(Closed(50), service=CONSTANT)
+    assert constant.through_per_s == Estimate(50.0, None, 50.5), "nothing is left to chance"
+
+
+@pytest.mark.parametrize("limits", [Limits(max_connections=5), Limits(max_connections=5, max_pending_requests=3)])
+def test_what_gets_through_so_many_connections_is_bounded_with_what_chance_may_add(limits: Limits) -> None:
+    for load in (POISSON, THINKING):
+        assert predicted(load, limits).through_per_s.high == pytest.approx(busy_rate_per_s(5, 0.1, 1.0, 100) + 0.5)
 
 
 def test_of_a_burst_as_many_are_admitted_as_the_limit_says_and_some_more_by_racing_workers() -> None:
@@ -225,7 +235,7 @@ WAITING = "; what comes after about 3.8 s waits longer than the timeout of 2s"
         ({"timeout_s": 0.05}, 10, "; what comes after about 0 s waits longer than the timeout of 50ms"),
     ],
 )
-def test_a_queue_that_grows_is_said_to_end_in_what_comes_first(more: dict[str, object], seconds: float, said: str) -> None:
+def test_a_queue_that_grows_is_said_to_end_in_what_comes_first(more: dict[str, Any], seconds: float, said: str) -> None:
     made = case(POISSON, Limits(max_connections=4), rate_per_s=60.0, **more)  # 40 a second are served
     found = predict(made, exactly(EXPONENTIAL, seconds))
     assert found is not None
@@ -285,7 +295,7 @@ def test_what_would_exceed_max_in_flight_is_not_sent_and_does_not_get_through(lo
 
 def test_of_constant_arrivals_and_service_as_much_gets_through_as_max_in_flight_leaves() -> None:
     found = predicted(STEADY, service=CONSTANT, rate_per_s=1000.0, max_in_flight=5)
-    assert bounds(found.through_per_s) == pytest.approx((1000 * 5 / 101, 50))
+    assert bounds(found.through_per_s) == pytest.approx((1000 * 5 / 101, 50 + 0.5))
     assert predicted(STEADY, service=CONSTANT, rate_per_s=20.0, max_in_flight=5).through_per_s == Estimate(20, 20, 20)
 
 

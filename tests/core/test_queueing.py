@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from loadgen.queueing import Span, constant_arrivals, erlang_b, finite_loss, loss_span, poisson_loss, queue_loss, through_span
+from loadgen.queueing import (
+    Span,
+    busy_rate_per_s,
+    constant_arrivals,
+    erlang_b,
+    finite_loss,
+    loss_span,
+    poisson_loss,
+    queue_loss,
+    through_span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +209,23 @@ def test_what_gets_through_is_steadier_than_what_comes() -> None:
     span = through_span(found, 1000)
     assert span.holds(found.through_per_s)
     assert span.high - span.low < 2 * 2.58 * (20 / 1000) ** 0.5
+
+
+@pytest.mark.parametrize("servers", [1, 5])
+def test_servers_that_are_never_idle_end_more_than_is_said_in_one_of_some_hundred_stretches(servers: int) -> None:
+    rng, seconds, runs = random.Random(servers), 40.0, 2_000
+    most = busy_rate_per_s(servers, 0.1, 1.0, seconds) * seconds
+    beyond = sum(sum(ended(rng, seconds) for _ in range(servers)) > most for _ in range(runs))
+    assert 0.001 < beyond / runs < 0.015, "half of what 99 in 100 leave"
+    assert busy_rate_per_s(servers, 0.1, 0.0, seconds) == pytest.approx(10 * servers)
+
+
+def ended(rng: random.Random, seconds: float) -> int:
+    """Give how many exponential services of 100 ms a server ends that is never idle."""
+    count, now = 0, rng.expovariate(10)
+    while now <= seconds:
+        count, now = count + 1, now + rng.expovariate(10)
+    return count
 
 
 def test_a_service_that_takes_no_time_loses_nothing() -> None:

@@ -217,6 +217,12 @@ def test_a_queue_shows_no_service_time_so_the_scenarios_counts() -> None:
     assert found.parts is False
 
 
+@pytest.mark.parametrize(("ok", "parts"), [(590, False), (635, False), (680, True)])
+def test_of_a_full_queue_a_little_more_gets_through_by_chance(ok: int, parts: bool) -> None:
+    found = said(plan(), tally(ok, 200), Limits(max_connections=3, max_pending_requests=2), pending=200, peak=3)
+    assert (found.law, found.loss.high, found.parts) == ("queue", None, parts), "30/s in each of two clients, on average"
+
+
 def test_a_queue_before_a_service_that_is_not_ours_has_no_bound_for_what_gets_through(tmp_path: Path) -> None:
     closed = plan("model: open\n  arrivals: poisson\n  rate: 50/s -> model: closed\n  users: 20", tmp_path)
     found = said(closed, tally(32_000, 0), Limits(max_connections=2), peak=2, mesh="cluster")
