@@ -88,17 +88,18 @@ def _rate(rate_per_s: float) -> str:
 
 
 def _figure(estimate: Estimate, text: Callable[[float], str], outlook: Outlook | None = None, *, bound: bool = False) -> str:
-    """Write one figure: its bounds, or what theory gives and, where a phase is named, between what it is measured there in 99 of 100 runs."""
+    """Write one figure: its bounds, or what theory gives and, where a phase is named, between what it is measured there in 99 of 100 runs.
+
+    What has one bound only is given by theory as no more than a bound, too; a run is judged by the one that leaves room for chance.
+    """
     between = range_text(estimate.low, estimate.high, text)
     if estimate.value is None or bound:
         return between if between != "-" else "not predicted" if estimate.value is None else text(estimate.value)
-    if estimate.low is not None and estimate.high is None:
-        return f"at least {text(estimate.value)}"
-    if estimate.high is not None and estimate.low is None:
-        return f"at most {text(estimate.value)}"
-    if outlook is None or between in {"-", text(estimate.value)}:
-        return text(estimate.value)
-    return f"{text(estimate.value)}; measured in {duration_text(outlook.duration_s)}: {between} in 99 of 100 runs"
+    low, high = (None if end is None else estimate.value for end in (estimate.low, estimate.high))
+    value = text(estimate.value) if between == "-" else range_text(low, high, text)
+    if outlook is None or between in {"-", value}:
+        return value
+    return f"{value}; measured in {duration_text(outlook.duration_s)}: {between} in 99 of 100 runs"
 
 
 def _state(state: SidecarState) -> str:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.estimate import NOTHING, Estimate, Law, Prediction
+from loadgen.outlook import Outlook
 from loadgen.policy.limits import UNSET
 from loadgen.policy.lint import lint
 from loadgen.preview import Preview, fates, server_state, state_of
@@ -133,3 +135,28 @@ def test_a_limit_is_said_to_be_of_the_rule_that_sets_it_not_of_the_one_that_it_i
     assert (state.rule, str(state)) == ("base/old", "rule base/new (merged into base/old) (http2MaxRequests 5)")
     assert state == replace(state, policy="")  # a sidecar names the older one only, and is right
     assert [state_of(rules_of(text), USER, CLIENT).named for text in (old, new, "")] == ["base/old", "base/new", None]
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        (Estimate(0.289, 0.262, 0.316), "28.9%; measured in 12s: 26.2% to 31.6% in 99 of 100 runs"),
+        (Estimate(0.289, 0.262), "at least 28.9%; measured in 12s: at least 26.2% in 99 of 100 runs"),
+        (Estimate(0.289, None, 0.316), "at most 28.9%; measured in 12s: at most 31.6% in 99 of 100 runs"),
+        (Estimate(0.289, None, 0.289), "at most 28.9%"),
+        (Estimate(None, None, 0.316), "at most 31.6%"),
+        (Estimate(0.0, 0.0, 0.0), "0.0%"),
+        (Estimate(0.289), "28.9%"),
+        (NOTHING, "not predicted"),
+    ],
+)
+def test_the_bound_that_a_run_is_judged_by_is_shown_beside_what_theory_gives(lost: Estimate, said: str) -> None:
+    outlook = Outlook("limited", 12.0, 10, Prediction(Law.ERLANG, "that is the law", NOTHING, lost), "constant 100ms")
+    assert f"   lost:      {said}\n" in preview_text(replace(preview(ours()), outlooks=(outlook,)))
+
+
+def test_a_bound_of_one_client_is_that_of_the_long_run() -> None:
+    seen = Prediction(Law.SATURATED, "that is the law", NOTHING, through_per_s=Estimate(50.0, None, 52.5))
+    outlook = Outlook("limited", 12.0, 10, seen, "constant 100ms")
+    said = "goodput:   at most 500.0/s; measured in 12s: at most 525.0/s in 99 of 100 runs (at most 50.0/s in each client)"
+    assert said in preview_text(replace(preview(ours()), outlooks=(outlook,)))
