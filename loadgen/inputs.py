@@ -16,7 +16,8 @@ from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload, select
 from loadgen.policy.translation import effective_policy
 from loadgen.reach import Surroundings, unfit
-from loadgen.scenario import Overrides, parse_scenario
+from loadgen.scenario import Overrides
+from loadgen.scenario_file import parse_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

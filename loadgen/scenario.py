@@ -8,8 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from loadgen.errors import MAX_PROBLEMS
-from loadgen.expectation import RUN, Expectation, parse_expectation
+from loadgen.expectation import Expectation, parse_expectation
 from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse, Stage, highest_closed_rate_per_s
 from loadgen.quantity import (
     MAX_DURATION_S,
@@ -21,13 +20,10 @@ from loadgen.quantity import (
     positive_duration_s,
     rate_per_s,
 )
-from loadgen.schema import Model, nearest, shown, validate
+from loadgen.schema import Model, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from loadgen.document import Document
-    from loadgen.errors import Problem
+    from collections.abc import Mapping
 
 MAX_CLIENTS = 200
 MAX_USERS = 2_000
@@ -265,7 +261,6 @@ class ServiceModel(Model):
     status: int | None = Field(None, ge=200, le=599)
 
 
-Path = list[str | int]
 PolicyState = Literal["absent", "applied", "removed"]
 
 
@@ -323,102 +318,9 @@ class Scenario(Model):
 
     def expected(self) -> list[Expectation]:
         """Give the expectations in the order of the file."""
-        return [parse_expectation(phase, text) for phase, texts in self.expectations.items() for text in _listed(texts)]
+        return [parse_expectation(phase, text) for phase, texts in self.expectations.items() for text in listed(texts)]
 
 
-def _listed(texts: object) -> list[object]:
+def listed(texts: object) -> list[object]:
+    """Give a phase's expectations as the file has them: a list, or a single one."""
     return texts if isinstance(texts, list) else [texts]
-
-
-def parse_scenario(document: Document) -> tuple[Scenario | None, list[Problem]]:
-    """Read a scenario and find every mistake in it: those of the text, of single values, and of how they fit together."""
-    scenario, problems = validate(Scenario, document)
-    problems = [*document.problems, *problems]
-    if isinstance(document.data, dict):
-        problems += _phase_problems(document, document.data.get("phases"))
-        problems += _expectation_problems(document, document.data)
-        if document.data.get("policy") is None:
-            problems += _missing_policy(document, document.data.get("phases"))
-    return (None if problems else scenario), sorted(problems, key=lambda problem: (problem.line, problem.column))
-
-
-def _phases(value: object) -> list[tuple[int, dict[str, Any]]]:
-    return [(index, phase) for index, phase in enumerate(value) if isinstance(phase, dict)] if isinstance(value, list) else []
-
-
-def _phase_problems(document: Document, value: object) -> list[Problem]:
-    return [*_name_problems(document, value), *_order_problems(document, value)]
-
-
-def _name_problems(document: Document, value: object) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for index, phase in _phases(value):
-        path: Path = ["phases", index, "name"]
-        name = phase.get("name")
-        if not isinstance(name, str):
-            continue
-        if name in first:
-            hint = f"phase {first[name] + 1} has it already; each result needs a name of its own"
-            yield document.problem(path, f"the phase name '{name}' is used twice", hint=hint, code="duplicate-phase")
-        if name == RUN:
-            hint = f"under expectations, '{RUN}' means the run as a whole"
-            yield document.problem(path, f"a phase cannot be called '{RUN}'", hint=hint, code="reserved-name")
-        first.setdefault(name, index)
-
-
-def _order_problems(document: Document, value: object) -> Iterator[Problem]:
-    applied = False
-    for index, phase in _phases(value):
-        path: Path = ["phases", index, "policy"]
-        policy = phase.get("policy")
-        if policy == "removed" and not applied:
-            hint = "use absent, or put a phase with policy: applied before this one"
-            yield document.problem(path, "the policy cannot be removed before it was applied", hint=hint, code="phase-order")
-        if policy == "absent" and applied:
-            yield document.problem(
-                path, "the policy was applied before; it can only be removed now", hint="use removed", code="phase-order"
-            )
-        applied = applied or policy == "applied"
-
-
-def _missing_policy(document: Document, phases: object) -> list[Problem]:
-    for index, phase in _phases(phases):
-        if phase.get("policy") == "applied":
-            return [
-                document.problem(
-                    ["phases", index, "policy"],
-                    "the phase applies a policy, but the scenario names none",
-                    hint="add 'policy: policies/user.yaml' at the top level",
-                    code="missing-key",
-                )
-            ]
-    return []
-
-
-def _expectation_problems(document: Document, data: dict[str, Any]) -> list[Problem]:
-    expectations = data.get("expectations")
-    if not isinstance(expectations, dict):
-        return []
-    names = [*(phase["name"] for _, phase in _phases(data.get("phases")) if isinstance(phase.get("name"), str)), RUN]
-    problems: list[Problem] = []
-    for phase, texts in expectations.items():
-        if len(problems) >= MAX_PROBLEMS:
-            break
-        if phase not in names:
-            problems.append(
-                document.problem(
-                    ["expectations", phase],
-                    f"there is no phase {shown(phase).removeprefix('the text ')}",
-                    hint=nearest(phase, names[-MAX_PHASES:]),
-                    code="unknown-phase",
-                    at_key=True,
-                )
-            )
-            continue
-        for index, text in enumerate(_listed(texts)[:MAX_PROBLEMS]):
-            path: Sequence[str | int] = ["expectations", phase, index] if isinstance(texts, list) else ["expectations", phase]
-            try:
-                parse_expectation(phase, text)
-            except ValueError as error:
-                problems.append(document.problem(path, str(error), code="expectation"))
-    return problems
