@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from loadgen.engine import loop_lag
 from loadgen.engine.alarm import Alarm, spun_s
 from loadgen.engine.bursts import Bursts
 from loadgen.errors import RefusedError
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from loadgen.pacing import Pacing
 
 FEWEST_FILES = 16
-FOLD_S = 0.05
-LAG_SLOT_S = 0.01
-"""The event loop's lag is a sample for so long each."""
-MISSED_AT_MOST = 10_000
 
 clock = time.perf_counter
 """Not the loop's own time: uvloop's ticks in milliseconds and stands still within one round. On Linux it is the same in all processes."""
@@ -137,8 +134,7 @@ class ClientLoad:
         """So many users of a closed load go when their request ends."""
         self._next_answer: Callable[[Answer], None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._fold_due = 0.0
-        self._fold_timer: asyncio.TimerHandle | None = None
+        self._beat = loop_lag.Beat(self._now_and_then)
         self._stop_timer: asyncio.TimerHandle | None = None
         self._carrier = make_carrier(self)
 
@@ -163,8 +159,7 @@ class ClientLoad:
         self._due = self._pacing.first(self._rng)
         heapq.heapify(self._due)
         self._set_immediate()
-        self._fold_due = self._start
-        self._keep_folding()
+        self._beat.start()
         if not self._held:
             self._fire()
         if for_s is not None:
@@ -182,9 +177,9 @@ class ClientLoad:
         """Stop, and drop what is in flight: it is counted nowhere."""
         self.stop()
         self._alarm.close()
-        for timer in (self._fold_timer, self._stop_timer):
-            if timer is not None:
-                timer.cancel()
+        self._beat.cancel()
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
         self._carrier.drop()
         self._earlier += self.in_flight  # they were sent all the same
         self.in_flight = 0
@@ -381,15 +376,9 @@ class ClientLoad:
         self.stop()
         self._finished.set()
 
-    def _keep_folding(self) -> None:
-        now = clock()
-        late = now - self._fold_due
-        for missed in range(min(int(late / LAG_SLOT_S), MISSED_AT_MOST) + 1):  # each moment of the delay counts (coordinated omission)
-            self.tally.loop_lag.record(late - missed * LAG_SLOT_S)
-        self.tally.loop_lag.record_zeros(round(FOLD_S / LAG_SLOT_S) - 1)  # and so does the time that was waited for
+    def _now_and_then(self, late_s: float) -> None:
+        loop_lag.record(self.tally.loop_lag, late_s)
         self.fold()
-        self._fold_due = now + FOLD_S
-        self._fold_timer = self._loop.call_later(FOLD_S, self._keep_folding)
 
     def fold(self) -> None:
         """Bound the memory of the tally, and count the requests that were sent at the very moment they were due: they have no lag."""

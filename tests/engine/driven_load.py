@@ -176,5 +176,5 @@ def _check_that_nothing_is_left(load: DrivenLoad) -> None:
     assert not load.lanes._lanes
     assert not load.idle
     assert load.lanes._deadline_timer.cancelled()
-    assert load._fold_timer is None or load._fold_timer.cancelled()
+    assert load._beat._timer is None or load._beat._timer.cancelled()
     assert load._alarm._descriptor < 0

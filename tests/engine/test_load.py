@@ -17,7 +17,8 @@ import anyio
 import pytest
 
 from loadgen.engine.lanes import CONNECT_PAUSE_S, DEADLINE_TICK_S
-from loadgen.engine.load import FOLD_S, clock
+from loadgen.engine.load import clock
+from loadgen.engine.loop_lag import BEAT_S
 from loadgen.outcome import Answer, Outcome
 from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse
 from loadgen.recorder import Tally
@@ -464,7 +465,7 @@ async def test_what_waits_to_be_put_into_buckets_is_put_there_now_and_then_thoug
         load.start()
         await load.wait_finished()
         finished = clock()
-        while load._fold_due - FOLD_S <= finished:  # noqa: ASYNC110  # the fold after the last answer
+        while load._beat.due - BEAT_S <= finished:  # noqa: ASYNC110  # the fold after the last answer
             await asyncio.sleep(0.005)
         assert waiting == []
         assert load.tally.lag.waiting.singles == []
