@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
-from locust.exception import RPCError, RPCSendError
-from locust.runners import STATE_INIT, STATE_MISSING, STATE_STOPPED, MasterRunner
+from locust.runners import STATE_INIT, STATE_STOPPED
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
-from loadgen.locust.deal import LOCAL, by_pod, in_turn
+from loadgen.locust.deal import by_pod, in_turn
 from loadgen.locust.exit_code import Verdicts
+from loadgen.locust.host import check_service, checked_host
 from loadgen.locust.link import ASK_S, AskError, Link, explained
-from loadgen.locust.node import ANSWER, ASK, ASSIGN, LOST, NEWS, SEEN
+from loadgen.locust.node import ASSIGN, NEWS
+from loadgen.locust.nodes import Nodes
 from loadgen.locust.options import Given, check
 from loadgen.locust.origin import why_not
 from loadgen.locust.wire import check as check_users
-from loadgen.target import check_allowed, parse_target
+from loadgen.target import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from locust.env import Environment
+    from locust.event import Events
     from locust.runners import Runner
 
     from loadgen.target import Target
@@ -37,7 +38,6 @@ CLOSE_S = 5.0
 TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
-LOOK_S = 1.0
 STOP_LOOK_S = 0.05
 STARTED_S = 30.0
 """How long a test that is refused may take to begin all the same."""
@@ -52,11 +52,6 @@ class Control:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._workers: dict[str, str] = {}
-        """By client: the Locust process that has its users."""
-        self._watcher: gevent.Greenlet | None = None
-        self._asked: dict[int, str] = {}
-        """By question: the Locust process that is to answer it."""
         self._running = False
         self._test = 0
         """The number of the test; what the desk says of another one is late."""
@@ -86,20 +81,21 @@ class Control:
         ui, login, anywhere = environment.web_ui, options.web_login, options.mesh_control_anywhere
         self.forbidden = why_not(ui.host, login=login, anywhere=anywhere) if ui is not None else ""
         """Why nobody may toggle, if so."""
+        self.nodes = Nodes(environment, self._say, self._lost)
         self.link: Link | None = None
         self.mesh: dict[str, Any] = {}
         if options.mesh != "off":
             self._connect(needed=options.mesh != "auto" or options.mesh_pid is not None)
-        assert environment.runner is not None, "the event init comes after the runner"
-        environment.runner.register_message(ANSWER, self._answered)
-        environment.runner.register_message(SEEN, self._seen)
-        environment.runner.register_message(LOST, self._lost)
-        environment.events.test_start.add_listener(self._begin)
-        environment.events.test_stopping.add_listener(self._end)
-        environment.events.quitting.add_listener(self._quit)
-        environment.events.worker_connect.add_listener(self._worker_came)
+        self.nodes.listen()
+        self._listen(environment.events)
         if self.given.rule and self.link is not None:
             self._check_rule(self.given.rule)
+
+    def _listen(self, events: Events) -> None:
+        events.test_start.add_listener(self._begin)
+        events.test_stopping.add_listener(self._end)
+        events.quitting.add_listener(self._quit)
+        events.worker_connect.add_listener(self._worker_came)
 
     def ask(self, do: str, *, timeout_s: float = ASK_S, **arguments: object) -> Any:
         """Have the desk do something.
@@ -174,8 +170,7 @@ class Control:
         dead = self.link.pid if self.link is not None else 0
         self.link, self._mends = None, self._mends + 1
         self.unmeshed = "the desk died, and a new one takes out what it may have left in force; wait for it"
-        for client, node in self._workers.items():  # nobody else lets those go on that it was holding
-            self._send(ASK, {"number": 0, "client": client, "verb": "stop", "args": {}}, node)
+        self.nodes.stop_users()  # nobody else lets those go on that it was holding
         log.error("the desk died; a new one takes out what it may have left in force")
         if lost:
             self._refuse(MeshError("the desk died in the test; what it had counted is lost", hint="start the test again"))
@@ -245,17 +240,14 @@ class Control:
         if (link := self.link) is None:
             raise RefusedError(self.unmeshed)
         service = parse_target(self.mesh["mesh"]["service"])
-        host = environment.host
-        if host and parse_target(host).authority != service.authority:
-            message = f"the host {host[:100]} is not the mesh's service"
-            raise RefusedError(message, hint=f"leave the host empty, or write http://{service.authority}")
+        check_service(environment.host or "", service)
         self.mesh = link.ask("hello")
         clients = self.mesh["clients"]
-        nodes = self.nodes()
-        self._workers = (by_pod if self._in_cluster else in_turn)([client["name"] for client in clients], nodes)
-        self._asked.clear()
+        nodes = self.nodes.names()
+        node_of = (by_pod if self._in_cluster else in_turn)([client["name"] for client in clients], nodes)
+        self.nodes.deal(node_of)
         for node in nodes:
-            own = [client for client in clients if self._workers[client["name"]] == node]
+            own = [client for client in clients if node_of[client["name"]] == node]
             self._assign(node, own, service, self.mesh["mesh"]["expect"])
         self._gave_up = False
         self._test, self._running = self._test + 1, True  # from now on there may be something to end
@@ -268,28 +260,17 @@ class Control:
             if not isinstance(error, AskError):  # a stop came meanwhile, or there was no answer: it may begin all the same
                 gevent.spawn(self._have_ended, self._patience_s)
             raise
-        if isinstance(environment.runner, MasterRunner):
-            self._watcher = gevent.spawn(self._watch, environment.runner)
+        self.nodes.watch()
 
     def _begin_without(self, environment: Environment) -> None:
         """Send the users to the host itself, in a cluster through the pod's own sidecar, if that may be loaded."""
         host = environment.host or next((user.host for user in environment.user_classes if user.host), None) or ""
-        target = parse_target(host)
-        try:
-            addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)})
-        except (OSError, UnicodeError) as error:
-            no_mesh = "" if self.given.mesh["kind"] == "off" else f"; and there is no mesh: {self.unmeshed}"
-            message = f"the host {target.host[:100]} has no address: {error}"
-            raise RefusedError(message, hint=f"give another with --host{no_mesh}") from error
-        check_allowed(target, addresses, self.given.allowed, in_cluster=False)
-        named = target.host in self.given.allowed
-        at = target.host if named else addresses[0]  # what was checked: a name may mean another address the next time
-        if target.scheme == "https" and at != target.host:  # a certificate is for the name
-            raise RefusedError(f"over https {target.host} is called by its name", hint=f"allow that with --allow-host {target.host}")
+        target, at = checked_host(host, self.given, self.unmeshed)
         if self.given.expect_verdict:
             raise RefusedError("--expect-verdict needs a mesh", hint=self.unmeshed)
-        self._workers = {node: node for node in self.nodes()}
-        for node in self.nodes():
+        nodes = self.nodes.names()
+        self.nodes.deal({node: node for node in nodes})
+        for node in nodes:
             self._assign(node, [{"name": node, "host": at, "port": target.port}], target, {"status": 200, "body": ""})
 
     def _assign(self, node: str, clients: Sequence[dict[str, Any]], target: Target, expect: dict[str, Any]) -> None:
@@ -297,7 +278,7 @@ class Control:
         body = self.given.expect_body or expect["body"]
         users = [user.__name__ for user in self._environment.user_classes]  # a worker has those, too, that were not picked
         about = {"users": users, "scheme": target.scheme, "authority": target.authority, "status": expect["status"], "body": body}
-        self._send(ASSIGN, {"clients": list(clients), **about}, node)
+        self.nodes.send(ASSIGN, {"clients": list(clients), **about}, node)
 
     def _end(self, environment: Environment, **_: object) -> None:
         del environment
@@ -328,7 +309,7 @@ class Control:
                 self.verdicts.test(ExitCode.INVALID)
                 return
             finally:
-                self._unwatch()  # not before: a worker that is lost meanwhile is not waited for
+                self.nodes.unwatch()  # not before: a worker that is lost meanwhile is not waited for
         self._tell(ended)
         self._judge(ended)
 
@@ -390,23 +371,19 @@ class Control:
 
     # Between the desk and the users.
 
-    def nodes(self) -> list[str]:
-        """Name the Locust processes that can have users."""
-        runner = self._environment.runner
-        if not isinstance(runner, MasterRunner):
-            return [LOCAL]
-        return sorted((node.id for node in runner.clients.all if node.state != STATE_MISSING), key=runner.get_worker_index)
+    def _say(self, message: dict[str, Any]) -> bool:
+        """Tell the desk something; give whether there is one."""
+        if self.link is None:
+            return False
+        self.link.send(message)
+        return True
 
     def _heard(self, message: dict[str, Any]) -> None:
         if "ask" in message:
-            said = {"number": message["ask"], "client": message["client"], "verb": message["verb"], "args": message["args"]}
-            node = self._workers.get(message["client"], LOCAL)
-            if message["ask"]:
-                self._asked[message["ask"]] = node
-            self._send(ASK, said, node)
+            self.nodes.ask(message)
         elif message.get("event") == "news":
-            for node in self.nodes():
-                self._send(NEWS, {"ruled": message["ruled"]}, node)
+            for node in self.nodes.names():
+                self.nodes.send(NEWS, {"ruled": message["ruled"]}, node)
         elif message.get("event") == "said":
             log.info("%s", message["text"])
         elif message.get("event") == "ended" and message["test"] == self._test:
@@ -416,7 +393,7 @@ class Control:
         """Hear that the test has ended; who has asked for that gets an answer, too."""
         if self._running:
             self._running = False
-            self._unwatch()
+            self.nodes.unwatch()
             self._judge(ended)
             self._refuse(MeshError(f"the measurement ended: {ended['said']}"))
         elif not self._ending:  # who has asked has given up waiting, and taken the worst for granted
@@ -425,56 +402,14 @@ class Control:
             self.refused = ""
             self._judge(ended)
 
-    def _send(self, kind: str, data: dict[str, Any], node: str) -> None:
-        runner = self._environment.runner
-        if isinstance(runner, MasterRunner):
-            with contextlib.suppress(RPCError, RPCSendError):  # a worker that is gone is missed by ``_watch``; neither is the other
-                runner.send_message(kind, data, client_id=node)
-        elif runner is not None:
-            runner.send_message(kind, data)
-
     def _worker_came(self, client_id: str, **_: object) -> None:
         """Hear that a worker has joined. Locust moves users to it, which have no client there and end."""
-        if self._running and self.link is not None and client_id not in self._workers.values():
-            self.link.send(
+        if self._running and not self.nodes.has_clients(client_id):
+            self._say(
                 {"lost": f"worker {client_id} joined while the test ran, and took users that have no client there; start the test again"}
             )
 
-    # Whatever calls itself a worker may say this; only what comes from whom it was asked of, or whose client it is about, is taken.
-
-    def _answered(self, environment: Environment, msg: Any, **_: object) -> None:
-        del environment
-        number = msg.data["number"]
-        if self.link is not None and self._asked.get(number) == msg.node_id:
-            del self._asked[number]
-            self.link.send({"answer": number, "value": msg.data["value"]})
-
-    def _lost(self, environment: Environment, msg: Any, **_: object) -> None:
-        """Hear that an engine's process is gone: its users send nothing more."""
-        del environment
-        if msg.node_id not in self._workers.values():
-            return
-        if self.link is None:
-            self._refuse(MeshError(msg.data["why"]))
-        else:
-            self.link.send({"lost": msg.data["why"]})
-
-    def _seen(self, environment: Environment, msg: Any, **_: object) -> None:
-        del environment
-        if self.link is not None and self._workers.get(msg.data["client"]) == msg.node_id:
-            self.link.send({"seen": msg.data["client"], "sight": msg.data["sight"], "tally": msg.data["tally"]})
-
-    def _unwatch(self) -> None:
-        if self._watcher is not None:
-            self._watcher.kill()
-            self._watcher = None
-
-    def _watch(self, runner: MasterRunner) -> None:
-        """Tell the desk when a worker is lost that has users."""
-        while True:
-            gevent.sleep(LOOK_S)
-            there = {node.id for node in runner.clients.all if node.state != STATE_MISSING}
-            for name, node in self._workers.items():
-                if node not in there and self.link is not None:
-                    self.link.send({"lost": f"worker {node}, which has the users of {name}, is lost"})
-                    return
+    def _lost(self, why: str) -> None:
+        """Hear that users are lost: without a desk, nobody else ends the test."""
+        if not self._say({"lost": why}):
+            self._refuse(MeshError(why))

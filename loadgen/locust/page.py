@@ -114,7 +114,7 @@ class Page:
         since = request.args.get("since", "0")
         second = int(since) if since.isascii() and since.isdigit() and int(since[:12]) < MAX_SECOND else 0
         runner, link = self._environment.runner, self._control.link
-        workers = len(self._control.nodes()) if isinstance(runner, MasterRunner) else None
+        workers = len(self._control.nodes.names()) if isinstance(runner, MasterRunner) else None
         about = {
             "locust": {"state": runner.state if runner else "", "users": runner.user_count if runner else 0, "workers": workers},
             "refused": self._control.refused,

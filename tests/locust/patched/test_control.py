@@ -315,19 +315,19 @@ def test_only_whom_it_has_asked_is_believed() -> None:
     here = Here()
     here.begin()
     here.link.heard({"ask": 5, "client": "client-1", "verb": "look", "args": {}})
-    here.say(here.control._answered, "stranger", number=5, value="wrong")
-    here.say(here.control._answered, LOCAL, number=6, value="never asked")
+    here.say(here.control.nodes._answered, "stranger", number=5, value="wrong")
+    here.say(here.control.nodes._answered, LOCAL, number=6, value="never asked")
     assert not here.link.sent
-    here.say(here.control._answered, LOCAL, number=5, value="right")
-    here.say(here.control._answered, LOCAL, number=5, value="again")
+    here.say(here.control.nodes._answered, LOCAL, number=5, value="right")
+    here.say(here.control.nodes._answered, LOCAL, number=5, value="again")
     assert here.link.sent == [{"answer": 5, "value": "right"}]
     here.link.sent.clear()
-    here.say(here.control._seen, "stranger", client="client-1", sight={}, tally={})
-    here.say(here.control._seen, LOCAL, client="client-9", sight={}, tally={})
-    here.say(here.control._lost, "stranger", why="I say so")
+    here.say(here.control.nodes._seen, "stranger", client="client-1", sight={}, tally={})
+    here.say(here.control.nodes._seen, LOCAL, client="client-9", sight={}, tally={})
+    here.say(here.control.nodes._died, "stranger", why="I say so")
     assert not here.link.sent
-    here.say(here.control._seen, LOCAL, client="client-1", sight={}, tally={})
-    here.say(here.control._lost, LOCAL, why="the engine is gone")
+    here.say(here.control.nodes._seen, LOCAL, client="client-1", sight={}, tally={})
+    here.say(here.control.nodes._died, LOCAL, why="the engine is gone")
     assert [next(iter(each)) for each in here.link.sent] == ["seen", "lost"]
 
 
@@ -397,7 +397,7 @@ def test_over_https_a_name_is_called_only_if_that_is_allowed() -> None:
 
 def test_a_bug_at_the_start_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     here = Here()
-    monkeypatch.setattr(here.control, "nodes", lambda: 1 / 0)
+    monkeypatch.setattr(here.control.nodes, "names", lambda: 1 / 0)
     here.begin()
     later()
     assert "the test could not begin" in here.control.refused
