@@ -311,20 +311,7 @@ class Control:
             finally:
                 self.nodes.unwatch()  # not before: a worker that is lost meanwhile is not waited for
         self._tell(ended)
-        self._judge(ended)
-
-    def _judge(self, ended: dict[str, Any]) -> None:
-        """Let what has come of a test in which a rule was in force be seen in the exit code; without one it is Locust's alone."""
-        restored = (ended.get("restore") or {}).get("state", "not_needed")
-        if restored == "failed":
-            log.error("the rule may still be in force: %s", ended["restore"]["detail"])
-        if restored != "not_needed":
-            self.verdicts.restored(restored != "failed")
-        if restored != "not_needed" and ended["validity"]["state"] == "INVALID":
-            self.verdicts.test(ExitCode.INVALID)
-        if self.given.expect_verdict and (got := (ended["verdict"] or {}).get("state", "none")) != self.given.expect_verdict:
-            log.error("the verdict is %s, and --expect-verdict says %s", got, self.given.expect_verdict)
-            self.verdicts.test(ExitCode.EXPECTATIONS_FAILED)
+        self.verdicts.judge(ended, self.given.expect_verdict)
 
     def _tell(self, ended: dict[str, Any]) -> None:
         if ended["verdict"] is not None:
@@ -394,13 +381,13 @@ class Control:
         if self._running:
             self._running = False
             self.nodes.unwatch()
-            self._judge(ended)
+            self.verdicts.judge(ended, self.given.expect_verdict)
             self._refuse(MeshError(f"the measurement ended: {ended['said']}"))
         elif not self._ending:  # who has asked has given up waiting, and taken the worst for granted
             self.verdicts.begin()
             self.verdicts.restored(True)
             self.refused = ""
-            self._judge(ended)
+            self.verdicts.judge(ended, self.given.expect_verdict)
 
     def _worker_came(self, client_id: str, **_: object) -> None:
         """Hear that a worker has joined. Locust moves users to it, which have no client there and end."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import ExitCode
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 _MATTERS: dict[int, int] = {ExitCode.RESTORE_FAILED: 4, ExitCode.INVALID: 3, ExitCode.EXPECTATIONS_FAILED: 2}
 """As everywhere: 5, then 4, then 99. Other codes of ours matter as much as Locust's own."""
+log = logging.getLogger("loadgen")
 
 
 class Verdicts:
@@ -40,6 +42,19 @@ class Verdicts:
         """Take in whether the mesh is as it was."""
         self._restore = None if done else ExitCode.RESTORE_FAILED
         self.say()
+
+    def judge(self, ended: dict[str, Any], expected: str) -> None:
+        """Take in what the desk says of a test that ended; without a rule in it the code is Locust's alone. ``expected`` is its verdict, empty for any."""
+        restored = (ended.get("restore") or {}).get("state", "not_needed")
+        if restored == "failed":
+            log.error("the rule may still be in force: %s", ended["restore"]["detail"])
+        if restored != "not_needed":
+            self.restored(restored != "failed")
+        if restored != "not_needed" and ended["validity"]["state"] == "INVALID":
+            self.test(ExitCode.INVALID)
+        if expected and (got := (ended["verdict"] or {}).get("state", "none")) != expected:
+            log.error("the verdict is %s, and --expect-verdict says %s", got, expected)
+            self.test(ExitCode.EXPECTATIONS_FAILED)
 
     def say(self) -> None:
         """Write the code for Locust; again when the locustfile has had its say."""
