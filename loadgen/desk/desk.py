@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
-from prometheus_client import CollectorRegistry
 
 from loadgen.desk import showing
-from loadgen.desk.timeline import Timeline
+from loadgen.desk.test import Test, last_rules
 from loadgen.desk.users import Users
 from loadgen.engine.load import clock
 from loadgen.errors import MAX_PROBLEMS, InputError, LoadgenError, Problem, RefusedError
 from loadgen.inputs import rules_of
 from loadgen.runner.convergence import removed
-from loadgen.runner.live import Live
-from loadgen.runner.metrics import RunMetrics
-from loadgen.runner.result import Result, make_report
-from loadgen.runner.session import PHASES, Session
+from loadgen.runner.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -37,16 +31,13 @@ if TYPE_CHECKING:
     from loadgen.desk.site import Site
     from loadgen.policy.rule import Rule
     from loadgen.policy.state import SidecarState
-    from loadgen.recorder import Tally
     from loadgen.runner.needs import Mesh
     from loadgen.runner.window import Measured
 
 RULE_NAME = "rule"
 """What the text of the page is called in messages."""
-SECOND_S = 1.0
 IDLE_S = 1.0
 TOGGLING_S = 0.25
-FOLLOW_S = 0.01
 JUDGE_S = 1.0
 WATCHED_S = 10.0
 END_S = 15.0
@@ -65,29 +56,12 @@ class Desk:
         self._site = site
         self._lines = lines
         self._tasks = tasks
-        self._users: Users | None = None
-        self._session: Session[Any, Any] | None = None
-        self._over: anyio.Event | None = None
-        """Of the session that goes on."""
-        self._live = Live(PHASES)
-        self._page = RunMetrics(CollectorRegistry(), self._live).page
-        self._timeline = Timeline()
-        self._said = ""
-        """Why the last session ended, if that was not in good order."""
-        self._report: Result | None = None
-        """What was measured until now, or in the last test."""
-        self._expired = False
-        """Whether the rule was removed because its time was over."""
+        self._test = Test(0, Users((), lines))
+        """The test that goes on, or the last one."""
         self._left = False
         """Whether a policy may be in force that this desk, or one that died, did not get out."""
         self._turns = anyio.Lock()
         """Of whoever begins or ends a session, or restores: there is one session at most."""
-        self._text = ""
-        """What was applied last."""
-        self._wanted: tuple[Rule, ...] = ()
-        """What the sidecars are to show now, or while a toggle goes on: afterwards."""
-        self._tests = 0
-        self._toggles = 0
         self._mesh = self._about()
         self._watched_at = 0.0
         self._idle: tuple[float, dict[str, SidecarState]] = (0.0, {})
@@ -110,19 +84,16 @@ class Desk:
             await self._begin(test)
 
     async def _begin(self, test: int) -> None:
-        self._users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
-        self._live = Live(PHASES)
-        self._page = RunMetrics(CollectorRegistry(), self._live).page
-        self._timeline, self._said, self._report, self._wanted = Timeline(), "", None, ()
-        self._session, self._tests, self._toggles, self._expired = None, self._tests + 1, 0, False
-        self._over = anyio.Event()
-        await self._tasks.start(self._hold, self._users, self._over, test)
+        users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
+        self._test = Test(self._test.number + 1, users)
+        self._test.goes_on = True
+        await self._tasks.start(self._hold, self._test, test)
 
     async def end(self) -> dict[str, Any]:
         """End the session: leave the phase that counts, remove the policy, and say how the test ended."""
         async with self._turns:
             await self._end_if_any()
-            return self._verdict()
+            return showing.judged(self._test.result)
 
     async def check(self, rule: str) -> dict[str, Any]:
         """Say what is noteworthy of the rules of a text; nothing is changed.
@@ -141,33 +112,32 @@ class Desk:
         """
         rules, findings = await self._read(rule)
         self._running(expected)
-        over = self._over
-        assert over is not None, "a session is running"
         async with self._site.prepared(rules) as notes:
             session = self._running(expected)  # to prepare it may have taken long
-            await self._toggle(session, rules, rule)
-        self._expired = False
+            test = self._test
+            await test.toggle(session, rules, rule)
+        test.expired = False
         if self._site.hold_s is not None:
-            self._tasks.start_soon(self._remove_after, session, over, self._toggles, self._site.hold_s)
+            self._tasks.start_soon(self._remove_after, test, session, test.toggles, self._site.hold_s)
         return {"findings": [*findings, *(showing.problem(each) for each in notes)], "rule": session.wanted(rules).rule}
 
     async def remove(self, expected: str | None = None) -> None:
         """Remove the policy, and return when the phase without it counts; ``expected`` as for ``apply``."""
         session = self._running(expected)
         if not session.rules:
-            over = f": its {self._site.hold_s:g} s were over" if self._expired and self._site.hold_s else ""
+            over = f": its {self._site.hold_s:g} s were over" if self._test.expired and self._site.hold_s else ""
             raise RefusedError(f"no rule is in force that could be removed{over}")
-        await self._toggle(session, ())
+        await self._test.toggle(session, ())
 
-    async def _remove_after(self, session: Session[Any, Any], over: anyio.Event, toggles: int, seconds: float) -> None:
+    async def _remove_after(self, test: Test, session: Session[Any, Any], toggles: int, seconds: float) -> None:
         """Remove what was put with the toggle of this number when its time is over, if nobody else has."""
         with anyio.move_on_after(seconds):
-            await over.wait()
+            await test.over.wait()
             return
-        if session is self._session and self._toggles == toggles:
-            self._expired = True
+        if test is self._test and test.toggles == toggles:
+            test.expired = True
             with contextlib.suppress(LoadgenError):  # then the session has ended, and has removed it
-                await self._toggle(session, ())
+                await test.toggle(session, ())
 
     async def restore(self) -> None:
         """Remove what a desk that died may have left in force, and verify it.
@@ -185,34 +155,34 @@ class Desk:
 
         ``turn`` is the turn of which whoever asks has the text of the rule.
         """
-        session, live = self._session, self._live
+        test, live = self._test, self._test.live
         if watched:
             self._watched_at = clock()
-        windows = list(session.measured.windows) if session is not None else []
-        began = session.began if session is not None else 0.0
-        toggled = [*windows, session.window] if session is not None and session.window is not None else windows
+        began = test.session.began if test.session is not None else 0.0
+        windows = list(test.windows)  # those of now: others go on while the sidecars are looked at
+        toggled = [*windows, test.window] if test.window is not None else windows
         return {
             "mesh": {key: value for key, value in self._mesh.items() if key != "rule"},  # which may be long
             "gone": self._site.gone(),
-            "turn": self._turn,
-            **({} if turn == self._turn or self._toggling() else {"text": self._text_in_force()}),
-            "running": self._over is not None,
-            "toggling": self._toggling(),
+            "turn": test.turn,
+            **({} if turn == test.turn or test.toggling() else {"text": test.text_in_force}),
+            "running": test.goes_on,
+            "toggling": test.toggling(),
             "phase": live.phase,
-            "phase_began_s": None if session is None or session.window is None else round(session.window.began - began, 3),
+            "phase_began_s": None if test.window is None else round(test.window.began - began, 3),
             "applied": live.applied,
             "in_flight": live.in_flight,
             "limits": live.limits,
             "clients": await self._clients(),
             "phases": [showing.phase(window, began) for window in windows],
-            "timeline": {**self._timeline.since(since), "toggles": showing.toggles(toggled, began)},
-            "said": self._said,
-            **self._verdict(),
+            "timeline": {**test.timeline.since(since), "toggles": showing.toggles(toggled, began)},
+            "said": test.said,
+            **showing.judged(test.result),
         }
 
     async def metrics(self) -> str:
         """Give what Prometheus reads."""
-        return (await self._page.read()).decode()
+        return (await self._test.page.read()).decode()
 
     async def report(self) -> str:
         """Give the report of the last test that is over, as a page.
@@ -221,25 +191,24 @@ class Desk:
         """
         from loadgen.render.formats import FORMATS  # noqa: PLC0415  # few ask for it
 
-        if self._report is None or self._over is not None:
+        result = self._test.result
+        if result is None or self._test.goes_on:
             raise RefusedError("there is no report yet", hint="it is made when the test ends")
-        return await anyio.to_thread.run_sync(FORMATS["html"].render, self._report.report, self._report.series)
+        return await anyio.to_thread.run_sync(FORMATS["html"].render, result.report, result.series)
 
     def take(self, message: dict[str, Any]) -> None:
         """Take in what Locust's processes report by themselves."""
-        if self._users is None:
-            return
+        users = self._test.users
         if "answer" in message:
-            self._users.take(message)
-        elif "seen" in message and (load := self._users.loads.get(message["seen"])) is not None:
+            users.take(message)
+        elif "seen" in message and (load := users.loads.get(message["seen"])) is not None:
             load.note(message["sight"], message["tally"])
         elif "lost" in message:
-            self._users.lose(message["lost"])
+            users.lose(message["lost"])
 
     def gone(self) -> None:
         """Locust is gone: nobody answers for its users any more."""
-        if self._users is not None:
-            self._users.lose("Locust is gone")
+        self._test.users.lose("Locust is gone")
 
     async def close(self) -> str:
         """End the session, and remove what may still be in force, again and again until that is verified, the mesh is gone or time is up.
@@ -261,38 +230,38 @@ class Desk:
 
     # The session.
 
-    async def _hold(self, users: Users, over: anyio.Event, test: int, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+    async def _hold(self, test: Test, told_as: int, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Hold the session of a test, whose end is told by the number ``told_as``."""
         started_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         try:
             async with self._site.session() as mesh:
                 await self._site.check(mesh)
-                session: Session[Any, Any] = Session(
-                    mesh, users, self._live, timeout_s=self._site.plan.scenario.load.timeout, told=self._tell
-                )
-                self._session = session
+                timeout_s = self._site.plan.scenario.load.timeout
+                session: Session[Any, Any] = Session(mesh, test.users, test.live, timeout_s=timeout_s, told=self._tell)
+                test.session = session
                 task_status.started()
                 async with anyio.create_task_group() as beside:
-                    beside.start_soon(self._tick, session)
-                    beside.start_soon(self._judge_now_and_then, session, started_at)
+                    beside.start_soon(test.plot, session)
+                    beside.start_soon(self._judge_now_and_then, test, session, started_at)
                     measured = await session.run()
                     beside.cancel_scope.cancel()
-                await self._site.judge(mesh, measured, session.wanted(_last_rules(measured)))
+                await self._site.judge(mesh, measured, session.wanted(last_rules(measured)))
                 if measured.restored is False:
                     self._left = True
                     if self._site.kind == "local":  # in a cluster the guard is at it
                         await self._undo(mesh, measured)
-                self._said = "; ".join(measured.reasons)
-                self._report = self._result(session, measured, started_at)
+                test.said = "; ".join(measured.reasons)
+                test.judge(session, measured, self._site, started_at)
         except LoadgenError as error:
-            if self._session is None:
+            if test.session is None:
                 raise
-            self._said = error.message
+            test.said = error.message
         finally:
-            self._over = None
-            over.set()
+            test.goes_on = False
+            test.over.set()
             self._tell()
-            if self._session is not None:  # otherwise it is refused, which whoever has asked hears
-                self._lines.send({"event": "ended", "test": test, "said": self._said, **self._verdict()})
+            if test.session is not None:  # otherwise it is refused, which whoever has asked hears
+                self._lines.send({"event": "ended", "test": told_as, "said": test.said, **showing.judged(test.result)})
 
     async def _undo(self, mesh: Mesh[Any, Any], measured: Measured) -> None:
         """Try again to remove the policy, which a mesh that is about to end takes along: its sidecars are silent before it is gone."""
@@ -316,49 +285,34 @@ class Desk:
                 await anyio.sleep(AGAIN_S)
         return why
 
-    async def _judge_now_and_then(self, session: Session[Any, Any], started_at: str) -> None:
+    async def _judge_now_and_then(self, test: Test, session: Session[Any, Any], started_at: str) -> None:
         """While somebody watches, judge what was measured until then."""
         while True:
             await anyio.sleep(JUDGE_S)
             if session.confirmed is None and clock() - self._watched_at < WATCHED_S:
                 with contextlib.suppress(LoadgenError):  # what is amiss ends the session, and is said then
-                    self._report = self._result(session, await session.interim(), started_at)
-
-    def _result(self, session: Session[Any, Any], measured: Measured, started_at: str) -> Result:
-        """Make the report: what the scenario says of phases and load is not what was done. It is about the rules that were in force last."""
-        plan = self._site.plan
-        phases = [window.phase for window in measured.windows]
-        scenario = plan.scenario.model_copy(update={"phases": phases, "expectations": {}})
-        rules = _last_rules(measured)
-        done = type(plan)(scenario, rules, ())
-        report = make_report(done, measured, session.wanted(rules), self._site.environment(), started_at, self._site.kind, scripted=False)  # type: ignore[arg-type]
-        shown = report.scenario.model_copy(update={"load": {"model": "locust"}})
-        return Result(report.model_copy(update={"scenario": shown}), measured.series)
+                    test.judge(session, await session.interim(), self._site, started_at)
 
     async def _end_if_any(self) -> None:
-        over = self._over
-        if over is None or self._session is None:
+        test = self._test
+        if not test.goes_on or test.session is None:
             return
-        self._session.end()
+        test.session.end()
         with anyio.move_on_after(END_S, shield=True) as scope:
-            await over.wait()
+            await test.over.wait()
         if scope.cancelled_caught:
-            self._session.stop("the end of the test took too long")
-            await over.wait()
-
-    @property
-    def _turn(self) -> str:
-        """What changes whenever a test begins or the policy is toggled; before the dot is what names the test, of whatever desk."""
-        return f"{os.getpid()}-{self._tests}.{self._toggles}"
+            test.session.stop("the end of the test took too long")
+            await test.over.wait()
 
     def _running(self, expected: str | None) -> Session[Any, Any]:
-        if self._over is None or self._session is None:
+        test = self._test
+        if not test.goes_on or test.session is None:
             raise RefusedError("no test is running", hint="start users first: the policy is toggled under load")
-        if expected not in {None, self._turn}:
+        if expected not in {None, test.turn}:
             raise RefusedError(
                 "the policy was toggled meanwhile, or another test began", hint="look at what is in force now, then decide again"
             )
-        return self._session
+        return test.session
 
     async def _read(self, rule: str) -> tuple[tuple[Rule, ...], list[dict[str, Any]]]:
         """Read the rules of a text, and what is noteworthy of them. A long text takes seconds, in which others go on."""
@@ -373,85 +327,27 @@ class Desk:
         noted = dict.fromkeys([*findings, *self._site.findings(rules)])
         return tuple(rules), [showing.problem(each) for each in noted]
 
-    async def _toggle(self, session: Session[Any, Any], rules: tuple[Rule, ...], text: str = "") -> None:
-        def taken() -> None:
-            self._wanted, self._text, self._toggles = rules, text, self._toggles + 1
-
-        try:
-            await session.toggle(rules, taken)
-        finally:
-            if session.confirmed is None:
-                self._wanted = tuple(session.rules)
-
-    def _text_in_force(self) -> str:
-        ruled = self._over is not None and self._session is not None and self._session.rules
-        return self._text if ruled else ""
-
-    def _toggling(self) -> dict[str, Any] | None:
-        """Say how many sidecars have confirmed what is being put or removed."""
-        session = self._session
-        if session is None or session.confirmed is None or self._users is None:
-            return None
-        return {"confirmed": session.confirmed, "of": len(self._users.loads), "policy": "applied" if self._wanted else "removed"}
-
     def _tell(self) -> None:
         """Let Locust's processes know whether a rule may be in force, and the page that there is news."""
-        session = self._session
-        self._lines.send({"event": "news", "ruled": self._over is not None and session is not None and session.ruled})
-
-    async def _tick(self, session: Session[Any, Any]) -> None:
-        while not session.began:  # noqa: ASYNC110  # once; the plot's seconds are those of the phases
-            await anyio.sleep(FOLLOW_S)
-        began, second = session.began, 0
-        while True:
-            second += 1
-            await anyio.sleep(max(0.0, began + second * SECOND_S - clock()))
-            await self._live.settle()
-            totals: Counter[Any] = Counter()
-            for outcomes in self._live.totals.figures().latency.values():
-                for outcome, distribution in outcomes.items():
-                    totals[outcome] += distribution.count
-            self._timeline.second(totals)
+        self._lines.send({"event": "news", "ruled": self._test.ruled})
 
     # What is shown.
 
     def _about(self) -> dict[str, Any]:
         return {"kind": self._site.kind, "service": self._site.plan.scenario.target.url, **self._site.about()}
 
-    def _verdict(self) -> dict[str, Any]:
-        if self._report is not None:
-            report = self._report.report
-            return {
-                "verdict": {"state": report.verdict.state.value, "sentence": report.verdict.sentence},
-                "validity": {"state": report.validity.state, "reasons": list(report.validity.reasons)},
-                "restore": {"state": report.restore.state, "detail": report.restore.detail},
-            }
-        return {"verdict": None, "validity": None, "restore": None}
-
     async def _clients(self) -> list[dict[str, Any]]:
-        session = self._session
-        if session is None or self._users is None:
+        test = self._test
+        if test.session is None:
             return showing.clients(await self._idle_states(), None, {}, (), None)
-        states = session.window.states if session.window is not None else await self._idle_states()
-        windows = session.measured.windows
-        present: dict[str, list[Tally]]
-        if self._over is not None:
-            present = {name: [load.last_tally] for name, load in self._users.loads.items()}
-        else:  # no phase counts any more: all of them
-            present = {name: [window.tallies[name] for window in windows if name in window.tallies] for name in self._users.loads}
-        wanted = session.wanted(self._wanted) if self._over is not None else None
-        return showing.clients(states, session.window, present, windows, wanted)
+        states = test.window.states if test.window is not None else await self._idle_states()
+        return showing.clients(states, test.window, test.tallies(), test.windows, test.wanted)
 
     async def _idle_states(self) -> dict[str, SidecarState]:
         """Look what is in force, at most once a second: nobody else has to notice while no phase counts."""
         at, states = self._idle
-        if clock() - at > (TOGGLING_S if self._toggling() else IDLE_S):
+        if clock() - at > (TOGGLING_S if self._test.toggling() else IDLE_S):
             with contextlib.suppress(LoadgenError):
                 states = await self._site.states()
             self._idle = clock(), states
         return states
-
-
-def _last_rules(measured: Measured) -> tuple[Rule, ...]:
-    """Give the rules that were in force last, none if none were."""
-    return next((tuple(window.rules) for window in reversed(measured.windows) if window.rules), ())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loadgen.errors import Problem
     from loadgen.policy.state import SidecarState
     from loadgen.recorder import Tally
+    from loadgen.runner.result import Result
     from loadgen.runner.window import Window
 
 
@@ -27,6 +28,18 @@ def problem(found: Problem) -> dict[str, Any]:
         "hint": found.hint,
         "code": found.code,
         "text": str(found),
+    }
+
+
+def judged(result: Result | None) -> dict[str, Any]:
+    """Show what a test has come to, as far as it is known."""
+    if result is None:
+        return {"verdict": None, "validity": None, "restore": None}
+    report = result.report
+    return {
+        "verdict": {"state": report.verdict.state.value, "sentence": report.verdict.sentence},
+        "validity": {"state": report.validity.state, "reasons": list(report.validity.reasons)},
+        "restore": {"state": report.restore.state, "detail": report.restore.detail},
     }
 
 

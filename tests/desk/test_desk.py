@@ -159,9 +159,9 @@ async def test_a_report_is_about_the_rules_that_were_in_force_and_not_about_thos
         with pytest.raises(RefusedError, match="toggled meanwhile"):
             await desk.apply(REFUSED, expected="another turn")
         await desk.end()
-        assert desk._report is not None
-        assert desk._report.report.scenario.rule == "base/user"
-        assert [phase.name for phase in desk._report.report.phases] == ["baseline", "limited", "recovered"]
+        assert desk._test.result is not None
+        assert desk._test.result.report.scenario.rule == "base/user"
+        assert [phase.name for phase in desk._test.result.report.phases] == ["baseline", "limited", "recovered"]
 
 
 async def test_a_session_that_cannot_begin_is_refused_and_has_no_end() -> None:
