@@ -15,7 +15,7 @@ What cannot be told apart, by anybody who sees the answer only:
   the service says in Envoy's words is taken for the own sidecar's;
 * no such cluster and a refusal by admission control: both are a 503 without a body. If the server's side answers so, it is the service's 503,
   and where there is no sidecar in the way at all, a service's empty 503 or 404 is taken for the sidecar's;
-* gRPC's 200 with status 14 from any other 200 by its outcome: it is a wrong body, and where any body will do it is ok and has no cause;
+* gRPC's 200 with status 14 that is no overflow from any other 200 by its outcome: it is a wrong body, and where any body will do it is ok and has no cause;
 * answers to HEAD have no body: an overflow and maintenance mode are both ``overloaded``, all others ``unexplained``;
 * a failed TLS handshake and a refused connection, where Envoy does not say more than ``remote connection failure``;
 * words of another author: a rate limit, a fault or an authorization that was configured to answer with a body of its own is ``unexplained``.
@@ -24,12 +24,12 @@ What cannot be told apart, by anybody who sees the answer only:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from loadgen.outcome import OVERFLOW_TAIL, OVERLOADED, Outcome, is_marked
+from loadgen.outcome import GRPC_MESSAGE, GRPC_STATUS, OVERFLOW_TAIL, OVERLOADED, Outcome, grpc_unavailable, is_marked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,6 @@ class Cause(StrEnum):
     OVERFLOW = "overflow"
     OVERFLOW_UNMARKED = "overflow_unmarked"
     OVERFLOW_CLAIMED = "overflow_claimed"
-    GRPC_OVERFLOW = "grpc_overflow"
     GRPC_UNAVAILABLE = "grpc_unavailable"
     MAINTENANCE = "maintenance"
     OVERLOADED = "overloaded"
@@ -93,18 +92,12 @@ class Found(NamedTuple):
         return cls(Cause(cause), MadeBy(made_by))
 
 
-GRPC_STATUS: Final = b"grpc-status"
-GRPC_MESSAGE: Final = b"grpc-message"
 LENGTH: Final = b"content-length"
 TELLING: Final = frozenset({OVERLOADED, GRPC_STATUS, GRPC_MESSAGE})
 """The header lines that tell a cause, by their lowered names. Of the answer to HEAD so does ``LENGTH``: whether another method had got a body."""
 TELLING_LINES: Final = 4
 TELLING_BYTES: Final = 256
 """So many such lines of an answer are kept, each with so much of its value; the longest of Envoy's own is half as long."""
-
-_GRPC_STATUS = 200
-_GRPC_UNAVAILABLE = b"14"
-_READ = frozenset({GRPC_STATUS, GRPC_MESSAGE, LENGTH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +131,7 @@ def _before_headers(reason: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"\Aupstream connect error or disconnect/reset before headers\. (?:retried and the latest )?reset reason: " + reason)
 
 
-TABLE: tuple[Row, ...] = (
-    # What a connection-pool limit rejected.
+_REJECTED: tuple[Row, ...] = (
     Row(
         Cause.OVERFLOW,
         "a connection-pool limit of the client's own sidecar rejected it",
@@ -169,6 +161,12 @@ TABLE: tuple[Row, ...] = (
         passed_on=False,
         made_by=MadeBy.UNKNOWN,
     ),
+)
+"""What a connection-pool limit rejected."""
+
+TABLE: tuple[Row, ...] = (
+    *_REJECTED,
+    *(replace(row, status=200, grpc=True) for row in _REJECTED),
     Row(
         Cause.OVERFLOW_CLAIMED,
         "the service itself answered 503 in the words of an overflow, without a proxy's mark",
@@ -177,14 +175,6 @@ TABLE: tuple[Row, ...] = (
         Outcome.UNAVAILABLE,
         passed_on=True,
         made_by=MadeBy.SERVICE,
-    ),
-    Row(
-        Cause.GRPC_OVERFLOW,
-        "a connection-pool limit rejected it in gRPC's form, a 200, which the clients' side of the ledger does not count",
-        200,
-        _OVERFLOW,
-        Outcome.WRONG_BODY,
-        grpc=True,
     ),
     Row(Cause.GRPC_UNAVAILABLE, "gRPC's status 14, unavailable, in a 200", 200, None, Outcome.WRONG_BODY, grpc=True),
     # What else is marked as overload.
@@ -297,16 +287,15 @@ def find(response: Response) -> Found:
 
 def fitting(response: Response) -> Row:
     """Give the first row of the table that an answer fits."""
-    lines = {lowered: value for name, value in response.headers if (lowered := name.lower()) in _READ}
-    overloaded = is_marked(response)
-    grpc = response.status == _GRPC_STATUS and lines.get(GRPC_STATUS) == _GRPC_UNAVAILABLE
-    headless = not response.body and lines.get(LENGTH, b"0").strip(b"0") != b""
-    said = lines.get(GRPC_MESSAGE, b"") if grpc else response.body
+    message, overloaded = grpc_unavailable(response), is_marked(response)
+    length = next((value for name, value in response.headers if name.lower() == LENGTH), b"0")
+    headless = not response.body and length.strip(b"0") != b""
+    said = response.body if message is None else message
     return next(
         row
         for row in TABLE
         if (row.status is None or row.status == response.status)
-        and (grpc or not row.grpc)
+        and (message is not None or not row.grpc)
         and row.overloaded in {None, overloaded}
         and row.passed_on in {None, response.from_upstream}
         and row.headless in {None, headless}

@@ -3,7 +3,7 @@
 The bytes of Envoy's own answers were measured on Envoy 1.40: an overflow is a 503 whose body ends with ``reset reason: overflow``,
 whichever breaker fired and whether or not an earlier attempt failed to connect. Neither the status nor the header
 ``x-envoy-overloaded`` alone tells: maintenance mode sends that header too, and a mesh can suppress it. Of what the own sidecar only passed on,
-the words without the mark are the service's own.
+the words without the mark are the service's own. A gRPC request is answered the same in gRPC's form: a 200 with ``grpc-status`` 14 and the words in ``grpc-message``.
 """
 
 from __future__ import annotations
@@ -75,22 +75,36 @@ class Answer:
 
 OVERFLOW_TAIL = b"reset reason: overflow"
 OVERLOADED = b"x-envoy-overloaded"
+GRPC_STATUS = b"grpc-status"
+GRPC_MESSAGE = b"grpc-message"
+_GRPC_HTTP_STATUS = 200
+_GRPC_UNAVAILABLE = b"14"
 _UNAVAILABLE_STATUS = 503
 _FIRST_ERROR_STATUS = 400
 
 
 def classify(response: Response, expected: Expected) -> Outcome:
     """Decide what a complete response means."""
-    if (
-        response.status == _UNAVAILABLE_STATUS
-        and response.body.endswith(OVERFLOW_TAIL)
-        and (not response.from_upstream or is_marked(response))
-    ):
+    if _says_overflow(response) and (not response.from_upstream or is_marked(response)):
         return Outcome.OVERFLOW
     if response.status == expected.status or (expected.status is None and response.status < _FIRST_ERROR_STATUS):
         as_expected = expected.body is None or (response.whole and response.body.strip() == expected.body)
         return Outcome.OK if as_expected else Outcome.WRONG_BODY
     return Outcome.UNAVAILABLE if response.status == _UNAVAILABLE_STATUS else Outcome.HTTP_ERROR
+
+
+def _says_overflow(response: Response) -> bool:
+    if response.status == _UNAVAILABLE_STATUS:
+        return response.body.endswith(OVERFLOW_TAIL)
+    return (grpc_unavailable(response) or b"").endswith(OVERFLOW_TAIL)
+
+
+def grpc_unavailable(response: Response) -> bytes | None:
+    """Give the message of an answer with gRPC's status 14, unavailable, which is a 200; None of another answer."""
+    if response.status != _GRPC_HTTP_STATUS or not response.headers:
+        return None
+    lines = {lowered: value for name, value in response.headers if (lowered := name.lower()) in {GRPC_STATUS, GRPC_MESSAGE}}
+    return lines.get(GRPC_MESSAGE, b"") if lines.get(GRPC_STATUS) == _GRPC_UNAVAILABLE else None
 
 
 def is_marked(response: Response) -> bool:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
-from loadgen.cause import cause_of
+from loadgen.cause import TELLING, cause_of
 from loadgen.engine.flow import Failures, load_flow
 from loadgen.engine.flow_client import Counted, FlowClient
 from loadgen.engine.http2 import Http2Transport
@@ -29,7 +29,7 @@ from loadgen.engine.load import clock
 from loadgen.engine.transport import HEADER_NAMES, WireTransport, connect_error, outcome_of
 from loadgen.engine.wire import MAX_RESPONSE_BYTES
 from loadgen.errors import UsageError
-from loadgen.outcome import OVERLOADED, Expected, Origin, Outcome, Response, classify, origin
+from loadgen.outcome import Expected, Origin, Outcome, Response, classify, origin
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -284,7 +284,7 @@ class HttpCarrier:
     def answered(self, due: float, response: httpx.Response) -> Outcome:
         """Count a complete response."""
         names = response.extensions[HEADER_NAMES]
-        headers = tuple(response.headers.raw) if OVERLOADED in names else ()
+        headers = () if TELLING.isdisjoint(names) else tuple(response.headers.raw)
         answer = Response(response.status_code, response.content, b"x-envoy-upstream-service-time" in names, headers)
         outcome = classify(answer, self._shot.expected)
         if not self._dropped:

@@ -39,8 +39,10 @@ ANSWERS: list[tuple[str, Response, Cause, MadeBy]] = [
     ("an overflow that is marked as none", own(503, OVERFLOW, (b"x-envoy-overloaded", b"false")), Cause.OVERFLOW_UNMARKED, UNKNOWN),
     ("a service that speaks of an overflow", passed(503, OVERFLOW), Cause.OVERFLOW_CLAIMED, SERVICE),
     ("a service that mentions one", passed(503, OVERFLOW + b", they say"), Cause.SERVICE_503, SERVICE),
-    ("gRPC's overflow", own(200, b"", *MARKED, *GRPC, (b"grpc-message", OVERFLOW)), Cause.GRPC_OVERFLOW, OWN),
-    ("gRPC's overflow at the server's side", passed(200, b"", *GRPC, (b"grpc-message", OVERFLOW)), Cause.GRPC_OVERFLOW, SERVER),
+    ("gRPC's overflow", own(200, b"", *MARKED, *GRPC, (b"grpc-message", OVERFLOW)), Cause.OVERFLOW, OWN),
+    ("gRPC's overflow at the server's side", passed(200, b"", *MARKED, *GRPC, (b"grpc-message", OVERFLOW)), Cause.OVERFLOW, SERVER),
+    ("gRPC's overflow without a mark", own(200, b"", *GRPC, (b"grpc-message", OVERFLOW)), Cause.OVERFLOW_UNMARKED, UNKNOWN),
+    ("gRPC's overflow as the service says it", passed(200, b"", *GRPC, (b"grpc-message", OVERFLOW)), Cause.GRPC_UNAVAILABLE, SERVER),
     ("gRPC without endpoints", own(200, b"", *GRPC, (b"grpc-message", b"no healthy upstream")), Cause.GRPC_UNAVAILABLE, OWN),
     ("gRPC without a message", passed(200, b"", *GRPC), Cause.GRPC_UNAVAILABLE, SERVER),
     ("another status of gRPC's", passed(200, b"", (b"grpc-status", b"13")), Cause.SERVICE_OTHER, SERVICE),
@@ -166,7 +168,7 @@ def test_a_tally_explains_all_that_was_neither_ok_nor_the_own_sidecar_s_overflow
     explained = tally.causes
     assert explained[Found(Cause.NO_ANSWER, UNKNOWN)] == 2
     assert explained[Found(Cause.UNSENT, UNKNOWN)] == 1
-    assert explained[Found(Cause.OVERFLOW, SERVER)] == 2
+    assert explained[Found(Cause.OVERFLOW, SERVER)] == 4, "in gRPC's form, too"
     unmarked = explained[Found(Cause.OVERFLOW_UNMARKED, UNKNOWN)]
     assert unmarked == 4
     assert explained.total() == tally.requests - tally.outcomes[Outcome.OK] - tally.sidecar_overflow + unmarked

@@ -54,6 +54,23 @@ def test_the_words_of_an_overflow_without_a_mark_are_the_service_s_own_where_the
     assert classify(Response(503, words, True, ((b"x-envoy-overloaded", b"false"),)), EXPECTED) is Outcome.UNAVAILABLE
 
 
+@pytest.mark.parametrize("expected", [EXPECTED, Expected(200)])
+@pytest.mark.parametrize(
+    ("status", "from_upstream", "marked", "overflow"),
+    [
+        (b"14", False, True, True),
+        (b"14", True, True, True),
+        (b"14", False, False, True),
+        (b"14", True, False, False),
+        (b"8", False, True, False),
+    ],
+)
+def test_an_overflow_in_grpc_s_form_is_one(expected: Expected, status: bytes, from_upstream: bool, marked: bool, overflow: bool) -> None:
+    lines = ((b"grpc-status", status), (b"grpc-message", RESET + b"reset reason: overflow"), *(MARKED if marked else ()))
+    assert (classify(Response(200, b"", from_upstream, lines), expected) is Outcome.OVERFLOW) is overflow
+    assert classify(Response(201, b"", from_upstream, lines), expected) is not Outcome.OVERFLOW
+
+
 @pytest.mark.parametrize(
     ("expected", "response", "outcome"),
     [

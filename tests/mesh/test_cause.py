@@ -72,7 +72,9 @@ PROVOCATIONS = [
     Provocation("/service/forge-all", Cause.OVERFLOW, SERVER),  # nobody can tell it from the one before
     Provocation("/full", Cause.OVERFLOW_UNMARKED, UNKNOWN, listener="quiet"),
     Provocation("/service/forge", Cause.OVERFLOW_CLAIMED, SERVICE),
-    Provocation("/full", Cause.GRPC_OVERFLOW, OWN, "POST", grpc=True),
+    Provocation("/full", Cause.OVERFLOW, OWN, "POST", grpc=True),
+    Provocation("/in/full", Cause.OVERFLOW, SERVER, "POST", grpc=True),
+    Provocation("/full", Cause.OVERFLOW_UNMARKED, UNKNOWN, "POST", grpc=True, listener="quiet"),
     Provocation("/empty", Cause.GRPC_UNAVAILABLE, OWN, "POST", grpc=True),
     Provocation("/maintained", Cause.MAINTENANCE, OWN),
     Provocation("/in/maintained", Cause.MAINTENANCE, SERVER),
