@@ -170,5 +170,5 @@ def test_a_tally_explains_all_that_was_neither_ok_nor_the_own_sidecar_s_overflow
     assert explained[Found(Cause.UNSENT, UNKNOWN)] == 1
     assert explained[Found(Cause.OVERFLOW, SERVER)] == 4, "in gRPC's form, too"
     unmarked = explained[Found(Cause.OVERFLOW_UNMARKED, UNKNOWN)]
-    assert unmarked == 4
+    assert unmarked == 6
     assert explained.total() == tally.requests - tally.outcomes[Outcome.OK] - tally.sidecar_overflow + unmarked
