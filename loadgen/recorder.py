@@ -228,7 +228,7 @@ class Tally:
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
     ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; one that began in an earlier tally, or has
-    requests of which that is not known, is in none.
+    requests of which that is not known, is in none. ``cut_bursts`` are those of which the tally has a part only.
     ``number`` says which of its load's tallies it is, from 0 on.
     """
 
@@ -239,6 +239,7 @@ class Tally:
         "_waiting",
         "bursts",
         "connect_errors",
+        "cut_bursts",
         "flow_failures",
         "lag",
         "loop_lag",
@@ -258,6 +259,7 @@ class Tally:
         self.connect_errors: Counter[str] = Counter()
         self.flow_failures: Counter[str] = Counter()
         self.bursts: Counter[int] = Counter()
+        self.cut_bursts = 0
 
     def waiting(self, outcome: Outcome, status: int = 0, cause: Found | None = None) -> Waiting:
         """Give where the latencies of requests wait that ended so; ``status`` is 0 without a complete response.
@@ -299,6 +301,7 @@ class Tally:
         self.connect_errors.update(other.connect_errors)
         self.flow_failures.update(other.flow_failures)
         self.bursts.update(other.bursts)
+        self.cut_bursts += other.cut_bursts
 
     @property
     def latency(self) -> dict[Outcome, Histogram]:
@@ -356,6 +359,7 @@ class Tally:
             "connect_errors": dict(self.connect_errors),
             "flow_failures": dict(self.flow_failures),
             "bursts": {str(admitted): count for admitted, count in self.bursts.items()},
+            "cut_bursts": self.cut_bursts,
         }
 
     @classmethod
@@ -372,6 +376,7 @@ class Tally:
         tally.connect_errors = Counter(snapshot["connect_errors"])
         tally.flow_failures = Counter(snapshot["flow_failures"])
         tally.bursts = Counter({int(admitted): count for admitted, count in snapshot["bursts"].items()})
+        tally.cut_bursts = snapshot["cut_bursts"]
         return tally
 
 

@@ -96,12 +96,13 @@ class BurstsPart(Part):
     """The bursts that began and ended in a phase: how many, and the fewest and the most of their requests that the client's sidecar let through.
 
     Let through is what somebody beyond the sidecar answered. A burst with a request of which that is not known, as of one that timed out, is not
-    counted. ``seen`` is the service's side; null if it does not say. Where a phase begins or ends, one side may count a burst that the other does not.
+    counted. ``cut`` are those that an edge of the phase cut, so that a part only lies in it; they are not in ``count``. ``seen`` is the service's side; null if it does not say. Where a phase begins or ends, one side may count a burst that the other does not.
     """
 
     count: Count
     least: Count
     most: Count
+    cut: Count = 0
     seen: SeenPart | None
 
 

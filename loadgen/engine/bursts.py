@@ -1,7 +1,7 @@
 """How many requests of each burst got past the own sidecar? Noted when a burst begins and when its last request has ended.
 
 The law: a burst counts in the tally in which it began *and* ended; one that an edge cuts in two, or that has a request of which nobody can say
-whether it was let through, is in none. The pause between two bursts belongs to neither, so an edge there costs none.
+whether it was let through, is in none. Each tally that has a part of a burst that an edge cuts counts it as ``cut_bursts``, once. The pause between two bursts belongs to neither, so an edge there costs none.
 """
 
 from __future__ import annotations
@@ -36,9 +36,13 @@ class Bursts:
         if number == tally.number and not burst.untold:
             tally.bursts[burst.let_through] += 1
 
-    def leave(self, tally: Tally) -> None:
-        """Note that a tally has ended."""
-        self._earlier = self._until_now(tally)
+    def leave(self, ended: Tally, begun: Tally) -> None:
+        """Note that a tally has ended and another begun; if both have one number they are parts of the same, and there is no edge between them."""
+        self._earlier = self._until_now(ended)
+        if self._began is not None and begun.number != ended.number:
+            began_in, _ = self._began
+            ended.cut_bursts += began_in == ended.number
+            begun.cut_bursts += 1
 
     def _until_now(self, tally: Tally) -> Passage:
         return self._earlier.plus(tally.passage)

@@ -234,11 +234,15 @@ class ClientLoad:
         self.fold()
         if if_overflow is not None and if_overflow != self.sidecar_overflow:
             return None
-        ended, self.tally = self.tally, Tally(self.tally.number + 1)
+        return self._next_tally(self.tally.number + 1)
+
+    def _next_tally(self, number: int) -> Tally:
+        """Go on counting in a new tally, and give the one until now; with the same number the two are parts of one."""
+        ended, self.tally = self.tally, Tally(number)
         self._earlier += ended.requests
         self._earlier_overflow += ended.sidecar_overflow
         if self._bursts is not None:
-            self._bursts.leave(ended)
+            self._bursts.leave(ended, self.tally)
         self._carrier.recount()
         return ended
 

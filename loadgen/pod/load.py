@@ -70,11 +70,10 @@ class BookedLoad(ClientLoad):
 
     async def settle(self) -> None:
         """Enter what ended until now."""
-        ended = await super().begin_tally()
-        if ended is not None:
-            self.tally.number = ended.number  # for whoever reads it, it is still the same
-            self._book.enter(self.phase, ended)
-            self._entered.add(ended)
+        self.fold()
+        ended = self._next_tally(self.tally.number)  # for whoever reads it, it is still the same
+        self._book.enter(self.phase, ended)
+        self._entered.add(ended)
 
     async def begin_tally(self, *, if_overflow: int | None = None) -> Tally | None:
         """Enter what ended until now, and give the whole tally since the last edge."""

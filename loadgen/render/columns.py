@@ -61,6 +61,7 @@ BURST_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("let through", lambda phase: _of_each(phase.bursts)),
     Column("service saw", lambda phase: f"{phase.bursts.seen.count:,}" if phase.bursts and phase.bursts.seen else "unknown", 2),
     Column("in flight", lambda phase: _of_each(phase.bursts.seen if phase.bursts else None)),
+    Column("cut by an edge", lambda phase: f"{phase.bursts.cut:,}" if phase.bursts else "-", 3),
 )
 BURSTS = "Of each burst that an edge of its phase does not cut: let through by the client's sidecar, and in flight at the service; the peak of a phase is of all"
 CLIENT_BURSTS: Sequence[Column[ClientPart]] = (

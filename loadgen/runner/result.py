@@ -161,7 +161,7 @@ def _bursts(window: Window, tally: Tally, *names: str) -> parts.BurstsPart | Non
         if not unseen(window) and (counted := count_of(window, name)) is not None:
             periods.update(counted.periods)
     seen = parts.SeenPart(count=periods.total(), least=min(periods), most=max(periods)) if periods else None
-    return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), seen=seen)
+    return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), cut=tally.cut_bursts, seen=seen)
 
 
 def _client(window: Window, name: str) -> parts.ClientPart:

@@ -289,6 +289,7 @@ def tally_state(each: Tally) -> dict[str, object]:
         "loop_lag": whole_state(each.loop_lag),
         "server_overflow": each.server_overflow,
         "connect_errors": each.connect_errors,
+        "cut_bursts": each.cut_bursts,
         "causes": each.causes,
     }
 

@@ -85,8 +85,22 @@ def test_a_burst_is_counted_though_a_pod_enters_what_has_ended_into_its_book_mea
     bursts, first, second = Bursts(), Tally(7), Tally(7)
     bursts.sends(first)
     first.record(Outcome.OK, 0.01)
-    bursts.leave(first)
+    bursts.leave(first, second)
     second.record(Outcome.OVERFLOW, 0.01)
     second.record(Outcome.OK, 0.01)
     bursts.all_ended(second)
     assert (first.bursts, second.bursts) == (Counter(), {2: 1})
+    assert (first.cut_bursts, second.cut_bursts) == (0, 0)
+
+
+def test_each_tally_that_has_a_part_of_a_burst_counts_it_once_as_cut() -> None:
+    bursts, tallies = Bursts(), [Tally(number) for number in range(5)]
+    bursts.leave(tallies[0], tallies[1])
+    bursts.sends(tallies[1])
+    bursts.leave(tallies[1], tallies[2])
+    bursts.leave(tallies[2], tallies[3])
+    tallies[3].record(Outcome.OK, 0.01)
+    bursts.all_ended(tallies[3])
+    bursts.leave(tallies[3], tallies[4])
+    assert [tally.cut_bursts for tally in tallies] == [0, 1, 1, 1, 0]
+    assert not any(tally.bursts for tally in tallies)

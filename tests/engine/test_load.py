@@ -21,7 +21,7 @@ from loadgen.engine.load import clock
 from loadgen.engine.loop_lag import BEAT_S
 from loadgen.outcome import Answer, Outcome
 from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse
-from loadgen.recorder import Tally
+from loadgen.recorder import Tally, merged
 
 from .driven_load import LAST, OK, DrivenLoad, Schedule, driven, outcomes, silently_driven
 from .scripted_server import PATIENCE_S, Step, Visit, forever, receive, send, serving, wait
@@ -378,6 +378,8 @@ async def test_a_burst_that_began_in_an_earlier_tally_is_in_none() -> None:
         assert not first.bursts
         assert load.tally.bursts.keys() == {3}
         assert load.tally.requests >= 3 * (load.tally.bursts.total() + 1), "the one that was cut is in none"
+        assert (first.cut_bursts, load.tally.cut_bursts) == (1, 1)
+        assert merged([first, Tally.from_snapshot(load.tally.snapshot())]).cut_bursts == 2
 
 
 async def test_more_than_may_be_in_flight_counts_as_unsent_and_the_next_burst_comes_all_the_same() -> None:

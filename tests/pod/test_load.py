@@ -12,7 +12,7 @@ import pytest
 
 from loadgen.engine.lanes import Lanes, Shot
 from loadgen.outcome import Expected, Outcome
-from loadgen.pacing import Closed, Interval
+from loadgen.pacing import Burst, Closed, Interval
 from loadgen.pod.book import OWN_LOAD, Book
 from loadgen.pod.load import BookedLoad
 from loadgen.recorder import Tally, merged
@@ -24,6 +24,8 @@ from .waiting import until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from loadgen.pacing import Pacing
+
 pytestmark = pytest.mark.anyio
 OVERFLOW_BODY = b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
 OVERFLOW = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\n\r\n%s" % (len(OVERFLOW_BODY), OVERFLOW_BODY)
@@ -31,11 +33,11 @@ USERS = 3
 
 
 @contextlib.asynccontextmanager
-async def loaded(book: Book, *steps: object, think_s: float = 0.0) -> AsyncIterator[BookedLoad]:
+async def loaded(book: Book, *steps: object, think_s: float = 0.0, pacing: Pacing | None = None) -> AsyncIterator[BookedLoad]:
     """Run a load against a server that plays these steps for ever."""
     async with serving([forever(*steps)]) as server, anyio.create_task_group() as tasks:  # type: ignore[arg-type]
         shot = Shot(server.address, REQUEST, Expected(200, b"Kevin"), 5.0)
-        pacing = Closed(USERS, Interval(think_s))
+        pacing = pacing or Closed(USERS, Interval(think_s))
         load = BookedLoad("client-1", lambda each: Lanes(each, shot, tasks), pacing, random.Random(1), max_in_flight=USERS, book=book)
         await load.prepare()
         load.start()
@@ -72,6 +74,20 @@ async def test_however_often_the_book_is_read_a_tally_runs_from_edge_to_edge() -
         assert book.outcomes == total.outcomes, "in the book and in the tallies is the same"
         assert book.lag.count == total.lag.count
         assert load.sidecar_overflow == total.outcomes[Outcome.OVERFLOW]
+
+
+async def test_an_edge_cuts_a_burst_and_a_look_into_the_book_does_not() -> None:
+    gate = asyncio.Event()
+    async with loaded(Book(), receive, wait(gate), send(OK), pacing=Burst(USERS, 10.0)) as load:
+        await until(lambda: load.sight.in_flight == USERS)
+        await load.settle()
+        assert (await load.snapshot()).cut_bursts == 0
+        cut = await load.begin_tally()
+        await load.settle()
+        gate.set()
+        await until_ended(load, USERS)
+        assert cut is not None
+        assert (cut.cut_bursts, (await load.snapshot()).cut_bursts) == (1, 1)
 
 
 async def test_an_edge_that_is_not_there_changes_nothing() -> None:

@@ -493,10 +493,11 @@ def test_bursts_are_counted_by_client_and_in_all_by_the_clients_and_by_the_servi
     run = measured()
     burst(run, "client-1", {5: 7}, {5: 6})
     burst(run, "client-2", {4: 1, 5: 6}, {4: 1, 6: 7})
+    run.windows[1].tallies["client-1"].cut_bursts = 2
     phase = report_of(run).phases[1]
-    assert phase.bursts == BurstsPart(count=14, least=4, most=5, seen=SeenPart(count=14, least=4, most=6))
+    assert phase.bursts == BurstsPart(count=14, least=4, most=5, cut=2, seen=SeenPart(count=14, least=4, most=6))
     assert [client.bursts for client in phase.clients] == [
-        BurstsPart(count=7, least=5, most=5, seen=SeenPart(count=6, least=5, most=5)),
+        BurstsPart(count=7, least=5, most=5, cut=2, seen=SeenPart(count=6, least=5, most=5)),
         BurstsPart(count=7, least=4, most=5, seen=SeenPart(count=8, least=4, most=6)),
     ]
     assert [each.bursts for each in report_of(run).phases] == [None, phase.bursts, None]
