@@ -180,24 +180,14 @@ async def _run(
     seen = await _look_until_free(api, plan, options, run_id, screen)
     seen.survey.check()
     plan = as_found(plan, len(seen.controls), seen.workers)
-    take = {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path, "hold_s": HOLD_S}
-    loads = [
-        PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(seen.controls, 1)
-    ]
+    loads = _loads(plan, seen)
     mesh: ClusterMesh | None = None
     toggle: Any = None
     measured, ready_s, failure = Measured(), 0.0, ""
     try:
         async with _toggle(api, run_id, seen.survey, plan, screen) as toggle:
             crew = PodCrew(loads)
-            mesh = ClusterMesh(
-                plan.service,
-                plan.client,
-                crew,
-                toggle,
-                Counting(api, plan.service.namespace, partial(service_pods, api, plan.service) if seen.survey.found.count_ports else None),
-                partial(newcomers, api, plan.client, crew.loads),
-            )
+            mesh = _mesh(api, plan, seen, crew, toggle)
             story: Story[PodLoad, PodLoad] = Story(plan, mesh, screen, crew, live)
             interruption.on_first = story.stop
             interruption.ending = ENDING
@@ -220,6 +210,17 @@ async def _run(
     about = environment(next(iter(seen.snapshots.values()))["sidecar"]["version"], ready_s, len(loads))
     report = make_report(plan, measured, mesh.wanted(plan.rules), about, started_at, "cluster")
     return Result(with_predictions(report, plan, measured), measured.series)
+
+
+def _loads(plan: Plan, seen: _Sight) -> list[PodLoad]:
+    take = {"load": plan.scenario.load.model_dump(mode="json"), "path": plan.scenario.target.path, "hold_s": HOLD_S}
+    return [PodLoad(control, number, {**take, "seed": f"{plan.scenario.seed}-{number}"}) for number, control in enumerate(seen.controls, 1)]
+
+
+def _mesh(api: KubeApi, plan: Plan, seen: _Sight, crew: PodCrew, toggle: Any) -> ClusterMesh:
+    pods = partial(service_pods, api, plan.service) if seen.survey.found.count_ports else None
+    counting = Counting(api, plan.service.namespace, pods)
+    return ClusterMesh(plan.service, plan.client, crew, toggle, counting, partial(newcomers, api, plan.client, crew.loads))
 
 
 def _lasts_s(scenario: Scenario) -> float:
