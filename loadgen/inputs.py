@@ -18,6 +18,7 @@ from loadgen.policy.translation import effective_policy
 from loadgen.reach import Surroundings, unfit
 from loadgen.scenario import Overrides
 from loadgen.scenario_file import parse_scenario
+from loadgen.schema import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +95,7 @@ def overridden(plan: Plan, options: Mapping[str, object], *, in_cluster: bool = 
         scenario = plan.scenario.overridden(Overrides.model_validate(dict(options)))
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
-        raise UsageError(f"--{detail['loc'][-1]}: {detail['msg']}") from error
+        raise UsageError(sentence(detail, f"--{detail['loc'][-1]}")) from error
     except ValueError as error:
         raise UsageError(str(error)) from error
     around = Surroundings(http2=plan.speaks_http2, in_cluster=in_cluster)

@@ -69,6 +69,11 @@ def shown(value: object) -> str:
     return f"the text '{text}'" if isinstance(value, str) else text
 
 
+def sentence(detail: ErrorDetails, name: str) -> str:
+    """Say what is wrong with the value of an option, or of another thing that has no line in a file and is called ``name``."""
+    return _message(detail["type"], detail.get("ctx", {}), detail["input"], detail["msg"], name)[0]
+
+
 def _problem(model: type[Model], document: Document, at: tuple[str | int, ...], detail: ErrorDetails) -> Problem:
     steps, models = _walk(model, detail["loc"][:-1])
     path = (*at, *steps, *detail["loc"][-1:])

@@ -149,6 +149,8 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
     failure = failure and failure.ending_with(code)
     if stream is not None:
         stream.end(failure.exit_code if failure else code, report, where)
+        if stream.failure is not None:
+            _say_unprinted("the lines of JSON", stream.failure, where)
     if failure is not None:
         raise failure
     return code
@@ -202,8 +204,12 @@ def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
         sys.stdout.flush()
     except OSError as error:  # "| head" has seen enough, or the disk is full; what the run showed, and its exit code, stay the same
         if not isinstance(error, BrokenPipeError):
-            click.echo(f"loadgen: the result cannot be printed: {error.strerror}; the report is in {where}", err=True)
+            _say_unprinted("the result", error, where)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+
+
+def _say_unprinted(what: str, error: OSError, where: str) -> None:
+    click.echo(f"loadgen: {what} cannot be printed: {error.strerror}; the report is in {where}", err=True)
 
 
 def exit_code(report: Report, interrupted: int) -> ExitCode:

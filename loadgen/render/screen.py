@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from loadgen.errors import printable
-from loadgen.quantity import seconds_text
+from loadgen.quantity import range_text, seconds_text
 from loadgen.render.picture import Pace, log_line, picture, style_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ class Screen:
     def ready(self, clients: int, seconds: float, processes: int) -> None:
         """The mesh is up, and the first request goes out."""
         by = f" from {processes} processes" if processes > 1 else ""
-        self.say(f"{clients} sidecars and the user service are up; first request{by} after {seconds:.2f} s")
+        sidecars = "The sidecar" if clients == 1 else f"{clients} sidecars"
+        self.say(f"{sidecars} and the user service are up; first request{by} after {seconds:.2f} s")
 
     def phase_began(self, name: str, policy: str, rule: str | None, convergence_s: Sequence[float]) -> None:
         """A phase begins to count."""
@@ -143,7 +144,8 @@ class Screen:
 def _toggled(policy: str, rule: str | None, convergence_s: Sequence[float]) -> str:
     if not convergence_s:
         return f"policy {policy}"
-    after = f"all {len(convergence_s)} sidecars after {min(convergence_s) * 1000:.0f} to {max(convergence_s) * 1000:.0f} ms"
+    sidecars = "the sidecar" if len(convergence_s) == 1 else f"all {len(convergence_s)} sidecars"
+    after = f"{sidecars} after {range_text(min(convergence_s), max(convergence_s), lambda seconds: f'{seconds * 1000:.0f}')} ms"
     if policy == "applied":
         return (
             f"policy applied, rule {rule} in force at {after}"

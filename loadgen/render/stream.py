@@ -24,7 +24,12 @@ EVERY_S = 1.0
 
 
 class Stream:
-    """Writes a line a second. When nobody reads any more it goes silent: the run and its report matter more."""
+    """Writes a line a second. When nobody reads any more it goes silent: the run and its report matter more.
+
+    ``failure`` is why it went silent, unless its reader has only ended.
+    """
+
+    failure: OSError | None = None
 
     def __init__(self) -> None:
         self._next = time.monotonic() + EVERY_S
@@ -78,6 +83,7 @@ class Stream:
             return
         try:
             print(json.dumps({"schema": SCHEMA, **fields}), flush=True)
-        except OSError:
+        except OSError as error:
             self._gone = True
+            self.failure = None if isinstance(error, BrokenPipeError) else error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit

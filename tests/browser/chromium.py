@@ -31,6 +31,7 @@ ARGUMENTS = (
     "--window-size=1200,1000",
 )
 PATIENCE_S = 60.0
+STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,26 @@ class Browser:
 @contextlib.contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
     """Start a browser, and end it."""
-    with subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
-        try:
-            assert driver.stdout is not None
-            found = next(filter(None, (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)))
-            with httpx.Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=PATIENCE_S, trust_env=False) as wire:
-                yield from _session(wire, profile)
-        finally:
-            driver.terminate()
+    with _driving() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as wire:
+        yield from _session(wire, profile)
+
+
+@contextlib.contextmanager
+def _driving() -> Iterator[int]:
+    """Start what drives a browser, and give its port. It takes one that is free over IPv4, and ends if that is not free over IPv6, too."""
+    said = ""
+    for _ in range(STARTS):
+        with subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as driver:
+            try:
+                assert driver.stdout is not None
+                for line in driver.stdout:
+                    said += line
+                    if found := re.search(r"started successfully on port (\d+)", line):
+                        yield int(found[1])
+                        return
+            finally:
+                driver.terminate()
+    raise AssertionError(f"chromedriver did not start, {STARTS} times: {said}")
 
 
 def _session(wire: httpx.Client, profile: Path) -> Iterator[Browser]:

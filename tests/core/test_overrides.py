@@ -73,7 +73,7 @@ def test_the_ends_of_a_range_are_allowed(closed: Plan, name: str, value: float) 
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_bad_usage_and_names_the_option(closed: Plan, name: str, value: object) -> None:
-    with pytest.raises(UsageError, match=rf"^--{name}: ") as caught:
+    with pytest.raises(UsageError, match=rf"^--{name}( must be |: )") as caught:
         overridden(closed, {name: value})
     assert caught.value.exit_code is ExitCode.USAGE
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -109,6 +111,20 @@ def headless(folder: Path, *arguments: str, files: tuple[Path, ...] = (USERS, ST
     return Ended(ended.returncode, log, requests, {name: int(count) for name, _, count in rows})
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@functools.cache
+def _masters_port() -> str:
+    """Give the port at which a master and its workers meet in this process's tests: another Locust may have the usual one."""
+    return str(free_port())
+
+
 def environment(path: Path | None = None) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LOCUST_", "LOADGEN_"))}
+    clean |= dict.fromkeys(("LOCUST_MASTER_NODE_PORT", "LOCUST_MASTER_BIND_PORT"), _masters_port())
     return clean if path is None else {**clean, "PYTHONPATH": str(path)}

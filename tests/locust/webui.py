@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.locust.headless import END_S, REPOSITORY, USERS, command, environment
+from tests.locust.headless import END_S, REPOSITORY, USERS, command, environment, free_port
 from tests.story.command import until
 
 if TYPE_CHECKING:
@@ -95,13 +94,6 @@ def web_ui(
 def mesh_of(up: Up) -> tuple[str, ...]:
     """Give Locust's options that have it take a mesh."""
     return "--mesh", "local", *up.options
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _answers(running: WebUi) -> bool:

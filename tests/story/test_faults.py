@@ -311,11 +311,12 @@ def test_closed_streams_do_not_abort_the_run(loadgen: Loadgen) -> None:
     assert loadgen.report()["verdict"]["state"] == "enforced"
 
 
-def test_a_result_that_cannot_be_printed_is_said_to_be_in_the_report(loadgen: Loadgen) -> None:
+@pytest.mark.parametrize(("options", "what"), [((), "the result"), (("--json",), "the lines of JSON")])
+def test_a_result_that_cannot_be_printed_is_said_to_be_in_the_report(loadgen: Loadgen, options: tuple[str, ...], what: str) -> None:
     full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
-    ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=full)
+    ended = loadgen.run("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", *options, program=full)
     assert ended.code == 0, f"{ended.stderr} {loadgen.report()['validity']}"
-    assert "the result cannot be printed" in ended.stderr
+    assert f"{what} cannot be printed: No space left on device; the report is in {loadgen.results}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
