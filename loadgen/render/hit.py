@@ -83,13 +83,13 @@ def _outcome_lines(summary: Summary) -> Iterator[str]:
     """Write a line for each outcome that came up: count, share, quantiles of its latency."""
     tally = summary.tally
     titles = [*_NAMES.values(), "max"]
-    yield f"{'outcome':<12}{'count':>12}{'share':>8}" + "".join(f"{title:>11}" for title in titles)
+    yield f"{'outcome':<12}{'count':>12}{'share':>8}" + "".join(f" {title:>8}" for title in titles)
     for outcome, count in tally.outcomes.items():
         if count:
             histogram = tally.latency[outcome]
             times = [seconds_text(histogram.quantile(QUANTILES[name])) for name in _NAMES] + [seconds_text(histogram.max_s)]
             shown = [""] * len(times) if outcome is Outcome.UNSENT else times
-            yield (f"{outcome:<12}{count:>12,}{share_text(count, tally.requests):>8}" + "".join(f"{time:>11}" for time in shown)).rstrip()
+            yield (f"{outcome:<12}{count:>12,}{share_text(count, tally.requests):>8}" + "".join(f" {time:>8}" for time in shown)).rstrip()
     if len(tally.statuses) > 1 or tally.outcomes[Outcome.OK] < tally.requests:
         yield from _detail("status", {str(status): count for status, count in sorted(tally.statuses.items())})
         yield from _detail("connect failed with", tally.connect_errors)

@@ -112,6 +112,9 @@ async def test_a_rate_is_kept_whatever_the_answers_do() -> None:
     assert server.requests == 100
 
 
+TERMINAL_WIDTH = 80
+
+
 async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
     async with serving([forever(receive, send(OK), receive, send(OVERFLOW))]) as server:
         ended = await hit(server.address, "-n", "20", "-c", "1")
@@ -122,6 +125,7 @@ async def test_the_outcomes_are_split_and_shown_with_a_picture() -> None:
     rows = {line.split()[0]: line.split()[1:3] for line in lines if line.startswith(("ok", "overflow"))}
     assert rows == {"ok": ["10", "50.0%"], "overflow": ["10", "50.0%"]}
     assert "  status 200: 10, 503: 10" in lines
+    assert max(len(line) for line in lines if line.startswith(("outcome", "ok", "overflow", "  to "))) <= TERMINAL_WIDTH
     assert "Distribution of ok" in lines
     assert sum(int(line.split()[3].replace(",", "")) for line in lines if line.startswith("  to ")) == 10
     assert lines[-1].startswith("VALID: 99% of the requests left within ")
