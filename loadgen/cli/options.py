@@ -79,6 +79,13 @@ _TOGGLE = (
 _DEFAULTS = {"kubeconfig": None, "context": None, "toggle": "auto", "allow_managed": False}
 
 
+_OVERRIDES = (
+    click.option("--duration", type=DURATION, help="Length of every phase, such as 5s, in the place of the scenario's."),
+    click.option("--clients", type=int, help="Number of clients, in the place of the scenario's."),
+    click.option("--users", type=int, help="Users in each client (closed load)."),
+    click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load)."),
+    click.option("--seed", type=int, help="Seed of all random choices."),
+)
 _METRICS = (
     click.option(
         "--metrics-port", type=click.IntRange(0, 65535), help="Serve the run's live metrics for Prometheus at this port; 0 takes any."
@@ -112,6 +119,17 @@ def cluster_part(mesh: str, options: dict[str, Any]) -> dict[str, Any]:
     if given and mesh != "cluster":
         raise UsageError(f"--{given[0].replace('_', '-')} does not fit --mesh {mesh}", hint="add --mesh cluster")
     return part
+
+
+def override_options(command: Any) -> Any:
+    """Add what may stand in the place of a scenario's values."""
+    return _add(_OVERRIDES, command)
+
+
+def override_part(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what ``override_options`` added out of a command's options, as far as it was given."""
+    part = {name: options.pop(name) for name in ("duration", "clients", "users", "rate", "seed")}
+    return {name: value for name, value in part.items() if value is not None}
 
 
 def metrics_options(command: Any) -> Any:

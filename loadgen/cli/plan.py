@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import cluster_options, cluster_part
+from loadgen.cli.options import cluster_options, cluster_part, override_options, override_part
 from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @click.argument("scenario", type=click.Path(path_type=Path))
 @click.option("--mesh", type=click.Choice(["local", "cluster"]), default="local", show_default=True, help="Where the sidecars are.")
 @cluster_options
-@click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
+@override_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **options: Any) -> int:
+def plan(scenario: Path, mesh: str, as_json: bool, **options: Any) -> int:
     """Show which rule would win for the clients of SCENARIO, which limits they would get, and what a run would show.
 
     That is how many requests are admitted at a time, how many are lost, and how many get through; in a cluster, also what a run would change there.
@@ -36,8 +36,7 @@ def plan(scenario: Path, mesh: str, clients: int | None, as_json: bool, **option
 
     cluster = cluster_part(mesh, options)
     in_cluster = mesh == "cluster"
-    given = {} if clients is None else {"clients": clients}
-    loaded = overridden(load_plan(scenario, in_cluster=in_cluster), given, in_cluster=in_cluster)
+    loaded = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options), in_cluster=in_cluster)
     if mesh == "local":
         preview = _local(loaded)
     else:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.options import DURATION, FORMATS, RATE, cluster_options, cluster_part, metrics_options, metrics_part, open_metrics
+from loadgen.cli.options import (
+    FORMATS,
+    cluster_options,
+    cluster_part,
+    metrics_options,
+    metrics_part,
+    open_metrics,
+    override_options,
+    override_part,
+)
 from loadgen.errors import ExitCode, LoadgenError, UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +58,8 @@ class _Shown:
 )
 @cluster_options
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
-@click.option("--duration", type=DURATION, help="Length of every phase, such as 5s, in the place of the scenario's.")
-@click.option("--clients", type=int, help="Number of clients, in the place of the scenario's.")
-@click.option("--users", type=int, help="Users in each client (closed load).")
-@click.option("--rate", type=RATE, help="Arrivals in each client, such as 50/s (open load).")
+@override_options
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
-@click.option("--seed", type=int, help="Seed of all random choices.")
 @metrics_options
 @click.option(
     "--format", "formats", type=FORMATS, default=(), help=f"Write the report beside report.json in further forms, too. {FORMATS.help}"
@@ -94,9 +99,8 @@ def run(
     if mesh == "cluster" and processes is not None:
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     scrape = metrics_part(options)
-    given = {name: value for name, value in options.items() if value is not None}
     in_cluster = mesh == "cluster"
-    plan = overridden(load_plan(scenario, in_cluster=in_cluster), given, in_cluster=in_cluster)
+    plan = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options), in_cluster=in_cluster)
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     results = ResultFolder(out or default, fresh=out is None, exclusive=True)
     with open_metrics(scrape, quiet=quiet) as metrics:

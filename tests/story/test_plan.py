@@ -84,6 +84,18 @@ def test_a_rule_that_has_no_effect_is_seen_before_any_load(loadgen: Loadgen) -> 
     assert "did you mean user.base.svc.cluster.local" in loadgen.run("plan", SCENARIOS / "wrong-host.yaml").stderr
 
 
+def test_options_stand_in_the_place_of_the_scenario_s_values_as_they_do_in_a_run(loadgen: Loadgen) -> None:
+    ended = loadgen.run(
+        "plan", SCENARIOS / "http2-max-requests.yaml", "--rate", "20/s", "--duration", "3s", "--clients", "2", "--seed", "4"
+    )
+    assert "offered:   2 to 2.04 Erlang in each client" in ended.stdout
+    assert "measured in 3s" in ended.stdout
+    assert "at most 10 of all 2 together" in ended.stdout
+    fewer = loadgen.run("plan", TUTORIAL, "--users", "1")
+    assert "each client has 1 user, so a client has at most 1 in flight" in fewer.stderr
+    assert loadgen.run("plan", TUTORIAL, "--rate", "9/s").code == 2
+
+
 def test_options_of_a_cluster_are_refused_without_one(loadgen: Loadgen) -> None:
     ended = loadgen.run("plan", TUTORIAL, "--toggle", "patch")
     assert ended.code == 2
