@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loadgen.estimate import WAY_S, Case, Prediction, Stretch
-from loadgen.prediction import predict
+from loadgen.pacing import Open
+from loadgen.prediction import predict, undetermined
 from loadgen.quantity import duration_text, interval_text
 from loadgen.scenario import OpenLoad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from loadgen.pacing import Pacing
     from loadgen.policy.limits import Limits
     from loadgen.scenario import Scenario
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 class Outlook:
     """What is predicted of one phase: of each client, and of ``clients`` together.
 
-    ``rate_per_s`` is set where an open load has several rates: then there is a prediction for each, as if it held for the whole phase. ``service_time`` is what is taken for granted.
+    ``rate_per_s`` is set where the rate of an open load changes: then there is a prediction for each at which it stays for a while in the phase, and ``duration_s`` is for how
+    long, where no time passes between two phases. ``service_time`` is what is taken for granted.
     """
 
     phase: str
@@ -49,14 +53,16 @@ class Outlook:
 
 def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iterator[Outlook]:
     """Predict every phase in which these limits are in force."""
-    service, rates = scenario.service.time, _rates(scenario)
+    service, pacing, ends_s = scenario.service.time, scenario.load.pacing, 0.0
+    time = f"{interval_text(service.mean_s, exponential=service.exponential)}, and up to {duration_text(WAY_S)} more on the way"
+    changes = isinstance(pacing, Open) and pacing.course.steady_rate_per_s(0.0, math.inf) is None
     for phase in scenario.phases:
-        for rate in rates if phase.policy == "applied" else ():
+        begins_s, ends_s = ends_s, ends_s + phase.duration
+        for rate, seconds in _held_s(pacing, begins_s, ends_s).items() if phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2)
-            found = predict(case, Stretch.planned(service, phase.duration))
+            found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, seconds))
             if found is not None:
-                time = f"{interval_text(service.mean_s, exponential=service.exponential)}, and up to {duration_text(WAY_S)} more on the way"
-                yield Outlook(phase.name, phase.duration, case.clients, found, time, rate if len(rates) > 1 else None)
+                yield Outlook(phase.name, seconds, case.clients, found, time, rate if changes else None)
 
 
 def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False) -> Case:
@@ -75,14 +81,7 @@ def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: boo
     )
 
 
-def _rates(scenario: Scenario) -> list[float | None]:
-    """Give every rate at which an open load stays for a while; one None for another load."""
-    load = scenario.load
-    if not isinstance(load, OpenLoad):
-        return [None]
-    rates, before = [], load.rate
-    for stage in load.stages:
-        if stage.hold or (stage.ramp and stage.rate == before):
-            rates.append(stage.rate)
-        before = stage.rate
-    return list(dict.fromkeys([*rates, before]))
+def _held_s(pacing: Pacing, begins_s: float, ends_s: float) -> dict[float | None, float]:
+    """Give every rate at which a load stays between two times, and for how long; None is that of a load without a rate, or with one that never stays."""
+    held = pacing.course.held_s(begins_s, ends_s) if isinstance(pacing, Open) else {}
+    return dict(held.items()) or {None: ends_s - begins_s}

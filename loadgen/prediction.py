@@ -47,6 +47,12 @@ def predict(case: Case, stretch: Stretch) -> Prediction | None:
     return Prediction(Law.UNDETERMINED, because, NOTHING)
 
 
+def undetermined(case: Case) -> Prediction | None:
+    """Say that nothing is predicted of a stretch in which the rate of arrivals changes; None if nothing is limited."""
+    because = "the rate of arrivals changes in this phase, and theory says something only of one that stays"
+    return Prediction(Law.UNDETERMINED, because, NOTHING) if case.limits.in_force() else None
+
+
 def _admitting(case: Case) -> Prediction | None:
     """Say that nothing is rejected where all that is limited makes no request fail; None if nothing is."""
     what = {

@@ -103,7 +103,7 @@ class Preview:
 
     def _predicted(self) -> dict[str, Any] | None:
         """Give what one client will show, if that is the same in all phases; they then differ by the play of chance alone, which is that of all clients."""
-        if not self.outlooks or self.outlooks[0].rate_per_s is not None:
+        if len({(each.rate_per_s, each.prediction.law) for each in self.outlooks}) != 1:
             return None
         whole = self.outlooks[0].to_json()
         return {"law": whole["law"], "because": whole["because"], "offered": whole["offered"], **whole["client"]}

@@ -19,7 +19,7 @@ from loadgen.estimate import Estimate, Law, Stretch
 from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
-from loadgen.prediction import predict
+from loadgen.prediction import predict, undetermined
 from loadgen.quantity import range_text
 from loadgen.queueing import Span
 from loadgen.recorder import merged, value_of
@@ -37,6 +37,8 @@ ENOUGH = 20
 OTHERS_SHARE = 0.01
 """If more requests than that ended neither ok nor in an overflow of the own sidecar, theory has nothing to say of them."""
 
+CHANGED = "Not compared: the rate changed in this phase."
+
 
 def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
     """Give the report of a plan's own load with a prediction in each phase for which there is one."""
@@ -48,10 +50,14 @@ def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> pa
 
 
 def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float, *, ours: bool) -> parts.PredictionPart | None:
-    case, tally = _case(plan, window, began, ours=ours), merged(window.tallies.values())
+    rate, tally = _rate_per_s(plan, window, began), merged(window.tallies.values())
+    case = _case(plan, window, rate or 0.0, ours=ours)
     if case is None or not phase.duration_s or not tally.outcomes[Outcome.OK]:
         return None
     stretch, source = _stretch(case, phase, tally)
+    if rate is None:
+        found = undetermined(case)
+        return _beside(found, case, stretch, source, phase).model_copy(update={"sentence": CHANGED}) if found else None
     found = predict(case, stretch)
     if found is not None and found.law is Law.QUEUE:
         stretch, source = _after_waiting(case, stretch)
@@ -59,15 +65,18 @@ def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float
     return None if found is None else _beside(found, case, stretch, source, phase)
 
 
-def _case(plan: Plan, window: Window, began: float, *, ours: bool) -> Case | None:
-    """Say what was in force in the phase; None if it was not the same at all clients, or the rate of an open load changed."""
-    scenario = plan.scenario
+def _rate_per_s(plan: Plan, window: Window, began: float) -> float | None:
+    """Give the rate of an open load in the phase, 0 of another load; None if it changed."""
+    pacing = plan.scenario.load.pacing
+    return pacing.course.steady_rate_per_s(window.began - began, window.ended - began) if isinstance(pacing, Open) else 0.0
+
+
+def _case(plan: Plan, window: Window, rate_per_s: float, *, ours: bool) -> Case | None:
+    """Say what was in force in the phase; None if it was not the same at all clients."""
     limits = {state.limits for state in window.states.values()}
-    pacing = scenario.load.pacing
-    rate = pacing.course.steady_rate_per_s(window.began - began, window.ended - began) if isinstance(pacing, Open) else 0.0
-    if len(limits) != 1 or rate is None:
+    if len(limits) != 1:
         return None
-    case = case_of(scenario, limits.pop(), rate, http2=plan.speaks_http2)
+    case = case_of(plan.scenario, limits.pop(), rate_per_s, http2=plan.speaks_http2)
     return replace(case, clients=len(window.starts), service=case.service if ours else None)
 
 

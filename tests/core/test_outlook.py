@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.estimate import NOTHING
 from loadgen.inputs import load_plan, overridden
 from loadgen.outlook import outlooks
 from loadgen.preview import state_of
@@ -48,14 +49,30 @@ def test_only_phases_with_the_policy_have_an_outlook(tmp_path: Path) -> None:
     assert found.rate_per_s is None
 
 
-def test_each_rate_at_which_a_load_stays_has_one_as_if_it_held_for_the_whole_phase(tmp_path: Path) -> None:
-    stages = "rate: 50/s\n  stages: [{rate: 100/s, ramp: 2s}, {rate: 250/s, ramp: 2s, hold: 3s}, {rate: 500/s}]"
-    found = foreseen(tmp_path, changed("rate: 50/s", stages, OPEN))
-    assert [each.rate_per_s for each in found] == [250, 500], "the first ramp leaves 50/s at once, and the second 100/s"
+def staged(folder: Path, stages: str) -> list[Outlook]:
+    return foreseen(folder, changed("rate: 50/s", f"rate: 50/s\n  stages: [{stages}]", OPEN))
+
+
+def test_each_rate_at_which_a_load_stays_has_one_for_as_long_as_it_does_in_the_phase(tmp_path: Path) -> None:
+    found = staged(tmp_path, "{rate: 100/s, ramp: 2s}, {rate: 250/s, ramp: 2s, hold: 8s}, {rate: 500/s}")  # the phase is from 8 to 18 s
+    assert [(each.rate_per_s, each.duration_s) for each in found] == [(250, 4), (500, 6)]
     assert [each.prediction.lost.value for each in found] == pytest.approx([erlang_b(5, 0.021 * rate) for rate in (250, 500)])
-    stages = "rate: 50/s\n  stages: [{rate: 50/s, ramp: 2s}, {rate: 500/s}]"
-    found = foreseen(tmp_path, changed("rate: 50/s", stages, OPEN))
-    assert [each.rate_per_s for each in found] == [50, 500], "a ramp to the same rate is none"
+    short, whole = staged(tmp_path, "{rate: 500/s, hold: 9s}, {rate: 50/s}")[0], foreseen(tmp_path, OPEN.replace("50/s", "500/s"))[0]
+    assert (short.duration_s, whole.duration_s) == (1, 10)
+    ends = [each.prediction.lost for each in (short, whole)]
+    widths = [(each.high or 0) - (each.low or 0) for each in ends]
+    assert widths[0] > 1.5 * widths[1], "a tenth of the time leaves more to chance"
+
+
+def test_a_ramp_to_the_same_rate_is_none(tmp_path: Path) -> None:
+    found = staged(tmp_path, "{rate: 50/s, ramp: 12s}, {rate: 500/s}")
+    assert [(each.rate_per_s, each.duration_s) for each in found] == [(50, 4), (500, 6)]
+
+
+def test_a_rate_that_never_stays_in_the_phase_has_none_and_that_is_said(tmp_path: Path) -> None:
+    (found,) = staged(tmp_path, "{rate: 500/s, ramp: 60s}")
+    assert (found.prediction.law, found.prediction.lost, found.rate_per_s, found.duration_s) == ("undetermined", NOTHING, None, 10)
+    assert "the rate of arrivals changes in this phase" in found.prediction.because
 
 
 def test_the_service_sees_the_sum_of_all_clients(tmp_path: Path) -> None:

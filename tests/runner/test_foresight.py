@@ -182,10 +182,12 @@ def test_nothing_is_said_without_a_limit_or_where_clients_have_different_ones() 
     assert prediction(plan(), tally(0, 285)) is None
 
 
-def test_a_rate_that_changes_in_the_phase_has_no_prediction(tmp_path: Path) -> None:
-    assert (
-        prediction(plan("rate: 50/s -> rate: 50/s\n  stages: [{rate: 50/s, hold: 15s}, {rate: 90/s}]", tmp_path), tally(715, 285)) is None
-    )
+def test_a_phase_in_which_the_rate_changes_is_not_compared_and_that_is_said(tmp_path: Path) -> None:
+    changing = plan("rate: 50/s -> rate: 50/s\n  stages: [{rate: 50/s, hold: 15s}, {rate: 90/s}]", tmp_path)
+    found = said(changing, tally(715, 285))
+    assert (found.law, found.parts, found.sentence) == ("undetermined", None, "Not compared: the rate changed in this phase.")
+    assert (found.loss.inside, found.admitted.inside, found.offered) == (None, None, None)
+    assert prediction(changing, tally(715, 285), Limits()) is None, "nothing is limited"
     steady = plan("rate: 50/s -> rate: 90/s\n  stages: [{rate: 50/s, ramp: 5s}]", tmp_path)
     assert said(steady, tally(715, 285)).parts is False, "the phase begins after the ramp"
 
