@@ -1,7 +1,7 @@
-"""Can this load show what these limits do? Three mistakes that neither the rule nor the scenario has alone.
+"""Can this load show what these limits do? Four mistakes that neither the rule nor the scenario has alone.
 
-A limit that the load never reaches proves nothing; a limit holds in each sidecar, so an expectation that takes it for the whole service's cannot hold;
-and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
+A limit that the load never reaches proves nothing; what is held back before it makes a run INVALID; a limit holds in each sidecar, so an expectation that takes it for the whole
+service's cannot hold; and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from loadgen.policy.translation import cluster_name, clusters, effective_policy
 from loadgen.quantity import duration_text, interval_text
 from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
+from loadgen.validity import UNSENT_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,11 +77,16 @@ _HERE = Surroundings()
 def unfit(
     scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
 ) -> list[Problem]:
-    """Find the limits that the scenario's load cannot reach, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
+    """Find the limits that the scenario's load cannot reach, or not without much that is not sent, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
     pool = _pool(rules, service, client)
     if pool is None or not any(phase.policy == "applied" for phase in scenario.phases):
         return []
-    return [*_unreached(scenario, pool, surroundings), *_for_the_service(scenario, pool), *_ejected(scenario, pool, surroundings)]
+    return [
+        *_unreached(scenario, pool, surroundings),
+        *_unsent(scenario, pool, surroundings),
+        *_for_the_service(scenario, pool),
+        *_ejected(scenario, pool, surroundings),
+    ]
 
 
 def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | None:
@@ -122,11 +128,13 @@ def _unreached(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterato
 def _why_unreached(name: str, limit: int, scenario: Scenario, pool: _Pool, around: Surroundings) -> tuple[str, str]:
     """Say why a limit is not reached, and what to do; both empty if it may be."""
     most, why = _at_once(scenario)
-    more = "offer more load or lower the limit, or the run shows nothing of it"
+    otherwise = "or lower the limit, or the run shows nothing of it"
+    more = f"offer more load {otherwise}"
     if name == "maxRequestsPerConnection":
         return _too_few(scenario, limit, around.service_time(scenario)), more
     if limit >= most:
-        return f"{why}, so a client has at most {most} in flight", more
+        hint = f"raise max_in_flight {otherwise}" if isinstance(scenario.load, OpenLoad) else more
+        return f"{why}, so a client has at most {most} in flight", hint
     if name == "maxRetries" and not around.in_cluster:
         hint = "try it in a cluster whose connections fail; a run on this machine shows nothing of it"
         return "a sidecar retries what could not be sent, never an overflow, and the service of this machine takes everything", hint
@@ -206,6 +214,48 @@ def _lost_of_closed(load: ClosedLoad, limit: int, time: Interval) -> tuple[float
 
 def _text(time: Interval) -> str:
     return f"{interval_text(time.mean_s, exponential=time.exponential)} and up to {duration_text(WAY_S)} on the way"
+
+
+def _unsent(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
+    """Find that ``max_in_flight`` holds back so much of an open load, before a limit could reject it, that the run will be INVALID."""
+    load, time = scenario.load, around.service_time(scenario)
+    limits = {name: pool.limits[name] for name in _AT_A_TIME if name in pool.limits}
+    if not isinstance(load, OpenLoad) or time is None or not limits or min(limits.values()) < load.max_in_flight:
+        return
+    share, phase = max(_unsent_shares(scenario, load, time))
+    if share > UNSENT_SHARE:
+        name, limit = next(iter(limits.items()))
+        yield pool.warning(
+            name,
+            f"max_in_flight {load.max_in_flight} comes before {name} {limit}: some {share:.1%} of all requests of phase {phase} are not sent, and more than {UNSENT_SHARE:.0%} make a run INVALID",
+            hint=f"raise max_in_flight to more than {max(limits.values())}, or offer less load",
+            code="max-in-flight-too-low",
+        )
+
+
+_AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")
+
+
+def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval) -> Iterator[tuple[float, str]]:
+    """Give the share of requests, in each phase with the policy, that finds ``max_in_flight`` others; none of what comes while the rate changes."""
+    course, ends_s = load.course, 0.0
+    for phase in scenario.phases:
+        begins_s, ends_s = ends_s, ends_s + phase.duration
+        if phase.policy == "applied":
+            unsent = sum(
+                _unsent_share(load, rate * time.mean_s, exponential=time.exponential) * rate * held_s
+                for rate, held_s in course.held_s(begins_s, ends_s).items()
+            )
+            yield unsent / (course.arrived(ends_s) - course.arrived(begins_s)), phase.name
+
+
+def _unsent_share(load: OpenLoad, offered: float, *, exponential: bool) -> float:
+    """Give the share that finds so many in flight at least: by Erlang's or Takács' formula, or if both are constant by Little's law."""
+    if load.arrivals == "poisson":
+        return erlang_b(load.max_in_flight, offered)
+    if exponential:
+        return constant_arrivals(load.max_in_flight, offered)
+    return max(0.0, 1 - load.max_in_flight / offered) if offered else 0.0
 
 
 def _for_the_service(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:

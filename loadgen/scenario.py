@@ -189,10 +189,14 @@ class OpenLoad(Model):
     timeout: Duration = 5.0
 
     @property
+    def course(self) -> RateCourse:
+        """The rate over time."""
+        return RateCourse(self.rate, [Stage(stage.rate, stage.ramp, stage.hold) for stage in self.stages])
+
+    @property
     def pacing(self) -> Pacing:
         """One client's pacing."""
-        stages = [Stage(stage.rate, stage.ramp, stage.hold) for stage in self.stages]
-        return Open(RateCourse(self.rate, stages), poisson=self.arrivals == "poisson")
+        return Open(self.course, poisson=self.arrivals == "poisson")
 
     @property
     def highest_rate_per_s(self) -> float:

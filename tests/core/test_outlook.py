@@ -127,7 +127,8 @@ def test_a_limit_that_the_load_cannot_reach_is_pointed_at(tmp_path: Path, text: 
     (found,) = unfit(tmp_path, text, rule)
     assert found.code == "limit-never-reached"
     assert message in found.message
-    assert found.hint.startswith("offer more load or lower the limit")
+    do = "raise max_in_flight" if "max_in_flight" in message else "offer more load"
+    assert found.hint == f"{do} or lower the limit, or the run shows nothing of it"
     assert marked(found) == where.split(": ")[1]
     assert found.excerpt.strip() == where
 
@@ -244,6 +245,51 @@ def test_the_limit_of_a_port_is_pointed_at_where_it_stands(tmp_path: Path) -> No
     second = rule.partition("    portLevelSettings:\n")[2].replace("5\n", "6\n")
     (found,) = unfit(tmp_path, SCENARIO, rule + second)
     assert (found.line, marked(found)) == (13, "5"), "of two entries for one port Istio takes the first one"
+
+
+TOO_FEW = changed("timeout: 3s", "max_in_flight: 4", OPEN)
+
+
+def held_back(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> list[Problem]:
+    return [finding for finding in plan(folder, text, rule, in_cluster=in_cluster).findings if finding.code == "max-in-flight-too-low"]
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        (TOO_FEW, "1.5%"),  # Erlang's B(4, 1)
+        (TOO_FEW.replace("50/s", "500/s").replace("poisson", "constant").replace("exponential 20ms", "20ms"), "60.0%"),
+        (TOO_FEW.replace("50/s", "250/s").replace("poisson", "constant"), "33.3%"),
+        (TOO_FEW.replace("rate: 50/s", "rate: 1/s\n  stages: [{rate: 1/s, hold: 13s}, {rate: 500/s}]"), "64.5%"),
+    ],
+)
+def test_a_max_in_flight_that_makes_a_run_invalid_before_the_limit_is_reached_is_pointed_at(tmp_path: Path, text: str, share: str) -> None:
+    (found,) = held_back(tmp_path, text)
+    assert f"max_in_flight 4 comes before http2MaxRequests 5: some {share} of all requests of phase limited are not sent" in found.message
+    assert found.hint == "raise max_in_flight to more than 5, or offer less load"
+    assert marked(found) == "5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TOO_FEW.replace("max_in_flight: 4", "max_in_flight: 6"),
+        TOO_FEW.replace("50/s", "40/s"),
+        TOO_FEW.replace("poisson", "constant").replace("exponential 20ms", "79ms"),
+        TOO_FEW.replace("rate: 50/s", "rate: 500/s\n  stages: [{rate: 500/s, hold: 8s}, {rate: 1/s}]"),
+        TOO_FEW.replace("exponential 20ms", "none").replace("poisson", "constant"),
+        SCENARIO,
+    ],
+    ids=["above the limit", "few", "constant", "before the phase only", "no time", "users"],
+)
+def test_a_max_in_flight_that_holds_back_next_to_nothing_is_not(tmp_path: Path, text: str) -> None:
+    assert held_back(tmp_path, text) == []
+
+
+def test_what_another_limit_rejects_before_is_in_flight_no_longer(tmp_path: Path) -> None:
+    assert held_back(tmp_path, TOO_FEW, PENDING) == []
+    assert len(held_back(tmp_path, TOO_FEW, PENDING.replace("Requests: 3", "Requests: 4"))) == 1
+    assert held_back(tmp_path, TOO_FEW.replace("service:\n  time: exponential 20ms\n", ""), in_cluster=True) == []
 
 
 def expecting(text: str, clients: int = 10) -> str:
