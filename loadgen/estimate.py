@@ -62,6 +62,7 @@ class Case:
 
     ``service`` is None where it is somebody's own, as in a cluster: neither the distribution of its time is known nor how many endpoints it has. Otherwise it has one.
     ``rate_per_s`` is that of an open load in this stretch, which may have several. ``http2`` says whether the sidecar speaks HTTP/2 to the service.
+    A client gives up after ``timeout_s``.
     """
 
     limits: Limits
