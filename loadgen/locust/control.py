@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
-from locust.runners import STATE_INIT, STATE_STOPPED
 
 from loadgen.errors import ExitCode, LoadgenError, MeshError, RefusedError
 from loadgen.locust.deal import by_pod, in_turn
@@ -20,6 +19,7 @@ from loadgen.locust.node import ASSIGN, NEWS
 from loadgen.locust.nodes import Nodes
 from loadgen.locust.options import Given, check
 from loadgen.locust.origin import why_not
+from loadgen.locust.refusal import stop_refused
 from loadgen.locust.wire import check as check_users
 from loadgen.target import parse_target
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from locust.env import Environment
     from locust.event import Events
-    from locust.runners import Runner
 
     from loadgen.target import Target
 
@@ -38,9 +37,6 @@ CLOSE_S = 5.0
 TOGGLE_S = 90.0
 CLUSTER_S = 180.0
 """In a cluster the guard may take a minute to start, and sidecars a minute to follow; then the last requests from before end."""
-STOP_LOOK_S = 0.05
-STARTED_S = 30.0
-"""How long a test that is refused may take to begin all the same."""
 MENDS_AT_MOST = 3
 QUIT_S = 40.0
 """How long Locust's end waits until everything is put back, all in all. In a pod that is within ``terminationGracePeriodSeconds``."""
@@ -343,18 +339,11 @@ class Control:
         runner = self._environment.runner
         assert runner is not None, "there is one while a test begins"
         self.verdicts.test(error.exit_code)
+        begins = self._begins
         if self.given.headless:
             gevent.spawn(runner.quit)
         else:
-            gevent.spawn(self._stop_refused, runner, self._begins)
-
-    def _stop_refused(self, runner: Runner, begins: int) -> None:
-        """Stop a test that is refused, which may still be about to run: Locust stops none that has not begun, and would go on with it."""
-        until = time.monotonic() + STARTED_S
-        while runner.state in {STATE_INIT, STATE_STOPPED} and self._begins == begins and time.monotonic() < until:
-            gevent.sleep(STOP_LOOK_S)
-        if self._begins == begins:
-            runner.stop()
+            gevent.spawn(stop_refused, runner, lambda: self._begins == begins)
 
     # Between the desk and the users.
 
