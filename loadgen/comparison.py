@@ -35,7 +35,6 @@ MAX_STRETCHES = 600
 MIN_REQUESTS = {"p50": 20, "p99": 100}
 """A percentile of fewer requests says nothing."""
 _QUANTILES = {"p50": 0.5, "p99": 0.99}
-FIGURES = ("share", "rate", *_QUANTILES)
 _DURATION_SHARE, _DURATION_S = 0.1, 0.5
 
 
