@@ -144,10 +144,35 @@ def guard_job(run: Run, image: str, *, lasts_s: float, touched: Sequence[Touched
     ``lasts_s`` is how long the run will take at most; the Job ends some minutes later, and goes when it has ended: with it, the rules that it
     owns. ``touched`` are the rules that the run will write; ``pull_secrets`` names the Secrets with which a node gets the image.
     """
-    name = guard_name(run.host)
+    pod = {
+        "serviceAccountName": GUARD_ACCOUNT,
+        "automountServiceAccountToken": True,
+        "restartPolicy": "OnFailure",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": 10,
+        "containers": [_container(run, image, touched)],
+        **({"imagePullSecrets": [{"name": each} for each in pull_secrets]} if pull_secrets else {}),
+    }
+    labels = {**run.labels, "sidecar.istio.io/inject": "false"}  # a sidecar would outlive it, and the Job would never end
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": run.metadata(guard_name(run.host)),
+        "spec": {
+            "activeDeadlineSeconds": round(lasts_s + MARGIN_S),
+            "backoffLimit": TRIES,
+            "completions": 1,
+            "parallelism": 1,
+            "ttlSecondsAfterFinished": 0,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def _container(run: Run, image: str, touched: Sequence[Touched]) -> Json:
     arguments = ["guard", "--host", run.host, "--namespace", run.namespace, "--ready-port", str(PORT)]  # the image begins with loadgen
     arguments += [word for each in touched for word in ("--creates" if each.creates else "--changes", each.key)]
-    container = {
+    return {
         "name": "guard",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
@@ -157,27 +182,4 @@ def guard_job(run: Run, image: str, *, lasts_s: float, touched: Sequence[Touched
         "resources": _RESOURCES,
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-    }
-    pod = {
-        "serviceAccountName": GUARD_ACCOUNT,
-        "automountServiceAccountToken": True,
-        "restartPolicy": "OnFailure",
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "terminationGracePeriodSeconds": 10,
-        "containers": [container],
-        **({"imagePullSecrets": [{"name": each} for each in pull_secrets]} if pull_secrets else {}),
-    }
-    labels = {**run.labels, "sidecar.istio.io/inject": "false"}  # a sidecar would outlive it, and the Job would never end
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": run.metadata(name),
-        "spec": {
-            "activeDeadlineSeconds": round(lasts_s + MARGIN_S),
-            "backoffLimit": TRIES,
-            "completions": 1,
-            "parallelism": 1,
-            "ttlSecondsAfterFinished": 0,
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        },
     }
