@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +25,10 @@ HOUR_S = 3600
 HOSTILE = "</textarea><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 
 
+LATE_S = 5.0
+AFTER_S = 0.3
+
+
 class Played:
     """What the desk says: a test that is ``seconds`` old, with ten clients and a toggle a minute for as long as they are allowed."""
 
@@ -35,6 +40,8 @@ class Played:
         self.turns: list[str] = []
         """The turns of which the page had the text when it asked."""
         self.refusal = ""
+        self.posted: threading.Event | None = None
+        """If it is there: an answer to what was asked before a POST comes after that."""
 
     def state(self, since: int) -> dict[str, Any]:
         self.asked.append(since)
@@ -87,7 +94,11 @@ def handler(played: Played) -> type[BaseHTTPRequestHandler]:
             if name == "state":
                 about = parse_qs(asked.query)
                 played.turns.append(about.get("turn", [""])[0])
-                self.answer(json.dumps(played.state(int(about["since"][0]))).encode(), "application/json")
+                state = json.dumps(played.state(int(about["since"][0]))).encode()
+                if played.posted is not None and not played.posted.is_set():
+                    played.posted.wait(LATE_S)
+                    time.sleep(AFTER_S)
+                self.answer(state, "application/json")
             elif (found := view.file(name)) is not None:
                 self.answer(*found)
             else:
@@ -98,6 +109,8 @@ def handler(played: Played) -> type[BaseHTTPRequestHandler]:
             if played.refusal and not self.path.endswith("/check"):
                 played.change = {"turn": "1-1.2"}  # it was begun, and has failed
                 self.answer(json.dumps({"message": played.refusal, "problems": []}).encode(), "application/json", 502)
+                if played.posted is not None:
+                    played.posted.set()
             else:
                 self.answer(b'{"findings": []}', "application/json")
 
@@ -204,9 +217,11 @@ def test_the_editor_shows_the_rule_that_is_in_force_unless_somebody_has_written_
     assert browser.run(editor) == "kind: Mine"
 
 
-def test_a_toggle_that_failed_is_said_until_somebody_decides_anew(played: Played, address: str, browser: Browser) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_toggle_that_failed_is_said_until_somebody_decides_anew(played: Played, address: str, browser: Browser, late: bool) -> None:
     browser.visit(address)
     until(lambda: "Rule" in text(browser, "in-force"), "it is shown")
+    played.posted = threading.Event() if late else None
     played.refusal = "the sidecar rejected the configuration"
     click(browser, "#remove")
     waits(browser, "notices", "The rule was not removed: the sidecar rejected the configuration")

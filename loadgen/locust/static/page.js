@@ -21,6 +21,7 @@
   let state = null;
   let away = ""; // why there is no answer
   let busy = ""; // what was asked and is not done
+  let ended = 0; // how many toggles that were asked here have ended
   let own = false; // whether what was asked here, and failed, may have moved the turn
   let written = scenarioRule; // what the page itself has put into the editor
   let outcome = ""; // what came of it, if that was not good
@@ -445,14 +446,17 @@
     if (polling) return; // the one under way asks again
     polling = true;
     const began = performance.now();
+    const before = ended;
     try {
       const response = await fetch(`${NAME}/state?since=${plotted.seen}&turn=${encodeURIComponent(learnt)}`, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(WAIT_MS) });
       state = await answered(response);
       away = "";
       answeredAt = Date.now();
       if (!state.missing) {
-        if (!busy && !own && state.turn !== turn) outcome = ""; // somebody has decided anew
-        if (!busy) own = false;
+        if (!busy && before === ended) { // or the answer may be older than what was asked here
+          if (!own && state.turn !== turn) outcome = ""; // somebody has decided anew
+          own = false;
+        }
         if (state.text !== undefined) learn(state.text, state.turn);
         turn = state.turn;
         const test = state.turn.split(".")[0];
@@ -488,6 +492,7 @@
       else outcome = `What has come of it is not known, because Locust does not answer: look at what is in force now.`;
     }
     own = Boolean(outcome);
+    ended += 1;
     busy = "";
     show();
   }
