@@ -48,6 +48,13 @@ def running(
         process.wait(END_S)
 
 
+def in_force(mesh: Up, log: Path) -> None:
+    """Wait until the phase with the rule counts, and has something to count."""
+    until(lambda: "the rule is in force" in log.read_text(), "it is said")
+    before = mesh.overflows()
+    until(lambda: mesh.overflows() > before, "it has rejected something")
+
+
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
@@ -63,7 +70,7 @@ def desk_of(pid: int) -> int:
 )
 def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals, code: int) -> None:
     with running(tmp_path, *mesh.options, "--overflow", "no failure", files=HELD) as (process, log):
-        until(lambda: "the rule is in force" in log.read_text(), "it is said")
+        in_force(mesh, log)
         process.send_signal(number)
         assert process.wait(END_S) == code, log.read_text()
         until(lambda: mesh.rules() == {None}, "the rule is gone")
@@ -72,7 +79,7 @@ def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, num
 def test_a_ctrl_c_at_a_terminal_with_workers_ends_in_order(mesh: Up, tmp_path: Path) -> None:
     """The terminal gives it to all of them at the same time, and the workers may be gone first."""
     with running(tmp_path, *mesh.options, "--overflow", "no failure", "--processes", "2", files=HELD, alone=True) as (process, log):
-        until(lambda: "the rule is in force" in log.read_text(), "it is said")
+        in_force(mesh, log)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(END_S) == 0, log.read_text()
     assert mesh.rules() == {None}
