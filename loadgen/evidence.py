@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -61,6 +62,31 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """How many of some requests did not end ok."""
+
+    failed: int
+    requests: int
+
+    def __str__(self) -> str:
+        return f"{self.failed:,} of {self.requests:,}"
+
+    def explains(self, later: Share) -> bool:
+        """Tell whether a ``later`` share is no higher but by chance (three standard deviations of the difference)."""
+        both = (self.failed + later.failed) / (self.requests + later.requests)
+        chance = 3 * math.sqrt(both * (1 - both) * (1 / self.requests + 1 / later.requests))
+        return self.failed > 0 and later.failed / later.requests <= self.failed / self.requests + chance
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What did not end ok after the rule was removed, and before it was applied; ``before`` is None if no phase shows that."""
+
+    after: Share
+    before: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Gaps:
     """What keeps a run from being judged, or the judgement from being whole.
 
@@ -85,8 +111,8 @@ class Evidence:
     ``rule`` is the winning rule's ``namespace/name`` for the clients, None if no rule has an effect; ``limits`` the limits that it sets, by
     the DestinationRule's field names; ``reason`` why a rule has no effect, if that is known; ``files`` the rules that the policy file holds;
     ``multiplexed`` whether a connection carries more than one request at a time; ``service_peak`` the most that the service saw at a time of
-    all clients; ``recovered`` whether every request succeeded after the rule was removed, None if no phase shows that; ``offer`` says what
-    load would go beyond the limits, if that is known.
+    all clients; ``recovery`` what came after the rule was removed, None if no phase shows that; ``offer`` says what load would go beyond the limits,
+    if that is known.
     """
 
     applied: bool
@@ -95,7 +121,7 @@ class Evidence:
     workers: int
     clients: Sequence[ClientEvidence]
     service_peak: int | None
-    recovered: bool | None
+    recovery: Recovery | None
     files: Sequence[str] = ()
     reason: str = ""
     multiplexed: bool = False

@@ -114,7 +114,7 @@ def _with_overflow(evidence: Evidence, judged: Sequence[Judgement]) -> str:
     beyond = any(each.name == MAX_REQUESTS and each.state in {State.OVERSHOOT, State.NOT_ENFORCED} for each in judged)
     admitted = [] if beyond else [_what_was_admitted(evidence)]
     beside = [each.of() for each in judged if each.said or each.state is State.INCONCLUSIVE]
-    return "; ".join([_who_fired(evidence), *admitted, *beside, _aftermath(evidence)])
+    return "; ".join([f"{_who_fired(evidence)}{_others(evidence)}", *admitted, *beside, _aftermath(evidence)])
 
 
 def _who_fired(evidence: Evidence) -> str:
@@ -145,16 +145,18 @@ def _of_bursts(evidence: Evidence) -> str:
 
 
 def _aftermath(evidence: Evidence) -> str:
-    others = _others(evidence)
-    if evidence.recovered is None:
-        return f"no phase shows what happens after the rule is removed{others}"
-    if evidence.recovered:
-        return f"the rule is gone again and every request succeeds{others}"
-    return f"the rule is gone again, but not every request succeeds{others}"
+    recovery = evidence.recovery
+    if recovery is None:
+        return "no phase shows what happens after the rule is removed"
+    if not recovery.after.failed:
+        return "the rule is gone again and every request succeeds"
+    before = recovery.before
+    as_before = f", as before the rule ({before})" if before and before.explains(recovery.after) else ""
+    return f"the rule is gone again, but {recovery.after} requests did not succeed{as_before}"
 
 
 def _others(evidence: Evidence) -> str:
-    """Name what failed in another way than by an overflow, and which clients the sentence leaves out."""
+    """Name what failed in another way than by an overflow while the policy was applied, and which clients the sentence leaves out."""
     failures, missing = evidence.failures, evidence.gaps.missing
     server_side = f" ({many(failures.server_side, 'request')} rejected on the server's side)" if failures.server_side else ""
     why = f", most because {failures.mostly}" if failures.mostly else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from loadgen.cause import Cause, sentence
-from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps
+from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps, Recovery, Share
 from loadgen.firing import MAX_CONNECTIONS, MAX_REQUESTS
 from loadgen.ledger import Counters, Ledger
 from loadgen.outcome import Outcome
@@ -38,7 +39,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
         workers=plan.scenario.clients.workers,
         clients=[_client_evidence(applied, name) for name in whole],
         service_peak=_peak(applied),
-        recovered=_recovered(measured),
+        recovery=_recovery(measured),
         files=[rule.key for rule in plan.rules],
         reason="" if limits else "; ".join(_with_hint(finding) for finding in plan.findings),
         bursts=Bursts(bursts.total(), min(bursts), max(bursts)) if bursts else None,
@@ -79,13 +80,19 @@ def _peak(windows: Iterable[Window], name: str | None = None) -> int | None:
     return max((count.peak_in_flight for window in windows if (count := count_of(window, name)) is not None), default=None)
 
 
-def _recovered(measured: Measured) -> bool | None:
-    """Tell whether every request succeeded after the rule was removed; None if the run does not end with a phase that shows it."""
+def _recovery(measured: Measured) -> Recovery | None:
+    """Say what did not end ok after the rule was removed; None if the run does not end with a phase that shows it."""
     last = measured.windows[-1] if measured.windows else None
     if last is None or last.phase.policy != "removed" or not last.ends or not measured.restored:
         return None
-    total = merged(last.tallies.values())
-    return total.outcomes[Outcome.OK] == total.requests if total.requests else None
+    after = _failed(last)
+    free = itertools.takewhile(lambda window: window.phase.policy == "absent", measured.windows)
+    return Recovery(after, _failed(*free)) if after else None
+
+
+def _failed(*windows: Window) -> Share | None:
+    total = merged(tally for window in windows for tally in window.tallies.values())
+    return Share(total.requests - total.outcomes[Outcome.OK], total.requests) if total.requests else None
 
 
 def _with_hint(finding: Problem) -> str:

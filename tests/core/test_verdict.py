@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps, State
+from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps, Recovery, Share, State
 from loadgen.ledger import Counters, Ledger
 from loadgen.verdict import judge
+
+RECOVERED = Recovery(Share(0, 100))
 
 
 def client(name: str = "client-1", *, requests: int = 100, overflow: int = 0, admitted: int | None = 5, **other: Any) -> ClientEvidence:
@@ -34,7 +36,7 @@ def evidence(*clients: ClientEvidence, **changes: Any) -> Evidence:
         workers=1,
         clients=clients,
         service_peak=9,
-        recovered=True,
+        recovery=RECOVERED,
         files=["base/user"],
         bursts=None if bursts is None else Bursts(*bursts),
         failures=failures,
@@ -420,7 +422,7 @@ CASES = [
     ),
     (
         "nothing shows the recovery",
-        evidence(client(overflow=40), recovered=None),
+        evidence(client(overflow=40), recovery=None),
         ENFORCED,
         f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; each client had at most 5 requests admitted at a time, and the service saw at most 9 at once from all 1; no phase shows what happens after the rule is removed.",
     ),
@@ -435,17 +437,31 @@ def test_a_run_is_judged_by_what_it_showed(run: Evidence, state: State, sentence
 
 
 @pytest.mark.parametrize(
-    ("recovered", "others", "end"),
+    ("recovery", "end"),
     [
-        (True, 0, "; the rule is gone again and every request succeeds."),
-        (False, 0, "; the rule is gone again, but not every request succeeds."),
-        (None, 1234, "; no phase shows what happens after the rule is removed (1,234 requests failed otherwise)."),
-        (True, 7, "; the rule is gone again and every request succeeds (7 requests failed otherwise)."),
-        (False, 7, "; the rule is gone again, but not every request succeeds (7 requests failed otherwise)."),
+        (RECOVERED, "; the rule is gone again and every request succeeds."),
+        (Recovery(Share(1, 1379), Share(0, 376)), "; the rule is gone again, but 1 of 1,379 requests did not succeed."),
+        (Recovery(Share(379, 379)), "; the rule is gone again, but 379 of 379 requests did not succeed."),
+        (
+            Recovery(Share(379, 379), Share(376, 376)),
+            "; the rule is gone again, but 379 of 379 requests did not succeed, as before the rule (376 of 376).",
+        ),
+        (
+            Recovery(Share(200, 379), Share(180, 376)),
+            "; the rule is gone again, but 200 of 379 requests did not succeed, as before the rule (180 of 376).",
+        ),
+        (Recovery(Share(379, 379), Share(180, 376)), "; the rule is gone again, but 379 of 379 requests did not succeed."),
+        (None, "; no phase shows what happens after the rule is removed."),
     ],
 )
-def test_the_sentence_ends_with_what_came_after(recovered: bool | None, others: int, end: str) -> None:
-    assert judge(evidence(client(overflow=40), recovered=recovered, other_failures=others)).sentence.endswith(end)
+def test_the_sentence_ends_with_what_came_after(recovery: Recovery | None, end: str) -> None:
+    assert judge(evidence(client(overflow=40), recovery=recovery)).sentence.endswith(end)
+
+
+def test_what_failed_with_the_rule_is_said_of_its_phase() -> None:
+    sentence = judge(evidence(client(overflow=40), other_failures=7)).sentence
+    assert "on 1 of 1 client, each at its own sidecar (7 requests failed otherwise); each client" in sentence
+    assert sentence.endswith("; the rule is gone again and every request succeeds.")
 
 
 @given(

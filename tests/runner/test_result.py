@@ -386,6 +386,11 @@ def fail_once_more(run: Measured) -> None:
     run.windows[2].tallies["client-1"].add(tally(ok=0, timeout=1))
 
 
+def fail_before_and_after(run: Measured) -> None:
+    for index in (0, 2):
+        run.windows[index].tallies = {name: tally(ok=0, timeout=OK) for name in run.windows[index].tallies}
+
+
 def say_nothing(run: Measured) -> None:
     run.windows[2].tallies = {name: Tally() for name in run.windows[2].tallies}
 
@@ -401,7 +406,8 @@ def cut_short(run: Measured) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (fail_once_more, "the rule is gone again, but not every request succeeds"),
+        (fail_once_more, "the rule is gone again, but 1 of 201 requests did not succeed."),
+        (fail_before_and_after, "the rule is gone again, but 200 of 200 requests did not succeed, as before the rule (200 of 200)."),
         (say_nothing, "no phase shows what happens after the rule is removed"),
         (not_restore, "no phase shows what happens after the rule is removed"),
         (cut_short, "no phase shows what happens after the rule is removed"),
