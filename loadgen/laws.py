@@ -53,7 +53,8 @@ def _requests(evidence: Evidence, limit: int) -> tuple[State, str]:
         return State.NOT_ENFORCED, beyond
     if not _rejected(evidence, MAX_REQUESTS):
         first = connections_come_first(evidence.limits, evidence.workers) and not evidence.multiplexed
-        return State.INCONCLUSIVE, "cannot be reached through so few connections" if first else ""
+        # that so few are in the way is seen only where they ran out: else the load was smaller than both limits
+        return State.INCONCLUSIVE, "cannot be reached through so few connections" if first and evidence.counters.cx_overflow else ""
     bursts = evidence.bursts
     if bursts is not None and MAX_PENDING not in evidence.limits and bursts.least < limit:
         return (

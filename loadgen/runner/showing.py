@@ -10,6 +10,7 @@ from loadgen.evidence import Bursts, ClientEvidence, Evidence, Failures, Gaps, R
 from loadgen.firing import MAX_CONNECTIONS, MAX_REQUESTS
 from loadgen.ledger import Counters, Ledger
 from loadgen.outcome import Outcome
+from loadgen.policy.limits import connections_come_first
 from loadgen.reach import what_it_takes
 from loadgen.recorder import Tally, merged
 from loadgen.runner.window import counters_of
@@ -110,8 +111,9 @@ def _client_evidence(windows: list[Window], name: str) -> ClientEvidence:
 
 
 def _offer(plan: Plan, tally: Tally, limits: Mapping[str, int]) -> str:
-    """Say what load it would take to go beyond the limit of requests, or of connections, in each client; nothing if that is not known."""
+    """Say what load it would take to go beyond the limit of requests or of connections, whichever comes first, in each client; nothing if that is not known."""
     if MAX_REQUESTS not in limits and MAX_CONNECTIONS in limits and plan.speaks_http2:
         return f"No load goes beyond {MAX_CONNECTIONS} over HTTP/2: one connection carries every request."
-    limit, ok = limits.get(MAX_REQUESTS, limits.get(MAX_CONNECTIONS)), tally.latency[Outcome.OK]
+    first = MAX_CONNECTIONS if connections_come_first(limits, plan.scenario.clients.workers) and not plan.speaks_http2 else MAX_REQUESTS
+    limit, ok = limits.get(first, limits.get(MAX_CONNECTIONS)), tally.latency[Outcome.OK]
     return "" if limit is None else what_it_takes(plan.scenario, limit, ok.sum_s / ok.count if ok.count else None)

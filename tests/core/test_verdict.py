@@ -258,6 +258,14 @@ CASES = [
         f"Enforced: {THREE} refused a further connection 9 times, so requests waited, and at most 3 of a client were under way at a time; http2MaxRequests 5 cannot be reached through so few connections; none",
     ),
     (
+        "a limit of requests as large as that of connections, both larger than the load",
+        evidence(
+            client(admitted=3), limits={"http2MaxRequests": 9, "maxConnections": 9}, offer="It takes more than 9 at a time in each client."
+        ),
+        INCONCLUSIVE,
+        "Inconclusive: http2MaxRequests 9 of rule base/user was never reached; maxConnections 9 is in force, but no request ever waited for a connection; none of 100 requests overflowed. It takes more than 9 at a time in each client.",
+    ),
+    (
         "a limit of requests that comes before that of connections",
         evidence(client(admitted=2), limits={"http2MaxRequests": 2, **CONNECTIONS}),
         INCONCLUSIVE,

@@ -116,6 +116,15 @@ def test_no_load_is_asked_for_where_one_connection_carries_everything() -> None:
     assert sentences["UPGRADE"].endswith("No load goes beyond maxConnections over HTTP/2: one connection carries every request.")
 
 
+@pytest.mark.parametrize(("requests", "connections", "first"), [(7, 3, 3), (3, 7, 3), (9, 9, 9)])
+def test_the_load_that_is_asked_for_goes_beyond_the_limit_that_comes_first(requests: int, connections: int, first: int) -> None:
+    run = measured()
+    run.windows[1] = window(1)
+    state = SidecarState(Limits(max_requests=requests, max_connections=connections), "base/user")
+    sentence = make_report(plan(), run, state, ENVIRONMENT, "2026-01-01T00:00:00+00:00").verdict.sentence
+    assert f"It takes more than {first} " in sentence
+
+
 def starve(run: Measured) -> None:
     for _ in range(10):
         run.windows[1].tallies["client-1"].loop_lag.record(0.06)
