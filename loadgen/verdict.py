@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadgen.evidence import Evidence, State
-from loadgen.firing import MAX_REQUESTS, REJECTING, fired, many
+from loadgen.firing import MAX_REQUESTS, MAX_RETRIES, REJECTING, fired, many
 from loadgen.laws import judgements
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _without_overflow(evidence: Evidence, judged: Sequence[Judgement], state: St
     own = " at the clients' own sidecars" if evidence.failures.server_side else ""
     none, others = f"none of {evidence.requests:,} requests overflowed{own}", _others(evidence)
     failed = 2 * (evidence.failures.others + evidence.failures.server_side) >= evidence.requests
-    offer = f". {evidence.offer or 'Offer more load.'}".removesuffix(".") if state is State.INCONCLUSIVE and not failed else ""
+    offer = f". {_what_would_show(evidence)}".removesuffix(".") if state is State.INCONCLUSIVE and not failed else ""
     if any(each.said for each in judged):
         decisive, *beside = sorted(judged, key=lambda each: each.state is not state)
         return f"{'; '.join([decisive.of(f' of rule {evidence.rule}'), *(each.of() for each in beside)])}; {none}{others}{offer}"
@@ -108,6 +108,13 @@ def _without_overflow(evidence: Evidence, judged: Sequence[Judgement], state: St
     short = "half of the requests or more failed before it could show" if failed else "the load never went beyond"
     beyond = f"{'is' if len(judged) == 1 else 'are'} in force, but {short}"
     return f"{limits} of rule {evidence.rule} {beyond}: {none}{most}{queue}{others}{offer}"
+
+
+def _what_would_show(evidence: Evidence) -> str:
+    """Say what would show the limits. More load alone makes no retries: an overflow is never tried again."""
+    if set(evidence.limits) == {MAX_RETRIES}:
+        return "More load alone shows nothing of it: a sidecar retries what could not be sent, so it takes connections to the service that fail."
+    return evidence.offer or "Offer more load."
 
 
 def _with_overflow(evidence: Evidence, judged: Sequence[Judgement]) -> str:

@@ -220,6 +220,12 @@ CASES = [
         "Enforced: maxRetries 1 of rule base/user kept 7 retries from being made; none of 100 requests overflowed (7 requests failed otherwise).",
     ),
     (
+        "retries that nothing called for",
+        evidence(client(), limits={"maxRetries": 1}),
+        INCONCLUSIVE,
+        "Inconclusive: maxRetries 1 of rule base/user is in force, but so many retries were never needed at a time; none of 100 requests overflowed. More load alone shows nothing of it: a sidecar retries what could not be sent, so it takes connections to the service that fail.",
+    ),
+    (
         "limits of which one holds and the others were never reached",
         evidence(
             client(admitted=3, counters=Counters(cx_overflow=1)), limits={**CONNECTIONS, "maxRequestsPerConnection": 1000, "maxRetries": 2}
