@@ -128,12 +128,12 @@ def _unreached(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterato
 def _why_unreached(name: str, limit: int, scenario: Scenario, pool: _Pool, around: Surroundings) -> tuple[str, str]:
     """Say why a limit is not reached, and what to do; both empty if it may be."""
     most, why = _at_once(scenario)
-    otherwise = "or lower the limit, or the run shows nothing of it"
-    more = f"offer more load {otherwise}"
+    otherwise = f"{' or lower the limit' if limit > 1 else ''}, or the run shows nothing of it"
+    more = f"offer more load{otherwise}"
     if name == "maxRequestsPerConnection":
         return _too_few(scenario, limit, around.service_time(scenario)), more
     if limit >= most:
-        hint = f"raise max_in_flight {otherwise}" if isinstance(scenario.load, OpenLoad) else more
+        hint = f"raise max_in_flight{otherwise}" if isinstance(scenario.load, OpenLoad) else more
         return f"{why}, so a client has at most {most} in flight", hint
     if name == "maxRetries" and not around.in_cluster:
         hint = "try it in a cluster whose connections fail; a run on this machine shows nothing of it"

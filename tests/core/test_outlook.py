@@ -133,6 +133,11 @@ def test_a_limit_that_the_load_cannot_reach_is_pointed_at(tmp_path: Path, text: 
     assert found.excerpt.strip() == where
 
 
+def test_nobody_is_told_to_lower_a_limit_of_1(tmp_path: Path) -> None:
+    (found,) = unfit(tmp_path, SCENARIO.replace("users: 5", "users: 1"), RULE.replace("5\n", "1\n"))
+    assert found.hint == "offer more load, or the run shows nothing of it"
+
+
 def test_a_limit_that_the_time_on_the_way_reaches_is_not_pointed_at(tmp_path: Path) -> None:
     assert unfit(tmp_path, OPEN.replace("exponential 20ms", "none"), RULE.replace("5\n", "1\n")) == []
 
