@@ -331,7 +331,7 @@ def _with_pending(found: Prediction, stretch: Stretch, pending: int) -> Predicti
     """
     before, lost, through = stretch.pending_share, found.lost, found.through_per_s
     some = "may reject some while connections are set up" if before is None else f"rejected {before:.1%} while connections were set up"
-    because = f"{found.because}. http1MaxPendingRequests {pending} {some}, too"
+    because = found.because if before == 0 else f"{found.because}. http1MaxPendingRequests {pending} {some}, too"
     high = None if before is None or lost.high is None else before + (1 - before) * lost.high
     return replace(
         found,

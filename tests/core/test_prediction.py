@@ -254,6 +254,18 @@ def test_a_pending_limit_makes_of_the_loss_a_bound_until_its_rejections_are_coun
     assert bounds(counted.lost)[1] == pytest.approx(0.1 + 0.9 * erlang_b(5, 5.0), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(None, "may reject some while connections are set up, too"), (0.0, ""), (0.1, "rejected 10.0% while connections were")],
+)
+def test_of_a_pending_limit_that_rejected_none_nothing_is_said(share: float | None, said: str) -> None:
+    limits = Limits(max_requests=5, max_pending_requests=1)
+    found = predict(case(POISSON, limits), replace(exactly(EXPONENTIAL, 10), pending_share=share))
+    assert found is not None
+    assert ("http1MaxPendingRequests" in found.because) is bool(said)
+    assert said in found.because
+
+
 def test_connections_that_workers_race_for_may_be_more_than_the_requests_that_are_admitted() -> None:
     racing = predicted(POISSON, Limits(max_connections=5, max_requests=5), workers=4)
     assert (racing.law, racing.lost, racing.admitted) == (Law.QUEUE, Estimate(None), Estimate(5, None, 8))
