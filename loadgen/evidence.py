@@ -26,11 +26,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bursts:
-    """How many bursts there were, and the fewest and the most of their requests that a client's own sidecar let through."""
+    """How many bursts there were, and the fewest and the most of their requests that a client's own sidecar let through.
+
+    ``cut`` are those that an edge of a phase cut; they are not in ``count``.
+    """
 
     count: int
     least: int
     most: int
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)

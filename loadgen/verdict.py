@@ -147,8 +147,9 @@ def _of_bursts(evidence: Evidence) -> str:
     if bursts is None:
         return ""
     span = f"{bursts.least}" if bursts.least == bursts.most else f"{bursts.least} to {bursts.most}"
+    cut = f", and {bursts.cut:,} more {'was' if bursts.cut == 1 else 'were'} cut by the phase's edges" if bursts.cut else ""
     early = ", some after others had been answered" if bursts.most > (evidence.admitted or 0) else ""
-    return f"of each of {bursts.count:,} bursts {span} were let through{early}; "
+    return f"of each of {bursts.count:,} bursts {span} were let through{early}{cut}; "
 
 
 def _aftermath(evidence: Evidence) -> str:

@@ -240,6 +240,12 @@ CASES = [
         f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 were let through; each client had at most 5 requests admitted at a time",
     ),
     (
+        "bursts that the edges of the phase cut",
+        evidence(client(overflow=40), bursts=(20, 5, 5, 3)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 were let through, and 3 more were cut by the phase's edges; each client had",
+    ),
+    (
         "bursts and workers that race",
         evidence(client(overflow=40, admitted=6), bursts=(20, 5, 6), workers=2),
         OVERSHOOT,

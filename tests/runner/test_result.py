@@ -516,6 +516,10 @@ def test_bursts_are_counted_by_client_and_in_all_by_the_clients_and_by_the_servi
         BurstsPart(count=7, least=4, most=5, seen=SeenPart(count=8, least=4, most=6)),
     ]
     assert [each.bursts for each in report_of(run).phases] == [None, phase.bursts, None]
+    assert (
+        "of each of 14 bursts 4 to 5 were let through, some after others had been answered, and 2 more were cut"
+        in report_of(run).verdict.sentence
+    )
 
 
 def test_what_the_service_saw_of_bursts_is_not_known_where_its_peaks_are_not() -> None:
