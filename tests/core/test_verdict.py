@@ -208,10 +208,16 @@ CASES = [
         "Enforced: maxRequestsPerConnection 2 of rule base/user had connections closed 50 times while 100 requests were let through; none of 100 requests overflowed.",
     ),
     (
-        "a connection for each request",
-        evidence(client(counters=Counters(total=100, cx_total=100, cx_max_requests=100)), limits={"maxRequestsPerConnection": 1}),
+        "connections that are renewed, and requests that the edges of the phase cut",
+        evidence(client(counters=Counters(total=102, cx_total=55, cx_max_requests=50)), limits={"maxRequestsPerConnection": 2}),
         ENFORCED,
-        "Enforced: maxRequestsPerConnection 1 of rule base/user had a connection closed after each of 100 requests that were let through; none of 100 requests overflowed.",
+        "Enforced: maxRequestsPerConnection 2 of rule base/user had connections closed 50 times while 102 requests were let through, as the sidecars count them when they begin; none of 100 requests overflowed.",
+    ),
+    (
+        "a connection for each request",
+        evidence(client(counters=Counters(total=105, cx_total=105, cx_max_requests=105)), limits={"maxRequestsPerConnection": 1}),
+        ENFORCED,
+        "Enforced: maxRequestsPerConnection 1 of rule base/user had a connection closed after each request that was let through; none of 100 requests overflowed.",
     ),
     (
         "retries that were not made",
