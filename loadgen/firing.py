@@ -14,6 +14,8 @@ MAX_REQUESTS, MAX_PENDING, MAX_CONNECTIONS = "http2MaxRequests", "http1MaxPendin
 MAX_PER_CONNECTION, MAX_RETRIES = "maxRequestsPerConnection", "maxRetries"
 REJECTING = (MAX_REQUESTS, MAX_PENDING)
 """The limits that reject."""
+NONE_CAME = "no request came to the service after the phase had begun to count"
+"""What a peak of 0 shows. Some may be ok all the same: the service had answered them before the phase began, and the client saw it in the phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def why(
         parts.append(f"{server_side:,} were rejected on the server's side")
     parts += _quiet(limits, counters, rejected=overflow > 0)
     if peak is not None:
-        parts.append(f"the service never saw more than {peak} at a time{_of_all(limits, clients)}")
+        parts.append(f"the service never saw more than {peak} at a time{_of_all(limits, clients)}" if peak else NONE_CAME)
     return "; ".join(parts)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loadgen.evidence import Evidence, State
-from loadgen.firing import MAX_REQUESTS, MAX_RETRIES, REJECTING, fired, many
+from loadgen.firing import MAX_REQUESTS, MAX_RETRIES, NONE_CAME, REJECTING, fired, many
 from loadgen.laws import judgements
 
 if TYPE_CHECKING:
@@ -103,11 +103,16 @@ def _without_overflow(evidence: Evidence, judged: Sequence[Judgement], state: St
         decisive, *beside = sorted(judged, key=lambda each: each.state is not state)
         return f"{'; '.join([decisive.of(f' of rule {evidence.rule}'), *(each.of() for each in beside)])}; {none}{others}{offer}"
     limits = _listing([f"{each.name} {each.value}" for each in judged])
-    most = "" if evidence.admitted is None or evidence.gaps.unseen else f", with at most {evidence.admitted} of a client admitted at a time"
     queue = "" if MAX_REQUESTS in evidence.limits else ", and enough warm connections need no queue"
     short = "half of the requests or more failed before it could show" if failed else "the load never went beyond"
     beyond = f"{'is' if len(judged) == 1 else 'are'} in force, but {short}"
-    return f"{limits} of rule {evidence.rule} {beyond}: {none}{most}{queue}{others}{offer}"
+    return f"{limits} of rule {evidence.rule} {beyond}: {none}{_most_at_a_time(evidence)}{queue}{others}{offer}"
+
+
+def _most_at_a_time(evidence: Evidence) -> str:
+    if evidence.admitted is None or evidence.gaps.unseen:
+        return ""
+    return f", with at most {evidence.admitted} of a client admitted at a time" if evidence.admitted else f", and {NONE_CAME}"
 
 
 def _what_would_show(evidence: Evidence) -> str:

@@ -69,6 +69,10 @@ def said(limits: dict[str, int], counters: Counters = Counters(), **changes: Any
             ),
             "4 of 10 requests were rejected at each client's own sidecar because http2MaxRequests is 3",
         ),
+        (
+            said({"http2MaxRequests": 3}, peak=0),
+            "none of 10 requests was rejected; no request came to the service after the phase had begun to count",
+        ),
         (said({}), ""),
     ],
 )

@@ -308,6 +308,12 @@ CASES = [
         f"Inconclusive: {FIVE} is in force, but half of the requests or more failed before it could show: none of 100 requests overflowed, with at most 3 of a client admitted at a time (100 requests failed otherwise).",
     ),
     (
+        "a service that is ejected before the phase begins to count",
+        evidence(client(admitted=0), other_failures=98),
+        INCONCLUSIVE,
+        f"Inconclusive: {FIVE} is in force, but half of the requests or more failed before it could show: none of 100 requests overflowed, and no request came to the service after the phase had begun to count (98 requests failed otherwise).",
+    ),
+    (
         "a service that is called by others, too",
         evidence(client(overflow=40), strangers=True),
         ENFORCED,
