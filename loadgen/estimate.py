@@ -62,7 +62,8 @@ class Case:
 
     ``service`` is None where it is somebody's own, as in a cluster: neither the distribution of its time is known nor how many endpoints it has. Otherwise it has one.
     ``rate_per_s`` is that of an open load in this stretch, which may have several. ``http2`` says whether the sidecar speaks HTTP/2 to the service.
-    A client gives up after ``timeout_s``.
+    A client gives up after ``timeout_s``. ``unexpected_status`` is what the service answers instead of what is expected, None if it does not;
+    ``ejected`` says that the sidecar stops to ask it for that.
     """
 
     limits: Limits
@@ -74,6 +75,17 @@ class Case:
     max_in_flight: int | None = None
     timeout_s: float = math.inf
     http2: bool = False
+    unexpected_status: int | None = None
+    ejected: bool = False
+
+    @property
+    def late_share(self) -> float:
+        """Give the share of answers that come after the client gave up; 0 where the service's time is not known."""
+        if self.service is None or not self.service.mean_s:
+            return 0.0
+        if self.service.exponential:
+            return math.exp(-self.timeout_s / self.service.mean_s)
+        return float(self.service.mean_s >= self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

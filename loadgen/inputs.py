@@ -60,6 +60,11 @@ class Plan:
         pool = effective_policy(select(self.rules, self.service, self.client), self.scenario.target.port).connection_pool
         return pool is not None and pool.http is not None and pool.http.h2_upgrade_policy == "UPGRADE"
 
+    @property
+    def ejects_service(self) -> bool:
+        """Whether the rules eject the service for what the scenario has it answer."""
+        return any(finding.code == "service-ejected" for finding in self.findings)
+
 
 def load_plan(path: Path, *, in_cluster: bool = False) -> Plan:
     """Read a scenario file and the policy file that it names. ``in_cluster`` is as for ``overridden``.

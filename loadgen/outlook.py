@@ -51,7 +51,7 @@ class Outlook:
         }
 
 
-def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iterator[Outlook]:
+def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False, ejected: bool = False) -> Iterator[Outlook]:
     """Predict every phase in which these limits are in force."""
     service, pacing, ends_s = scenario.service.time, scenario.load.pacing, 0.0
     time = f"{interval_text(service.mean_s, exponential=service.exponential)}, and up to {duration_text(WAY_S)} more on the way"
@@ -59,15 +59,15 @@ def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False) -> Iter
     for phase in scenario.phases:
         begins_s, ends_s = ends_s, ends_s + phase.duration
         for rate, seconds in _held_s(pacing, begins_s, ends_s).items() if phase.policy == "applied" else ():
-            case = case_of(scenario, limits, rate or 0.0, http2=http2)
+            case = case_of(scenario, limits, rate or 0.0, http2=http2, ejected=ejected)
             found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, seconds))
             if found is not None:
                 yield Outlook(phase.name, seconds, case.clients, found, time, rate if changes else None)
 
 
-def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False) -> Case:
+def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False, ejected: bool = False) -> Case:
     """Say what is to be predicted of a scenario."""
-    load = scenario.load
+    load, status = scenario.load, scenario.service.status
     return Case(
         limits,
         load.pacing,
@@ -78,6 +78,8 @@ def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: boo
         max_in_flight=load.max_in_flight if isinstance(load, OpenLoad) else None,
         timeout_s=load.timeout,
         http2=http2,
+        unexpected_status=None if status == scenario.target.expect.status else status,
+        ejected=ejected,
     )
 
 

@@ -24,8 +24,29 @@ QUICK_S = 0.05
 """A burst takes some milliseconds to arrive; a service that takes so long or longer has ended none of it by then."""
 
 
+LATE_SHARE = 0.01
+"""If more answers than that come too late, the laws of a service that ends what it admits say nothing of the clients."""
+
+
 def predict(case: Case, stretch: Stretch) -> Prediction | None:
     """Predict what a stretch shows; None if nothing is limited."""
+    if case.limits.in_force() and case.ejected:
+        because = "nothing is predicted: the service is ejected for what it answers, and from then on the sidecar answers by itself"
+        return Prediction(Law.UNDETERMINED, because, NOTHING)
+    if case.limits.in_force() and case.late_share > LATE_SHARE:
+        because = (
+            f"nothing is predicted: {case.late_share:.1%} of the answers take longer than the timeout of {duration_text(case.timeout_s)}"
+        )
+        return Prediction(Law.UNDETERMINED, because, NOTHING)
+    found = _admitted(case, stretch)
+    if found is None or case.unexpected_status is None:
+        return found
+    because = f"{found.because}; the service answers {case.unexpected_status}, which is not what is expected, so nothing is ok and no goodput is predicted"
+    return replace(found, because=because, through_per_s=NOTHING)
+
+
+def _admitted(case: Case, stretch: Stretch) -> Prediction | None:
+    """Predict for a service whose answers are in time and as expected."""
     limits = case.limits
     requests, connections, pending = (
         None if each == UNSET else each for each in (limits.max_requests, limits.max_connections, limits.max_pending_requests)

@@ -76,6 +76,6 @@ def _foreseen(preview: Preview, plan: Plan) -> Preview:
 
     clients = plan.scenario.clients.model_copy(update={"workers": preview.workers})
     scenario = plan.scenario.model_copy(update={"clients": clients})
-    seen = tuple(outlooks(scenario, preview.after.limits, http2=plan.speaks_http2))
+    seen = tuple(outlooks(scenario, preview.after.limits, http2=plan.speaks_http2, ejected=plan.ejects_service))
     known = fates(plan.rules, preview.rules, plan.service, plan.client) if preview.rules else ()  # none without a phase that changes any
     return replace(preview, fates=known, outlooks=seen)

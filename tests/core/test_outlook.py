@@ -49,6 +49,13 @@ def test_only_phases_with_the_policy_have_an_outlook(tmp_path: Path) -> None:
     assert found.rate_per_s is None
 
 
+def test_an_answer_that_is_not_expected_is_no_goodput(tmp_path: Path) -> None:
+    fails = OPEN.replace("service:\n", "service:\n  status: 503\n")
+    assert "the service answers 503" in foreseen(tmp_path, fails)[0].prediction.because
+    assert foreseen(tmp_path, fails.replace("status: 200", "status: 503"))[0].prediction == foreseen(tmp_path, OPEN)[0].prediction
+    assert "timeout of 20ms" in foreseen(tmp_path, OPEN.replace("timeout: 3s", "timeout: 20ms"))[0].prediction.because
+
+
 def staged(folder: Path, stages: str) -> list[Outlook]:
     return foreseen(folder, changed("rate: 50/s", f"rate: 50/s\n  stages: [{stages}]", OPEN))
 

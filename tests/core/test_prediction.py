@@ -82,6 +82,31 @@ def test_nothing_is_predicted_where_nothing_is_limited() -> None:
     assert predict(case(POISSON, Limits()), Stretch.planned(EXPONENTIAL, 10)) is None
 
 
+@pytest.mark.parametrize(("service", "share"), [(EXPONENTIAL, "13.5%"), (Interval(0.2), "100.0%")])
+def test_nothing_is_predicted_where_answers_come_after_the_timeout(service: Interval, share: str) -> None:
+    found = predicted(POISSON, service=service, timeout_s=0.2)
+    assert (found.law, found.lost, found.through_per_s) == (Law.UNDETERMINED, NOTHING, NOTHING)
+    assert found.because == f"nothing is predicted: {share} of the answers take longer than the timeout of 200ms"
+
+
+@pytest.mark.parametrize("service", [EXPONENTIAL, CONSTANT])
+def test_a_timeout_that_next_to_no_answer_exceeds_changes_nothing(service: Interval) -> None:
+    assert predicted(POISSON, service=service, timeout_s=0.5) == predicted(POISSON, service=service)
+    assert predict(case(POISSON, Limits(), service, timeout_s=0.1), exactly(service, 10)) is None
+
+
+def test_of_a_service_that_is_never_ok_no_goodput_is_predicted() -> None:
+    found = predicted(POISSON, unexpected_status=503)
+    assert (found.lost, found.through_per_s) == (predicted(POISSON).lost, NOTHING)
+    assert found.because.endswith("the service answers 503, which is not what is expected, so nothing is ok and no goodput is predicted")
+
+
+def test_of_a_service_that_is_ejected_nothing_is_predicted() -> None:
+    found = predicted(POISSON, ejected=True)
+    assert (found.law, found.lost, found.through_per_s) == (Law.UNDETERMINED, NOTHING, NOTHING)
+    assert "the service is ejected for what it answers" in found.because
+
+
 @pytest.mark.parametrize("load", [POISSON, THINKING, Closed(8), Burst(20, 1.0)])
 def test_limits_of_retries_and_of_requests_on_a_connection_reject_nothing(load: Closed | Open | Burst) -> None:
     found = predicted(load, Limits(max_retries=3, max_requests_per_connection=1))
@@ -232,7 +257,6 @@ WAITING = "; what comes after about 3.8 s waits longer than the timeout of 2s"
         ({"timeout_s": 30.0}, 1000, "; after about 50 s there are 1000 in flight, and what would be more is not sent"),
         ({"timeout_s": 2.0, "max_in_flight": 84}, 10, WAITING),
         ({"timeout_s": 2.0, "max_in_flight": 64}, 10, "; after about 3 s there are 64 in flight, and what would be more is not sent"),
-        ({"timeout_s": 0.05}, 10, "; what comes after about 0 s waits longer than the timeout of 50ms"),
     ],
 )
 def test_a_queue_that_grows_is_said_to_end_in_what_comes_first(more: dict[str, Any], seconds: float, said: str) -> None:
