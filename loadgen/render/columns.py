@@ -201,14 +201,17 @@ def _said_of_pool(phase: PhasePart) -> str:
 def said_of_predictions(report: Report) -> list[str]:
     """Say of each phase with a prediction whether it holds, and what it is made from."""
     return [
-        f"{phase.name}: {found.sentence} {found.because[:1].upper()}{found.because[1:]}. Service time in the sidecar: {_service_time(found)} ({found.service_time_from})."
+        f"{phase.name}: {found.sentence} {found.because[:1].upper()}{found.because[1:]}.{_service_time(found)}"
         for phase in report.phases
         if (found := phase.prediction) is not None
     ]
 
 
 def _service_time(found: PredictionPart) -> str:
-    return range_text(*found.service_time_s, seconds_text)
+    """Say what service time a prediction is made from; nothing where none was measured."""
+    if not found.service_time_from:
+        return ""
+    return f" Service time in the sidecar: {range_text(*found.service_time_s, seconds_text)} ({found.service_time_from})."
 
 
 def clients_of(phase: PhasePart) -> list[ClientPart]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadgen import report as parts
-from loadgen.estimate import Estimate, Law, Stretch
+from loadgen.estimate import NOTHING, Estimate, Law, Prediction, Stretch
 from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
@@ -27,7 +27,7 @@ from loadgen.recorder import merged, value_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from loadgen.estimate import Case, Prediction
+    from loadgen.estimate import Case
     from loadgen.inputs import Plan
     from loadgen.recorder import Histogram, Tally
     from loadgen.runner.window import Measured, Window
@@ -38,6 +38,10 @@ OTHERS_SHARE = 0.01
 """If more requests than that ended neither ok nor in an overflow of the own sidecar, theory has nothing to say of them."""
 
 CHANGED = "Not compared: the rate changed in this phase."
+ALIKE = "theory says something only of limits that are the same in all clients"
+DIFFERENT = "Not compared: the clients had different limits."
+NONE_OK = "Not compared: no request was ok, so nothing shows how long the service takes."
+NOTHING_SENT = "Not compared: nothing was counted in this phase."
 
 
 def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
@@ -52,8 +56,12 @@ def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> pa
 def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float, *, ours: bool) -> parts.PredictionPart | None:
     rate, tally = _rate_per_s(plan, window, began), merged(window.tallies.values())
     case = _case(plan, window, rate or 0.0, ours=ours)
-    if case is None or not phase.duration_s or not tally.outcomes[Outcome.OK]:
-        return None
+    if case is None:
+        limited = any(state.limits.in_force() for state in window.states.values())
+        return _uncompared(Prediction(Law.UNDETERMINED, ALIKE, NOTHING), DIFFERENT) if limited else None
+    if not tally.outcomes[Outcome.OK]:
+        planned = _planned(case, phase, changes=rate is None)
+        return _uncompared(planned, NONE_OK if tally.requests else NOTHING_SENT) if planned is not None else None
     stretch, source = _stretch(case, phase, tally)
     if rate is None:
         found = undetermined(case)
@@ -63,6 +71,33 @@ def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float
         stretch, source = _after_waiting(case, stretch)
         found = predict(case, stretch)
     return None if found is None else _beside(found, case, stretch, source, phase)
+
+
+def _planned(case: Case, phase: parts.PhasePart, *, changes: bool) -> Prediction | None:
+    """Give what is predicted where nothing was measured: as before the load, and of a service that is not ours nothing."""
+    if changes or not phase.duration_s:
+        return undetermined(case)
+    if case.service is not None:
+        return predict(case, Stretch.planned(case.service, phase.duration_s))
+    because = "how long the service takes is known from answers that are ok only"
+    return Prediction(Law.UNDETERMINED, because, NOTHING) if case.limits.in_force() else None
+
+
+def _uncompared(found: Prediction, sentence: str) -> parts.PredictionPart:
+    """Give a prediction that nothing stands beside, and why: the figures of a plan are not those of a measured service time, so none is shown."""
+    nothing = _figure(NOTHING, None)
+    return parts.PredictionPart(
+        law=found.law.value,
+        because=found.because,
+        service_time_s=(0.0, 0.0),
+        service_time_from="",
+        offered=None,
+        admitted=nothing,
+        loss=nothing,
+        goodput_per_s=nothing,
+        parts=None,
+        sentence=sentence,
+    )
 
 
 def _rate_per_s(plan: Plan, window: Window, began: float) -> float | None:
@@ -76,8 +111,9 @@ def _case(plan: Plan, window: Window, rate_per_s: float, *, ours: bool) -> Case 
     limits = {state.limits for state in window.states.values()}
     if len(limits) != 1:
         return None
-    case = case_of(plan.scenario, limits.pop(), rate_per_s, http2=plan.speaks_http2)
-    return replace(case, clients=len(window.starts), service=case.service if ours else None)
+    case = case_of(plan.scenario, limits.pop(), rate_per_s, http2=plan.speaks_http2, ejected=plan.ejects_service)
+    case = replace(case, clients=len(window.starts))
+    return case if ours else replace(case, service=None, unexpected_status=None)
 
 
 def _stretch(case: Case, phase: parts.PhasePart, tally: Tally) -> tuple[Stretch, str]:

@@ -176,10 +176,22 @@ def test_in_a_cluster_losses_may_scatter_more_than_those_of_exponential_service(
     assert widths[1] > 2 * widths[0], "the mean square is some eleven times the mean's"
 
 
-def test_nothing_is_said_without_a_limit_or_where_clients_have_different_ones() -> None:
+def test_nothing_is_said_without_a_limit() -> None:
     assert prediction(plan(), tally(715, 285), Limits()) is None
-    assert prediction(plan(), tally(715, 285), states=(FIVE, Limits(max_requests=6))) is None
-    assert prediction(plan(), tally(0, 285)) is None
+    assert prediction(plan(), tally(0, 285), Limits()) is None
+
+
+def test_why_a_phase_with_a_limit_is_not_compared_is_said(tmp_path: Path) -> None:
+    different = said(plan(), tally(715, 285), states=(FIVE, Limits(max_requests=6)))
+    rejected, empty, elsewhere = said(plan(), tally(0, 285)), said(plan(), tally(0, 0)), said(plan(), tally(0, 285), mesh="cluster")
+    assert different.sentence == "Not compared: the clients had different limits."
+    assert rejected.sentence == "Not compared: no request was ok, so nothing shows how long the service takes."
+    assert empty.sentence == "Not compared: nothing was counted in this phase."
+    for each in (different, rejected, empty, elsewhere):
+        assert (each.parts, each.loss.predicted, each.service_time_from) == (None, None, "")
+    assert (rejected.law, elsewhere.law) == ("erlang", "undetermined")
+    late = said(plan("rate: 50/s -> rate: 50/s\n  timeout: 100ms", tmp_path), tally(0, 285, timeout=700))
+    assert late.because == "nothing is predicted: 36.8% of the answers take longer than the timeout of 100ms"
 
 
 def test_a_phase_in_which_the_rate_changes_is_not_compared_and_that_is_said(tmp_path: Path) -> None:
