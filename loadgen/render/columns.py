@@ -139,8 +139,8 @@ class Beside:
 
     @property
     def inside(self) -> str:
-        """Tell whether the measurement lies where it should; nothing where that is not said."""
-        return {None: "", True: "yes", False: "NO"}[self.figure.inside if self.judged else None]
+        """Tell whether the measurement lies where it should; a dash where that is not said, as of a goodput that follows from the loss."""
+        return {None: "-", True: "yes", False: "NO"}[self.figure.inside if self.judged else None]
 
     def written(self, value: float | None) -> str:
         """Write a value of this figure; a dash stands for none."""
