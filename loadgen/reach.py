@@ -6,7 +6,9 @@ service's cannot hold; and of a service that is ejected no limit shows anything.
 
 from __future__ import annotations
 
+import functools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -217,45 +219,91 @@ def _text(time: Interval) -> str:
 
 
 def _unsent(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
-    """Find that ``max_in_flight`` holds back so much of an open load, before a limit could reject it, that the run will be INVALID."""
+    """Find that ``max_in_flight`` holds back so much of an open load, in a phase whose limits do not keep it below, that the run will be INVALID."""
     load, time = scenario.load, around.service_time(scenario)
     limits = {name: pool.limits[name] for name in _AT_A_TIME if name in pool.limits}
-    if not isinstance(load, OpenLoad) or time is None or not limits or min(limits.values()) < load.max_in_flight:
+    if not isinstance(load, OpenLoad) or time is None or not limits:
         return
-    share, phase = max(_unsent_shares(scenario, load, time))
+    name, limit = next(iter(limits.items()))
+    first = min(limits.values()) >= load.max_in_flight
+    share, phase, applied = max(
+        _unsent_shares(scenario, load, time, limited=not first), key=lambda found: (round(found[0], 6), found[2]), default=(0.0, "", False)
+    )
     if share > UNSENT_SHARE:
-        name, limit = next(iter(limits.items()))
+        why = f"comes before {name} {limit}" if applied else "is too low for what no limit rejects"
+        enough = max(_enough_in_flight(load, time), max(limits.values()) + 1)
         yield pool.warning(
             name,
-            f"max_in_flight {load.max_in_flight} comes before {name} {limit}: some {share:.1%} of all requests of phase {phase} are not sent, and more than {UNSENT_SHARE:.0%} make a run INVALID",
-            hint=f"raise max_in_flight to more than {max(limits.values())}, or offer less load",
+            f"max_in_flight {load.max_in_flight} {why}: some {share:.1%} of all requests of phase {phase} are not sent, and more than {UNSENT_SHARE:.0%} make a run INVALID",
+            hint=f"raise max_in_flight to {enough} or more, or offer less load",
             code="max-in-flight-too-low",
         )
+    yield from _filling(load, time, scenario, pool, around)
+
+
+def _filling(load: OpenLoad, time: Interval, scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
+    """Find that the queue before ``maxConnections``, which has no end, grows until ``max_in_flight`` is reached.
+
+    None is in flight for longer than the timeout: of those that come within one, ``max_in_flight`` must be fewer.
+    """
+    servers, course, ends_s = pool.limits.get("maxConnections"), load.course, 0.0
+    if servers is None or around.http2 or around.in_cluster or not time.mean_s or servers >= load.max_in_flight:
+        return
+    if any(pool.limits.get(name, math.inf) < load.max_in_flight for name in ("http2MaxRequests", "http1MaxPendingRequests")):
+        return
+    served_per_s = (servers + scenario.clients.workers - 1) / time.mean_s
+    for phase in scenario.phases:
+        begins_s, ends_s = ends_s, ends_s + phase.duration
+        for rate, held_s in course.held_s(begins_s, ends_s).items() if phase.policy == "applied" else ():
+            more_per_s = rate - served_per_s
+            if more_per_s <= 0:
+                continue
+            full_s = (load.max_in_flight - servers) / more_per_s
+            if rate * load.timeout > load.max_in_flight and (held_s - full_s) * more_per_s > UNSENT_SHARE * rate * held_s:
+                yield pool.warning(
+                    "maxConnections",
+                    f"the queue before maxConnections {servers} grows, for {rate:.6g}/s come and {served_per_s:.4g}/s can be served: after some {full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
+                    hint="offer less load, or bound the queue: http1MaxPendingRequests; a larger max_in_flight fills, too, only later",
+                    code="max-in-flight-too-low",
+                )
+                return
 
 
 _AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")
 
 
-def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval) -> Iterator[tuple[float, str]]:
-    """Give the share of requests, in each phase with the policy, that finds ``max_in_flight`` others; none of what comes while the rate changes."""
+def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval, *, limited: bool) -> Iterator[tuple[float, str, bool]]:
+    """Give the share of requests, in each phase, that finds ``max_in_flight`` others, and whether the policy is applied; none of what comes while the rate changes.
+
+    Where the policy is applied and ``limited`` keeps fewer in flight, that is none.
+    """
     course, ends_s = load.course, 0.0
     for phase in scenario.phases:
         begins_s, ends_s = ends_s, ends_s + phase.duration
-        if phase.policy == "applied":
-            unsent = sum(
-                _unsent_share(load, rate * time.mean_s, exponential=time.exponential) * rate * held_s
-                for rate, held_s in course.held_s(begins_s, ends_s).items()
-            )
-            yield unsent / (course.arrived(ends_s) - course.arrived(begins_s)), phase.name
+        applied = phase.policy == "applied"
+        unsent = sum(
+            _unsent_share(load, rate * time.mean_s, load.max_in_flight, exponential=time.exponential) * rate * held_s
+            for rate, held_s in course.held_s(begins_s, ends_s).items()
+        )
+        if not (applied and limited):
+            yield unsent / (course.arrived(ends_s) - course.arrived(begins_s)), phase.name, applied
 
 
-def _unsent_share(load: OpenLoad, offered: float, *, exponential: bool) -> float:
+def _enough_in_flight(load: OpenLoad, time: Interval) -> int:
+    """Give the smallest ``max_in_flight`` that holds back next to nothing where no limit rejects: a tenth of what makes a run INVALID, for a short phase has more by chance."""
+    offered = load.highest_rate_per_s * (time.mean_s + WAY_S)
+    counts = range(1, math.ceil(offered + 10 * math.sqrt(offered)) + 10)
+    share = functools.partial(_unsent_share, load, offered, exponential=time.exponential)
+    return counts[bisect_left(counts, True, key=lambda count: share(count) <= UNSENT_SHARE / 10)]
+
+
+def _unsent_share(load: OpenLoad, offered: float, most: int, *, exponential: bool) -> float:
     """Give the share that finds so many in flight at least: by Erlang's or Takács' formula, or if both are constant by Little's law."""
     if load.arrivals == "poisson":
-        return erlang_b(load.max_in_flight, offered)
+        return erlang_b(most, offered)
     if exponential:
-        return constant_arrivals(load.max_in_flight, offered)
-    return max(0.0, 1 - load.max_in_flight / offered) if offered else 0.0
+        return constant_arrivals(most, offered)
+    return max(0.0, 1 - most / offered) if offered else 0.0
 
 
 def _for_the_service(scenario: Scenario, pool: _Pool) -> Iterator[Problem]:

@@ -267,18 +267,20 @@ def held_back(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = F
 
 
 @pytest.mark.parametrize(
-    ("text", "share"),
+    ("text", "share", "enough"),
     [
-        (TOO_FEW, "1.5%"),  # Erlang's B(4, 1)
-        (TOO_FEW.replace("50/s", "500/s").replace("poisson", "constant").replace("exponential 20ms", "20ms"), "60.0%"),
-        (TOO_FEW.replace("50/s", "250/s").replace("poisson", "constant"), "33.3%"),
-        (TOO_FEW.replace("rate: 50/s", "rate: 1/s\n  stages: [{rate: 1/s, hold: 13s}, {rate: 500/s}]"), "64.5%"),
+        (TOO_FEW, "1.5%", 6),  # Erlang's B(4, 1)
+        (TOO_FEW.replace("50/s", "500/s").replace("poisson", "constant").replace("exponential 20ms", "20ms"), "60.0%", 11),
+        (TOO_FEW.replace("50/s", "250/s").replace("poisson", "constant"), "33.3%", 11),
+        (TOO_FEW.replace("rate: 50/s", "rate: 1/s\n  stages: [{rate: 1/s, hold: 13s}, {rate: 500/s, hold: 5s}, {rate: 1/s}]"), "64.5%", 23),
     ],
 )
-def test_a_max_in_flight_that_makes_a_run_invalid_before_the_limit_is_reached_is_pointed_at(tmp_path: Path, text: str, share: str) -> None:
+def test_a_max_in_flight_that_makes_a_run_invalid_before_the_limit_is_reached_is_pointed_at(
+    tmp_path: Path, text: str, share: str, enough: int
+) -> None:
     (found,) = held_back(tmp_path, text)
     assert f"max_in_flight 4 comes before http2MaxRequests 5: some {share} of all requests of phase limited are not sent" in found.message
-    assert found.hint == "raise max_in_flight to more than 5, or offer less load"
+    assert found.hint == f"raise max_in_flight to {enough} or more, or offer less load"
     assert marked(found) == "5"
 
 
@@ -288,19 +290,46 @@ def test_a_max_in_flight_that_makes_a_run_invalid_before_the_limit_is_reached_is
         TOO_FEW.replace("max_in_flight: 4", "max_in_flight: 6"),
         TOO_FEW.replace("50/s", "40/s"),
         TOO_FEW.replace("poisson", "constant").replace("exponential 20ms", "79ms"),
-        TOO_FEW.replace("rate: 50/s", "rate: 500/s\n  stages: [{rate: 500/s, hold: 8s}, {rate: 1/s}]"),
         TOO_FEW.replace("exponential 20ms", "none").replace("poisson", "constant"),
         SCENARIO,
     ],
-    ids=["above the limit", "few", "constant", "before the phase only", "no time", "users"],
+    ids=["above the limit", "few", "constant", "no time", "users"],
 )
 def test_a_max_in_flight_that_holds_back_next_to_nothing_is_not(tmp_path: Path, text: str) -> None:
     assert held_back(tmp_path, text) == []
 
 
+def test_a_max_in_flight_that_is_too_low_for_a_phase_without_the_rule_is_pointed_at(tmp_path: Path) -> None:
+    above = TOO_FEW.replace("max_in_flight: 4", "max_in_flight: 6").replace("50/s", "250/s")  # Erlang's B(6, 5)
+    (found,) = held_back(tmp_path, above)
+    assert "max_in_flight 6 is too low for what no limit rejects: some 19.2% of all requests of phase " in found.message
+    assert "limited" not in found.message
+    assert found.hint == "raise max_in_flight to 15 or more, or offer less load"
+    assert held_back(tmp_path, above.replace("max_in_flight: 6", "max_in_flight: 15")) == []
+    assert len(held_back(tmp_path, TOO_FEW.replace("rate: 50/s", "rate: 500/s\n  stages: [{rate: 500/s, hold: 8s}, {rate: 1/s}]"))) == 1
+
+
+CONNECTIONS = RULE.replace("http:\n        http2MaxRequests: 5", "tcp:\n        maxConnections: 1")
+
+
+def test_a_queue_that_grows_until_max_in_flight_is_reached_is_pointed_at(tmp_path: Path) -> None:
+    text = TOO_FEW.replace("50/s", "100/s").replace("max_in_flight: 4", "max_in_flight: 51")  # 50 a second are served
+    (found,) = held_back(tmp_path, text, CONNECTIONS)
+    assert (
+        "the queue before maxConnections 1 grows, for 100/s come and 50/s can be served: after some 1 s of phase limited" in found.message
+    )
+    for enough in (
+        text.replace("51", "1000"),
+        text.replace("100/s", "40/s"),
+        text.replace("\n  arrivals", "\n  timeout: 500ms\n  arrivals"),
+    ):
+        assert held_back(tmp_path, enough, CONNECTIONS) == []
+    assert held_back(tmp_path, text, RULE) == []
+
+
 def test_what_another_limit_rejects_before_is_in_flight_no_longer(tmp_path: Path) -> None:
-    assert held_back(tmp_path, TOO_FEW, PENDING) == []
-    assert len(held_back(tmp_path, TOO_FEW, PENDING.replace("Requests: 3", "Requests: 4"))) == 1
+    assert "phase limited" not in held_back(tmp_path, TOO_FEW, PENDING)[0].message
+    assert "phase limited" in held_back(tmp_path, TOO_FEW, PENDING.replace("Requests: 3", "Requests: 4"))[0].message
     assert held_back(tmp_path, TOO_FEW.replace("service:\n  time: exponential 20ms\n", ""), in_cluster=True) == []
 
 
