@@ -10,11 +10,22 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loadgen.estimate import NOTHING, Case, Estimate, Law, Prediction, Stretch
+from loadgen.estimate import NOTHING, WAY_S, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Open
 from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.quantity import duration_text
-from loadgen.queueing import Loss, Span, busy_rate_per_s, constant_arrivals, finite_loss, loss_span, poisson_loss, queue_loss, through_span
+from loadgen.queueing import (
+    Loss,
+    Span,
+    busy_rate_per_s,
+    chance_per_s,
+    constant_arrivals,
+    finite_loss,
+    loss_span,
+    poisson_loss,
+    queue_loss,
+    through_span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,12 +128,33 @@ def _unreached(case: Case, stretch: Stretch, limit: str) -> Prediction:
     at_once = _at_once(case)
     because, through = f"a client has at most {at_once} in flight, so {limit} rejects nothing", NOTHING
     match case.load:
-        case Closed(users=users, think=think) if think.mean_s + stretch.service_s.high > 0:
-            through = Estimate(users / (think.mean_s + stretch.service_s.high))
+        case Closed():
+            through = _rounds(case, stretch, case.load)
         case Open() if at_once is not None:  # a loss system, too: what finds so many in flight is not sent
             because += f"; what finds {at_once} in flight is not sent"
             through = _open(replace(case, workers=1), stretch, at_once).through_per_s
     return Prediction(Law.UNREACHED, because, Estimate(None, None, at_once), Estimate(0.0, 0.0, 0.0), through)
+
+
+def _rounds(case: Case, stretch: Stretch, load: Closed) -> Estimate:
+    """Give how many requests a second the users of a client make who are neither rejected nor wait; nothing if it is not known that a round takes time."""
+    think_s, service = load.think.mean_s, stretch.service_s
+    if not think_s + service.low:
+        return NOTHING
+    variation = 2 * stretch.scatter - 1 if case.service is None else float(case.service.exponential)
+    low, high = (
+        load.users / round_s
+        + sign
+        * (
+            chance_per_s(load.users, round_s, load.think.exponential * think_s**2 + variation * taken_s**2, stretch.seconds * case.clients)
+            + _begun(load.users, stretch)
+        )
+        for sign, round_s, taken_s in (
+            (-1, think_s + stretch.overhead_s + service.high, service.high),
+            (1, think_s + service.low, service.low),
+        )
+    )
+    return Estimate(load.users / (think_s + stretch.overhead_s / 2 + stretch.middle_s), max(0.0, low), high)
 
 
 def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
@@ -151,6 +183,9 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     if case.service is None:
         high = offered.high / (offered.high + limit)
         because = f"arrivals come at constant intervals, and nothing is known of how the service time is distributed, so what is lost is only bounded: no more than {most} are in service, and while {limit} are, one arrival an interval is lost at most"
+    elif case.rate_per_s * (stretch.service_s.high + WAY_S) <= limit:
+        high = 0.0
+        because = f"arrivals and service are constant, and each of {limit} places is free again before the arrival that needs it, so nothing is lost"
     else:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
@@ -175,8 +210,13 @@ def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Predictio
     users, think_s = load.users, load.think.mean_s
     if not think_s:
         most = _busy(limit + case.workers - 1, case, stretch)
-        because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; only what gets through is bounded, by the limit over the service time"
-        value = limit / stretch.middle_s if stretch.middle_s else None
+        because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; "
+        because += (
+            "a service that may take no time bounds nothing, either"
+            if most is None
+            else "only what gets through is bounded, by the limit over the service time"
+        )
+        value = None if most is None else limit / stretch.middle_s
         return Prediction(Law.SATURATED, because, NOTHING, NOTHING, Estimate(value, None, most))
     if not load.think.exponential and (case.service is None or not case.service.exponential):
         return _closed_bound(case, stretch, limit, load)
@@ -226,7 +266,7 @@ def _burst(case: Case, stretch: Stretch, limit: int, load: Burst) -> Prediction:
         because = f"{of}, and more are let through if some end before the last has come, for it is not sure that the service holds them all for {QUICK_S * 1000:.0f} ms or longer"
         lost = Estimate(None, None, _cut(1 - limit / load.size, stretch, case, load))
         return Prediction(Law.BURST, because, Estimate(None, None, band), lost)
-    because = f"{of}, and all others rejected, for the service holds them until the last has come"
+    because = f"{of}, and all others rejected, for the service holds them until the last has come; a burst that the end of the phase cuts adds its rejections and not its answers"
     low, high = _cut(1 - band / load.size, stretch, case, load, lowest=True), _cut(1 - limit / load.size, stretch, case, load)
     return Prediction(Law.BURST, because, Estimate(limit, limit, band), Estimate(1 - limit / load.size, low, high))
 
@@ -251,7 +291,7 @@ def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: boo
 def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
     """Predict for ``places`` to wait in, None if more than can come."""
     admitted, service = _connected(case, servers), stretch.service_s
-    most = Estimate(None, None, None if admitted.high is None else _busy(admitted.high, case, stretch))
+    most = _through_most(case, stretch, admitted, places)
     limits = case.limits.in_force()
     if (requests := limits.get("http2MaxRequests")) is not None and (
         case.service is None or not connections_come_first(limits, case.workers)
@@ -277,6 +317,27 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
             Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), _offered(case, stretch)
         )
     return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
+
+
+def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int | None) -> Estimate:
+    """Give what gets through at most: what so many connections serve, and no more than is offered; ``value`` is that of the long run."""
+    served = None if admitted.value is None or admitted.high is None or not stretch.service_s.low else admitted.value / stretch.middle_s
+    busy = None if admitted.high is None else _busy(admitted.high, case, stretch)
+    match case.load:
+        case Closed():
+            offered = _rounds(case, stretch, case.load)
+        case Open():
+            rate = case.rate_per_s
+            chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
+            begun = (admitted.high or 0.0) + (places or 0)
+            offered = Estimate(rate, None, rate + chance + _begun(begun, stretch))
+        case _:
+            offered = NOTHING
+    if served is None or busy is None:
+        return NOTHING
+    return Estimate(
+        min(served, served if offered.value is None else offered.value), None, busy if offered.high is None else min(busy, offered.high)
+    )
 
 
 def _growing(case: Case, stretch: Stretch, served: float) -> str:

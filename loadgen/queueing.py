@@ -110,6 +110,11 @@ def busy_rate_per_s(servers: float, service_s: float, variation: float, seconds:
     return rate_per_s + _Z * math.sqrt(rate_per_s * variation / seconds)
 
 
+def chance_per_s(sources: int, mean_s: float, variance: float, seconds: float) -> float:
+    """Give how far the rate of so many renewals, with rounds of this mean and ``variance`` (in s^2), lies from its mean in 99 of 100 stretches of so many seconds."""
+    return _Z * math.sqrt(sources * variance / mean_s**3 / seconds)
+
+
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:
     """Solve a birth-death chain on 0 to m: ``births[j]`` attempts a second in state j, lost in state m; ``deaths[j]`` departures a second."""
     chances = _stationary(births, deaths)

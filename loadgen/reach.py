@@ -203,7 +203,7 @@ def _lost_of_open(load: OpenLoad, limit: int, time: Interval) -> tuple[float, st
     elif time.exponential:
         share = constant_arrivals(limit, offered)
     else:
-        share = 0.0 if offered + 1 <= limit else 1.0
+        share = 0.0 if rate * (time.mean_s + 2 * WAY_S) <= limit else 1.0  # each place is free again before the arrival that needs it
     return share * rate, f"at {rate:.6g}/s and with a service time of {_text(time)} there are {offered:.2g}"
 
 

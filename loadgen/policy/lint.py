@@ -346,7 +346,7 @@ def no_limit(rule: Rule, scene: Scene) -> Iterator[Problem]:
     routed = [None, *(subset for subset in merged.rule.subsets if subset.name in scene.routed_subsets)]
     policies = [effective_policy(merged.rule, port, subset) for port in scene.service.ports for subset in routed]
     if not any(value for policy in policies for value in limits_of(policy.connection_pool).values()):
-        message = f"the rule counts for the client, but limits nothing: it sets none of {', '.join(FIELDS.values())}"
+        message = f"the rule counts for the client, but sets none of {', '.join(FIELDS.values())}"
         hint = "set one of them in trafficPolicy.connectionPool, such as http.http2MaxRequests"
         yield rule.warning(("trafficPolicy", "connectionPool"), message, hint=hint, code="no-limit", at_key=True)
 

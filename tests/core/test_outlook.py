@@ -145,6 +145,13 @@ def test_nobody_is_told_to_lower_a_limit_of_1(tmp_path: Path) -> None:
     assert found.hint == "offer more load, or the run shows nothing of it"
 
 
+def test_a_limit_whose_places_are_always_free_again_is_pointed_at(tmp_path: Path) -> None:
+    text = OPEN.replace("poisson", "constant").replace("50/s", "10/s").replace("exponential 20ms", "90ms")
+    (found,) = unfit(tmp_path, text, RULE.replace("5\n", "1\n"))
+    assert found.code == "limit-never-reached"
+    assert unfit(tmp_path, text.replace("90ms", "98ms"), RULE.replace("5\n", "1\n")) == []
+
+
 def test_a_limit_that_the_time_on_the_way_reaches_is_not_pointed_at(tmp_path: Path) -> None:
     assert unfit(tmp_path, OPEN.replace("exponential 20ms", "none"), RULE.replace("5\n", "1\n")) == []
 

@@ -192,8 +192,39 @@ def test_without_think_time_only_what_gets_through_is_bounded() -> None:
 
 @pytest.mark.parametrize("limits", [Limits(max_connections=5), Limits(max_connections=5, max_pending_requests=3)])
 def test_what_gets_through_so_many_connections_is_bounded_with_what_chance_may_add(limits: Limits) -> None:
-    for load in (POISSON, THINKING):
-        assert predicted(load, limits).through_per_s.high == pytest.approx(busy_rate_per_s(5, 0.1, 1.0, 100) + 0.5)
+    for load in (Open(RateCourse(90), poisson=True), Closed(50, Interval(0.2))):
+        found = predicted(load, limits, rate_per_s=90.0, workers=2).through_per_s
+        assert found.high == pytest.approx(busy_rate_per_s(6, 0.1, 1.0, 100) + 0.6)
+    assert predicted(Open(RateCourse(90)), Limits(max_connections=5), rate_per_s=90.0).through_per_s.value == 50
+
+
+@pytest.mark.parametrize(
+    ("load", "offered", "chance"),
+    [(POISSON, 20.0, 1.66), (STEADY, 20.0, 0.51), (THINKING, 8 / 0.3, 1.9), (Closed(8, Interval(0.2)), 8 / 0.3, 1.7)],
+)
+def test_no_more_gets_through_a_queue_than_is_offered(load: Closed | Open, offered: float, chance: float) -> None:
+    found = predicted(load, Limits(max_connections=5), rate_per_s=20.0).through_per_s
+    assert found.value == pytest.approx(offered)
+    assert found.high is not None
+    assert offered < found.high < offered + chance
+
+
+def test_users_who_are_never_rejected_get_through_at_the_middle_of_what_the_service_takes() -> None:
+    found = predict(case(Closed(5, Interval(0.1)), service=CONSTANT), Stretch(10, Span(0.1, 0.102)))
+    assert found is not None
+    assert found.through_per_s.value == pytest.approx(5 / 0.201)
+    assert bounds(found.through_per_s) == pytest.approx((5 / 0.202 - 0.5, 25.5))
+    timeless = predict(case(Closed(50), service=Interval()), Stretch(10, Span(0.0, 0.002)))
+    assert timeless is not None
+    assert timeless.through_per_s == NOTHING
+    assert timeless.because.endswith("a service that may take no time bounds nothing, either")
+
+
+def test_constant_arrivals_that_find_every_place_free_again_lose_nothing() -> None:
+    found = predicted(STEADY, Limits(max_requests=1), Interval(0.09), rate_per_s=10.0)
+    assert (found.lost, found.through_per_s) == (Estimate(None, 0.0, 0.0), Estimate(10, 10, 10))
+    assert "nothing is lost" in found.because
+    assert predicted(STEADY, Limits(max_requests=1), Interval(0.099), rate_per_s=10.0).lost.high != 0, "the way may take the rest"
 
 
 def test_of_a_burst_as_many_are_admitted_as_the_limit_says_and_some_more_by_racing_workers() -> None:
@@ -222,6 +253,7 @@ def test_a_burst_that_the_phase_cuts_in_two_moves_the_share_a_little() -> None:
 
 def test_a_plan_knows_too_that_the_phase_cuts_a_burst_in_two() -> None:
     found = predicted(Burst(20, 1.0), service=CONSTANT, clients=1)  # in ten seconds nine bursts of 1.1 s, or eight and parts of two
+    assert found.because.endswith("a burst that the end of the phase cuts adds its rejections and not its answers")
     low, high = bounds(found.lost)
     assert low == pytest.approx(8 * 15 / (8 * 20 + 5))
     assert high == pytest.approx(9 * 15 / (8 * 20 + 15))

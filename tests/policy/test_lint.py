@@ -113,10 +113,10 @@ SINGLE = [
         "no-limit",
         8,
         19,
-        "counts for the client, but limits nothing",
+        "counts for the client, but sets none of",
         "http.http2MaxRequests",
     ),
-    ("host: user\nsubsets: [{name: v1}]", "no-limit", 6, 1, "counts for the client, but limits nothing", "trafficPolicy.connectionPool"),
+    ("host: user\nsubsets: [{name: v1}]", "no-limit", 6, 1, "counts for the client, but sets none of", "trafficPolicy.connectionPool"),
 ]
 
 
