@@ -119,7 +119,7 @@ def _differences(one: Report, other: Report) -> Iterator[str]:
     for name, what in _ALIKE.items():
         before, after = getattr(ours, name), getattr(theirs, name)
         if before != after:
-            yield f"has another {what}: {_shown(after)}, the first {_shown(before)}"
+            yield f"has {'other' if what.endswith('limits') else 'another'} {what}: {_shown(after)}, the first {_shown(before)}"
     phases, others = [[(phase.name, phase.policy) for phase in report.phases] for report in (one, other)]
     if phases != others:
         yield f"has other phases: {_listed(others)}, the first {_listed(phases)}"

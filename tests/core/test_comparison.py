@@ -252,7 +252,7 @@ def scenario(**changes: object) -> Report:
         (scenario(name="bursts"), "the new run has another scenario: bursts, the first "),
         (scenario(load={"model": "closed", "users": 7}), "the new run has another load: model closed, users 7, the first model "),
         (scenario(clients=99), "the new run has another number of clients: 99, the first "),
-        (scenario(limits={}), "the new run has another limits: none, the first "),
+        (scenario(limits={}), "the new run has other limits: none, the first "),
         (TEMPLATE.model_copy(update={"mesh": "cluster"}), "the new run is of mesh cluster, the first of local"),
         (TEMPLATE.model_copy(update={"phases": TEMPLATE.phases[:1]}), "the new run has other phases: baseline (absent), the first baseline"),
         (
