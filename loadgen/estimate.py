@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from loadgen.pacing import Burst, Closed
 from loadgen.queueing import Span
 
 if TYPE_CHECKING:
@@ -79,6 +80,16 @@ class Case:
     ejected: bool = False
 
     @property
+    def at_once(self) -> int | None:
+        """How many requests of a client can be in flight at most; None if that is not bounded."""
+        match self.load:
+            case Closed(users=users):
+                return users
+            case Burst(size=size):
+                return size
+        return self.max_in_flight
+
+    @property
     def late_share(self) -> float:
         """Give the share of answers that come after the client gave up; 0 where the service's time is not known."""
         if self.service is None or not self.service.mean_s:
@@ -108,6 +119,14 @@ class Stretch:
     def planned(cls, service: Interval, seconds: float) -> Stretch:
         """Say what is known before a load: that the service takes as long as the scenario says, and the way some more."""
         return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S))
+
+    def offered(self, rate_per_s: float) -> Span:
+        """Give what arrivals of such a rate offer, in Erlang."""
+        return Span(rate_per_s * self.service_s.low, rate_per_s * self.service_s.high)
+
+    def begun_per_s(self, places: float) -> float:
+        """Give by how much so many places exceed what fits into the stretch: each may end one request more, one that had begun before."""
+        return places / self.seconds
 
     @property
     def middle_s(self) -> float:

@@ -17,6 +17,7 @@ from loadgen.quantity import duration_text
 from loadgen.queueing import (
     Loss,
     Span,
+    backlog,
     busy_rate_per_s,
     chance_per_s,
     constant_arrivals,
@@ -64,7 +65,7 @@ def _admitted(case: Case, stretch: Stretch) -> Prediction | None:
     )
     if case.http2:  # one connection carries everything; it is waited for at the start only
         connections, pending = None, pending if requests is None else None
-    at_once = _at_once(case)
+    at_once = case.at_once
     reached = pending is not None and (at_once is None or at_once > pending)
     if requests is not None and (connections is None or connections > requests):
         found = _rejecting(case, stretch, requests)
@@ -100,7 +101,7 @@ def _admitting(case: Case) -> Prediction | None:
 
 
 def _rejecting(case: Case, stretch: Stretch, limit: int) -> Prediction:
-    at_once = _at_once(case)
+    at_once = case.at_once
     if at_once is not None and at_once <= limit:
         return _unreached(case, stretch, f"http2MaxRequests {limit}")
     match case.load:
@@ -113,19 +114,9 @@ def _rejecting(case: Case, stretch: Stretch, limit: int) -> Prediction:
     return replace(found, admitted=Estimate(limit, None, limit + case.workers - 1))
 
 
-def _at_once(case: Case) -> int | None:
-    """Give how many requests of a client can be in flight at most."""
-    match case.load:
-        case Closed(users=users):
-            return users
-        case Burst(size=size):
-            return size
-    return case.max_in_flight
-
-
 def _unreached(case: Case, stretch: Stretch, limit: str) -> Prediction:
     """Say what is seen where a client has fewer in flight than a limit admits, so that nothing is lost."""
-    at_once = _at_once(case)
+    at_once = case.at_once
     because, through = f"a client has at most {at_once} in flight, so {limit} rejects nothing", NOTHING
     match case.load:
         case Closed():
@@ -147,7 +138,7 @@ def _rounds(case: Case, stretch: Stretch, load: Closed) -> Estimate:
         + sign
         * (
             chance_per_s(load.users, round_s, load.think.exponential * think_s**2 + variation * taken_s**2, stretch.seconds * case.clients)
-            + _begun(load.users, stretch)
+            + stretch.begun_per_s(load.users)
         )
         for sign, round_s, taken_s in (
             (-1, think_s + stretch.overhead_s + service.high, service.high),
@@ -169,7 +160,7 @@ def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
 def _poisson(case: Case, stretch: Stretch, limit: int) -> Prediction:
     systems = [poisson_loss(limit + race, case.rate_per_s, service) for race, service in _systems(case, stretch)]
     because = f"Poisson arrivals that find {limit} in service are lost, which is Erlang's B({limit}, {case.rate_per_s * stretch.middle_s:.3g}), whatever the distribution of the service time"
-    return _between(Law.ERLANG, because, case, stretch, systems, _offered(case, stretch))
+    return _between(Law.ERLANG, because, case, stretch, systems, stretch.offered(case.rate_per_s))
 
 
 def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
@@ -178,7 +169,7 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     The lower bound is Little's law. The upper one without knowledge: while all places are taken, one arrival an interval is lost, and ``limit`` times that while is no more than
     all that is served takes; so lost / served <= offered / limit, in any order and for any service time.
     """
-    offered, most = _offered(case, stretch), limit + case.workers - 1
+    offered, most = stretch.offered(case.rate_per_s), limit + case.workers - 1
     low = max(0.0, 1 - most / offered.low) if offered.low else 0.0
     if case.service is None:
         high = offered.high / (offered.high + limit)
@@ -189,7 +180,7 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     else:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
-    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low) + (_begun(most, stretch) if low else 0.0))
+    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low) + (stretch.begun_per_s(most) if low else 0.0))
     goodput = Estimate(through.low if through.low == through.high else None, through.low, through.high)
     lost = _at_the_ends(low, high, case, stretch, max(most, offered.high) if case.service is None else most)
     return Prediction(Law.BOUND, because, NOTHING, lost, goodput, offered)
@@ -203,7 +194,7 @@ def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
         systems.append(replace(alike, share=share, through_per_s=case.rate_per_s * (1 - share)))
     offered = case.rate_per_s * stretch.middle_s
     because = f"arrivals at constant intervals that find {limit} in exponential service are lost (Takács, {offered:.3g} Erlang offered)"
-    return _between(Law.TAKACS, because, case, stretch, systems, _offered(case, stretch))
+    return _between(Law.TAKACS, because, case, stretch, systems, stretch.offered(case.rate_per_s))
 
 
 def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Prediction:
@@ -249,7 +240,7 @@ def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Pre
     )
     because = f"{known}, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
     lost = _at_the_ends(low, high, case, stretch, limit + case.workers - 1)
-    return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most + _begun(limit + case.workers - 1, stretch)))
+    return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most + stretch.begun_per_s(limit + case.workers - 1)))
 
 
 def _at_the_ends(low: float, high: float, case: Case, stretch: Stretch, requests: float) -> Estimate:
@@ -305,7 +296,7 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
         return Prediction(Law.QUEUE, because, admitted, NOTHING, most)
     if places is None:
         because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits{', without an end' if case.limits.max_pending_requests == UNSET else ''}"
-        if isinstance(case.load, Open) and admitted.high is not None and case.rate_per_s * service.low > admitted.high:
+        if isinstance(case.load, Open) and admitted.high is not None:
             because += _growing(case, stretch, admitted.high)
         return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
     how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
@@ -314,7 +305,7 @@ def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) ->
         found = queue_loss(servers, places, case.rate_per_s, stretch.middle_s)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
         return Prediction(
-            Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), _offered(case, stretch)
+            Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), stretch.offered(case.rate_per_s)
         )
     return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
 
@@ -330,7 +321,7 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
             rate = case.rate_per_s
             chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
             begun = (admitted.high or 0.0) + (places or 0)
-            offered = Estimate(rate, None, rate + chance + _begun(begun, stretch))
+            offered = Estimate(rate, None, rate + chance + stretch.begun_per_s(begun))
         case _:
             offered = NOTHING
     if served is None or busy is None:
@@ -341,15 +332,13 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
 
 
 def _growing(case: Case, stretch: Stretch, served: float) -> str:
-    """Say how a queue grows of which no more than ``served`` are served at a time, and what ends that within the stretch.
-
-    The law: what comes after t seconds finds (rate - served rate) x t before it, and waits for as long as it takes to serve those.
-    """
-    served_per_s = served / stretch.service_s.low
-    more_per_s = case.rate_per_s - served_per_s
-    because = f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {served_per_s:.4g} can be served"
-    late_s = (case.timeout_s - stretch.service_s.low) * served_per_s / more_per_s
-    full_s = math.inf if case.max_in_flight is None else (case.max_in_flight - served) / more_per_s
+    """Say how a queue grows of which no more than ``served`` are served at a time, and what ends that within the stretch; nothing if it does not."""
+    queue = backlog(case.rate_per_s, served, stretch.service_s.low)
+    if queue is None:
+        return ""
+    because = f", and the queue grows for as long as {queue.rate_per_s:.4g} a second come and {queue.served_per_s:.4g} can be served"
+    late_s = queue.late_s(case.timeout_s - stretch.service_s.low)
+    full_s = math.inf if case.max_in_flight is None else queue.full_s(case.max_in_flight)
     if min(late_s, full_s) > stretch.seconds:
         return because
     if full_s < late_s:
@@ -363,16 +352,11 @@ def _connected(case: Case, servers: int) -> Estimate:
     limits += [] if case.limits.max_requests == UNSET else [case.limits.max_requests]
     if not limits:
         return Estimate(servers)
-    bounds = [limit + case.workers - 1 for limit in limits] + [each for each in (_at_once(case),) if each is not None]
+    bounds = [limit + case.workers - 1 for limit in limits] + [each for each in (case.at_once,) if each is not None]
     return Estimate(min(servers, *bounds), None, min(bounds))
 
 
 # What they have in common.
-
-
-def _begun(places: float, stretch: Stretch) -> float:
-    """Give by how much so many places exceed what fits into the stretch: each may end one request more, one that had begun before."""
-    return places / stretch.seconds
 
 
 def _busy(places: float, case: Case, stretch: Stretch) -> float | None:
@@ -380,16 +364,12 @@ def _busy(places: float, case: Case, stretch: Stretch) -> float | None:
     if not stretch.service_s.low:
         return None
     variation = 2 * stretch.scatter - 1 if case.service is None else float(case.service.exponential)
-    return busy_rate_per_s(places, stretch.service_s.low, variation, stretch.seconds * case.clients) + _begun(places, stretch)
+    return busy_rate_per_s(places, stretch.service_s.low, variation, stretch.seconds * case.clients) + stretch.begun_per_s(places)
 
 
 def _systems(case: Case, stretch: Stretch) -> tuple[tuple[int, float], ...]:
     """Give what makes the most be lost, the least, and what the law says where no worker races: by how many the race lifts the limit, and the mean service time."""
     return (0, stretch.service_s.high), (case.workers - 1, stretch.service_s.low), (0, stretch.middle_s)
-
-
-def _offered(case: Case, stretch: Stretch) -> Span:
-    return Span(case.rate_per_s * stretch.service_s.low, case.rate_per_s * stretch.service_s.high)
 
 
 def _between(law: Law, because: str, case: Case, stretch: Stretch, systems: Sequence[Loss], offered: Span | None) -> Prediction:

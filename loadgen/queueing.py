@@ -103,16 +103,47 @@ def _ends(busy: Iterable[int], service_s: float) -> list[float]:
 def busy_rate_per_s(servers: float, service_s: float, variation: float, seconds: float) -> float:
     """Give how many requests a second so many servers end at most in 99 of 100 stretches of so many seconds (or so many of one, by several clients).
 
-    The law: no more than by servers that are never idle, which are renewals: the number that they end varies by its mean times ``variation``, the
-    variance of the service time by the square of its mean (0 of constant, 1 of exponential service).
+    The law: no more than by servers that are never idle, which are renewals. ``variation`` is the variance of the service time by the square of its
+    mean (0 of constant, 1 of exponential service).
     """
-    rate_per_s = servers / max(_TINY_S, service_s)
-    return rate_per_s + _Z * math.sqrt(rate_per_s * variation / seconds)
+    service_s = max(_TINY_S, service_s)
+    return servers / service_s + chance_per_s(servers, service_s, variation * service_s**2, seconds)
 
 
-def chance_per_s(sources: int, mean_s: float, variance: float, seconds: float) -> float:
+def chance_per_s(sources: float, mean_s: float, variance: float, seconds: float) -> float:
     """Give how far the rate of so many renewals, with rounds of this mean and ``variance`` (in s^2), lies from its mean in 99 of 100 stretches of so many seconds."""
     return _Z * math.sqrt(sources * variance / mean_s**3 / seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """A queue without an end to which ``rate_per_s`` come, more than the ``served_per_s`` that ``places`` serve; times are in seconds since it was empty.
+
+    The law: what comes after t seconds finds (rate - served rate) x t before it, and waits for as long as it takes to serve those.
+    """
+
+    rate_per_s: float
+    served_per_s: float
+    places: float
+
+    @property
+    def more_per_s(self) -> float:
+        """By how many it grows a second."""
+        return self.rate_per_s - self.served_per_s
+
+    def full_s(self, most: int) -> float:
+        """Say when so many are in it and in service together."""
+        return (most - self.places) / self.more_per_s
+
+    def late_s(self, patience_s: float) -> float:
+        """Say from when on those that come wait for longer than that."""
+        return patience_s * self.served_per_s / self.more_per_s
+
+
+def backlog(rate_per_s: float, places: float, service_s: float) -> Backlog | None:
+    """Give the queue that grows before so many places; None if none does."""
+    found = Backlog(rate_per_s, places / max(_TINY_S, service_s), places)
+    return found if found.more_per_s > 0 else None
 
 
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:
