@@ -111,7 +111,7 @@ def _rejecting(case: Case, stretch: Stretch, limit: int) -> Prediction:
             found = _closed(case, stretch, limit, case.load)
         case _:
             found = _open(case, stretch, limit)
-    return replace(found, admitted=Estimate(limit, None, limit + case.workers - 1))
+    return replace(found, admitted=Estimate(limit, None, min(limit + case.workers - 1, *([] if at_once is None else [at_once]))))
 
 
 def _unreached(case: Case, stretch: Stretch, limit: str) -> Prediction:
@@ -180,8 +180,9 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     else:
         high = max(0.0, 1 - limit / (offered.high + 1))
         because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
-    through = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low) + (stretch.begun_per_s(most) if low else 0.0))
-    goodput = Estimate(through.low if through.low == through.high else None, through.low, through.high)
+    through, ends = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low)), stretch.begun_per_s(most)
+    value = through.low if through.low == through.high else None
+    goodput = Estimate(value, max(0.0, through.low - ends), through.high + ends)
     lost = _at_the_ends(low, high, case, stretch, max(most, offered.high) if case.service is None else most)
     return Prediction(Law.BOUND, because, NOTHING, lost, goodput, offered)
 
@@ -320,8 +321,9 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
         case Open():
             rate = case.rate_per_s
             chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
-            begun = (admitted.high or 0.0) + (places or 0)
-            offered = Estimate(rate, None, rate + chance + stretch.begun_per_s(begun))
+            # how much waits in a queue without an end when the stretch begins is not known, and it may get through, too
+            high = None if places is None else rate + chance + stretch.begun_per_s((admitted.high or 0.0) + places)
+            offered = Estimate(rate, None, high)
         case _:
             offered = NOTHING
     if served is None or busy is None:

@@ -18,8 +18,8 @@ from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters, effective_policy
 from loadgen.quantity import duration_text, interval_text
-from loadgen.queueing import constant_arrivals, erlang_b, finite_loss
-from loadgen.scenario import BurstLoad, ClosedLoad, OpenLoad
+from loadgen.queueing import backlog, constant_arrivals, erlang_b, finite_loss
+from loadgen.scenario import MAX_IN_FLIGHT, BurstLoad, ClosedLoad, OpenLoad
 from loadgen.validity import UNSENT_SHARE
 
 if TYPE_CHECKING:
@@ -140,15 +140,15 @@ def _why_unreached(name: str, limit: int, scenario: Scenario, pool: _Pool, aroun
     if name == "maxRetries" and not around.in_cluster:
         hint = "try it in a cluster whose connections fail; a run on this machine shows nothing of it"
         return "a sidecar retries what could not be sent, never an overflow, and the service of this machine takes everything", hint
-    if name == "http2MaxRequests":
-        workers = scenario.clients.workers
-        queued = "http1MaxPendingRequests" in pool.limits  # without an end of the queue that is said of maxConnections
-        if queued and not (around.http2 or around.in_cluster) and connections_come_first(pool.limits, workers):
-            connections = pool.limits["maxConnections"] + workers - 1
-            hint = "make maxConnections larger than http2MaxRequests, or leave one of the two out"
-            return f"a client's sidecar has at most {connections} connections, and each carries one request at a time", hint
+    if name != "http2MaxRequests":
+        return "", ""
+    workers = scenario.clients.workers
+    if not connections_come_first(pool.limits, workers) or around.http2 or around.in_cluster:
         return _too_slow(scenario, limit, around.service_time(scenario)), more
-    return "", ""
+    connections = pool.limits["maxConnections"] + workers - 1
+    reason = f"a client's sidecar has at most {connections} connections, and each carries one request at a time"
+    hint = "make maxConnections larger than http2MaxRequests, or leave one of the two out"
+    return (reason, hint) if "http1MaxPendingRequests" in pool.limits else ("", "")  # a queue without an end is said of maxConnections
 
 
 def _at_once(scenario: Scenario) -> tuple[int, str]:
@@ -198,12 +198,11 @@ def _lost_of_open(load: OpenLoad, limit: int, time: Interval) -> tuple[float, st
     """Give how many requests a client loses a second at its highest rate, and how many are in service then."""
     rate = load.highest_rate_per_s
     offered = rate * (time.mean_s + WAY_S)
-    if load.arrivals == "poisson":
-        share = erlang_b(limit, offered)
-    elif time.exponential:
-        share = constant_arrivals(limit, offered)
+    constant = load.arrivals != "poisson" and not time.exponential
+    if constant and rate * (time.mean_s + 2 * WAY_S) > limit:
+        share = 1.0  # how many depends on how they fall together; below that each place is free again before the arrival that needs it
     else:
-        share = 0.0 if rate * (time.mean_s + 2 * WAY_S) <= limit else 1.0  # each place is free again before the arrival that needs it
+        share = _lost_share(load, offered, limit, exponential=time.exponential)
     return share * rate, f"at {rate:.6g}/s and with a service time of {_text(time)} there are {offered:.2g}"
 
 
@@ -231,11 +230,12 @@ def _unsent(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[P
     )
     if share > UNSENT_SHARE:
         why = f"comes before {name} {limit}" if applied else "is too low for what no limit rejects"
-        enough = max(_enough_in_flight(load, time), max(limits.values()) + 1)
+        enough, beyond = _enough_in_flight(load, time), max(limits.values()) + 1
+        raised = f"raise max_in_flight to {max(enough, beyond)} or more, or " if enough and beyond <= MAX_IN_FLIGHT else ""
         yield pool.warning(
             name,
             f"max_in_flight {load.max_in_flight} {why}: some {share:.1%} of all requests of phase {phase} are not sent, and more than {UNSENT_SHARE:.0%} make a run INVALID",
-            hint=f"raise max_in_flight to {enough} or more, or offer less load",
+            hint=f"{raised}offer less load",
             code="max-in-flight-too-low",
         )
     yield from _filling(load, time, scenario, pool, around)
@@ -249,20 +249,24 @@ def _filling(load: OpenLoad, time: Interval, scenario: Scenario, pool: _Pool, ar
     servers, course, ends_s = pool.limits.get("maxConnections"), load.course, 0.0
     if servers is None or around.http2 or around.in_cluster or not time.mean_s or servers >= load.max_in_flight:
         return
-    if any(pool.limits.get(name, math.inf) < load.max_in_flight for name in ("http2MaxRequests", "http1MaxPendingRequests")):
+    rejecting = [
+        "http1MaxPendingRequests",
+        *([] if connections_come_first(pool.limits, scenario.clients.workers) else ["http2MaxRequests"]),
+    ]
+    if any(pool.limits.get(name, math.inf) < load.max_in_flight for name in rejecting):
         return
-    served_per_s = (servers + scenario.clients.workers - 1) / time.mean_s
     for phase in scenario.phases:
         begins_s, ends_s = ends_s, ends_s + phase.duration
+        come = course.arrived(ends_s) - course.arrived(begins_s)
         for rate, held_s in course.held_s(begins_s, ends_s).items() if phase.policy == "applied" else ():
-            more_per_s = rate - served_per_s
-            if more_per_s <= 0:
+            queue = backlog(rate, servers + scenario.clients.workers - 1, time.mean_s)
+            if queue is None or rate * load.timeout <= load.max_in_flight:
                 continue
-            full_s = (load.max_in_flight - servers) / more_per_s
-            if rate * load.timeout > load.max_in_flight and (held_s - full_s) * more_per_s > UNSENT_SHARE * rate * held_s:
+            full_s = queue.full_s(load.max_in_flight)
+            if (held_s - full_s) * queue.more_per_s > UNSENT_SHARE * come:
                 yield pool.warning(
                     "maxConnections",
-                    f"the queue before maxConnections {servers} grows, for {rate:.6g}/s come and {served_per_s:.4g}/s can be served: after some {full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
+                    f"the queue before maxConnections {servers} grows, for {rate:.6g}/s come and {queue.served_per_s:.4g}/s can be served: after some {full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
                     hint="offer less load, or bound the queue: http1MaxPendingRequests; a larger max_in_flight fills, too, only later",
                     code="max-in-flight-too-low",
                 )
@@ -282,22 +286,33 @@ def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval, *, limite
         begins_s, ends_s = ends_s, ends_s + phase.duration
         applied = phase.policy == "applied"
         unsent = sum(
-            _unsent_share(load, rate * time.mean_s, load.max_in_flight, exponential=time.exponential) * rate * held_s
+            _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * held_s
             for rate, held_s in course.held_s(begins_s, ends_s).items()
         )
         if not (applied and limited):
             yield unsent / (course.arrived(ends_s) - course.arrived(begins_s)), phase.name, applied
 
 
-def _enough_in_flight(load: OpenLoad, time: Interval) -> int:
-    """Give the smallest ``max_in_flight`` that holds back next to nothing where no limit rejects: a tenth of what makes a run INVALID, for a short phase has more by chance."""
-    offered = load.highest_rate_per_s * (time.mean_s + WAY_S)
-    counts = range(1, math.ceil(offered + 10 * math.sqrt(offered)) + 10)
-    share = functools.partial(_unsent_share, load, offered, exponential=time.exponential)
-    return counts[bisect_left(counts, True, key=lambda count: share(count) <= UNSENT_SHARE / 10)]
+def _enough_in_flight(load: OpenLoad, time: Interval) -> int | None:
+    """Give the smallest ``max_in_flight`` that holds back next to nothing where no limit rejects, None if it may not be so large.
+
+    That is a tenth of what makes a run INVALID, for a short phase has more by chance.
+    """
+    offered = load.highest_rate_per_s * (_in_flight_s(load, time) + WAY_S)
+    counts = range(1, MAX_IN_FLIGHT + 1)
+    share = functools.partial(_lost_share, load, offered, exponential=time.exponential)
+    found = bisect_left(counts, True, key=lambda count: share(count) <= UNSENT_SHARE / 10)
+    return counts[found] if found < len(counts) else None
 
 
-def _unsent_share(load: OpenLoad, offered: float, most: int, *, exponential: bool) -> float:
+def _in_flight_s(load: OpenLoad, time: Interval) -> float:
+    """Give how long a request that nothing holds up is in flight on average: until its answer comes, or the client gives up."""
+    if not time.exponential:
+        return min(time.mean_s, load.timeout)
+    return time.mean_s * -math.expm1(-load.timeout / time.mean_s) if time.mean_s else 0.0
+
+
+def _lost_share(load: OpenLoad, offered: float, most: int, *, exponential: bool) -> float:
     """Give the share that finds so many in flight at least: by Erlang's or Takács' formula, or if both are constant by Little's law."""
     if load.arrivals == "poisson":
         return erlang_b(most, offered)

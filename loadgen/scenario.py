@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_CLIENTS = 200
-MAX_USERS = 2_000
+MAX_USERS = MAX_IN_FLIGHT = 2_000
 MAX_RATE_PER_S = 50_000.0
 MAX_WORKERS = 16
 MAX_PHASES = 20
@@ -185,7 +185,7 @@ class OpenLoad(Model):
     rate: Rate
     stages: list[StageModel] = Field(default_factory=list, max_length=MAX_STAGES)
     arrivals: Literal["constant", "poisson"] = "poisson"
-    max_in_flight: int = Field(1000, ge=1, le=MAX_USERS)
+    max_in_flight: int = Field(1000, ge=1, le=MAX_IN_FLIGHT)
     timeout: Duration = 5.0
 
     @property

@@ -420,3 +420,29 @@ def test_the_ejection_that_counts_is_the_one_of_the_port(tmp_path: Path) -> None
     (found,) = unfit(tmp_path, failing(503), ejecting(ALL, "7000"))
     assert (found.code, marked(found)) == ("service-ejected", "100")
     assert unfit(tmp_path, failing(503), ejecting(ALL, "7001")) == []
+
+
+def test_few_connections_fill_max_in_flight_whatever_limit_of_requests_they_never_reach(tmp_path: Path) -> None:
+    text = TOO_FEW.replace("50/s", "100/s").replace("max_in_flight: 4", "max_in_flight: 51")
+    both = CONNECTIONS + "      http:\n        http2MaxRequests: 5\n"
+    assert [each.code for each in plan(tmp_path, text, both).findings] == ["endless-queue", "max-in-flight-too-low"]
+    assert held_back(tmp_path, text, both.replace("maxConnections: 1", "maxConnections: 6")) == [], "these reject first"
+
+
+def test_a_queue_that_fills_for_a_moment_of_a_long_phase_is_not_pointed_at(tmp_path: Path) -> None:
+    stages = "rate: 100/s\n  stages: [{rate: 100/s, hold: %ss}, {rate: 49/s}]"  # the phase with the rule begins after 8 s
+    text = TOO_FEW.replace("max_in_flight: 4", "max_in_flight: 51")
+    assert held_back(tmp_path, text.replace("rate: 50/s", stages % 9.05), CONNECTIONS) == []
+    assert len(held_back(tmp_path, text.replace("rate: 50/s", stages % 11), CONNECTIONS)) == 1
+
+
+@pytest.mark.parametrize(("arrivals", "time"), [("constant", "20s"), ("poisson", "exponential 20s")])
+def test_nothing_is_in_flight_for_longer_than_the_timeout(tmp_path: Path, arrivals: str, time: str) -> None:
+    text = TOO_FEW.replace("poisson", arrivals).replace("exponential 20ms", time).replace("\n  arrivals", "\n  timeout: 1s\n  arrivals")
+    assert held_back(tmp_path, text.replace("max_in_flight: 4", "max_in_flight: 80")) == []
+    assert len(held_back(tmp_path, text.replace("max_in_flight: 4", "max_in_flight: 40"))) == 1
+
+
+def test_no_max_in_flight_is_advised_that_a_scenario_may_not_have(tmp_path: Path) -> None:
+    (found,) = held_back(tmp_path, TOO_FEW.replace("50/s", "25000/s").replace("exponential 20ms", "exponential 1s"))
+    assert found.hint == "offer less load"
