@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 RESERVE_BYTES = 1 << 20
 """Space that is tried at the start; the report of ten clients and three phases takes some 60 KB, and its time series less than a second's worth of that."""
+TRIES = 100
+"""So often a folder is made anew that runs which end at the same time remove again."""
 REPORT_FILE = "report.json"
 SERIES_FILE = "series.json.gz"
 MAX_BYTES = 64 << 20
@@ -56,7 +58,6 @@ class ResultFolder:
     def __enter__(self) -> Self:
         try:
             self._made = [folder for folder in self.path.parents if not folder.exists()]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._make()
             if self._exclusive:
                 self._take_lock()
@@ -76,29 +77,46 @@ class ResultFolder:
     def _take_lock(self) -> None:
         """Lock the folder itself, so that no file is left; where a file system has no such lock, or the folder cannot be read, go on without.
 
-        Raises RefusedError if another run has it.
+        A run that has just ended may have removed the folder between opening and locking; then it is made anew. Raises RefusedError if another run has it.
         """
+        for _ in range(TRIES):
+            try:
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._remove()
+                raise RefusedError(
+                    f"another run that has not ended writes its results to {self.path}", hint=f"wait for its end, or {_ELSEWHERE}"
+                ) from error
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return
+            if self._lock is not None and self._is_there(self._lock):
+                return
+            self._let_go()
+            self._make()
+
+    def _is_there(self, lock: int) -> bool:
+        """Tell whether what is locked is the folder that has the name now."""
         try:
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._remove()
-            raise RefusedError(
-                f"another run that has not ended writes its results to {self.path}", hint=f"wait for its end, or {_ELSEWHERE}"
-            ) from error
-        except OSError:
-            return
+            return os.path.samestat(os.fstat(lock), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _make(self) -> None:
         wanted = self.path
+        wanted.parent.mkdir(parents=True, exist_ok=True)
         for number in range(2, 1000):
             try:
                 self.path.mkdir()
             except FileExistsError:
                 if not self._fresh and self.path.is_dir():
                     return
-                if not self._fresh:
+                if not self._fresh and self.path.exists():
                     raise
+                if not self._fresh:
+                    continue  # a run that has just ended has removed it meanwhile
                 self.path = wanted.with_name(f"{wanted.name}-{number}")
             else:
                 self._made.insert(0, self.path)
@@ -163,6 +181,9 @@ class ResultFolder:
         for folder in self._made:
             with contextlib.suppress(OSError):  # not empty: there are results in it
                 folder.rmdir()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

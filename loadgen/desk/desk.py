@@ -86,7 +86,6 @@ class Desk:
     async def _begin(self, test: int) -> None:
         users = Users([client["name"] for client in self._site.clients], self._lines, apart=self._site.kind != "local")
         self._test = Test(self._test.number + 1, users)
-        self._test.goes_on = True
         await self._tasks.start(self._hold, self._test, test)
 
     async def end(self) -> dict[str, Any]:
@@ -257,7 +256,6 @@ class Desk:
                 raise
             test.said = error.message
         finally:
-            test.goes_on = False
             test.over.set()
             self._tell()
             if test.session is not None:  # otherwise it is refused, which whoever has asked hears

@@ -37,9 +37,10 @@ class Test:
         self.number = number
         self.users = users
         self.session: Session[Any, Any] | None = None
-        self.goes_on = False
         self.over = anyio.Event()
-        """Set when the test goes on no more."""
+        """Set when the test goes on no more: none has ever gone on."""
+        if not number:
+            self.over.set()
         self.live = Live(PHASES)
         self.page = RunMetrics(CollectorRegistry(), self.live).page
         """What Prometheus reads."""
@@ -55,6 +56,11 @@ class Test:
         """What was applied last."""
         self._wanted: tuple[Rule, ...] = ()
         """What the sidecars are to show now, or while a toggle goes on: afterwards."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not ended."""
+        return not self.over.is_set()
 
     @property
     def turn(self) -> str:

@@ -2,8 +2,8 @@
 
 The law: the edge of a window is a moment at which the client has seen every overflow that its sidecar has counted. A reject takes well
 under a millisecond, so such moments are frequent; the edge is looked for by reading the counters until both witnesses are equal and
-nothing came in between. If the rejects come too thick for that, sending is held back for the few milliseconds it takes; how long is in
-the report. If the witnesses do not come together even then, the difference is real and stays in the ledger. Time alone says nothing of that: on a
+nothing came in between. If the rejects come too thick for that, sending is held back for as long as it takes, some milliseconds where readings are
+quick; how long is in the report. If the witnesses do not come together even then, the difference is real and stays in the ledger. Time alone says nothing of that: on a
 machine that stands still for a second, one reading takes longer than a hundred do elsewhere.
 """
 

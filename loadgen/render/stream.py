@@ -29,9 +29,8 @@ class Stream:
     ``failure`` is why it went silent, unless its reader has only ended.
     """
 
-    failure: OSError | None = None
-
     def __init__(self) -> None:
+        self.failure: OSError | None = None
         self._next = time.monotonic() + EVERY_S
         self._gone = sys.stdout is None
 

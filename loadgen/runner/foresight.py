@@ -3,7 +3,7 @@
 What theory needs and a scenario does not say is the time for which a request counts in the sidecar: the service's own, and what the proxies and the connection
 add. It is measured: an ``ok`` takes that time and the way between client and sidecar, an ``overflow`` the way alone. So it lies between the mean
 latency of ``ok`` less that of ``overflow`` and the mean latency of ``ok``, and the prediction's interval is as wide as that leaves it. Where the service is
-ours, it takes no less than the scenario says. What waited in a queue shows no service time: then the scenario's counts, if the service is ours.
+ours, it need not lie below what the scenario says, on average. What waited in a queue shows no service time: then the scenario's counts, if the service is ours.
 
 In a cluster the service is not: what the scenario says of its time is no fact there. So what is predicted are laws that hold whatever the distribution, and bounds. How far
 losses scatter depends on it all the same, so that is taken from what was measured, and never for less than that of exponential service.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from loadgen.engine.load import clock
 from loadgen.errors import LoadgenError, MeshError, RefusedError
 from loadgen.runner.needs import C, L
-from loadgen.runner.stage import Stage
+from loadgen.runner.stage import LastEdge, Stage
 from loadgen.scenario import Phase
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Session(Stage[C, L]):
     async def _tell(self) -> None:
         try:
             for name, counters in (await self._each(self._mesh.counters)).items():
-                self._read[name] = counters, 0
+                self._last[name] = LastEdge(counters)
                 self._offsets[name] = -counters.overflow
             await self._begin()
             await self._enter(_phase(BASELINE, "absent"), ())

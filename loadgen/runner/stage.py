@@ -11,7 +11,7 @@ import abc
 import contextlib
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +24,7 @@ from loadgen.runner.convergence import converge, for_each
 from loadgen.runner.live import Live
 from loadgen.runner.needs import C, L
 from loadgen.runner.window import Measured, Window
-from loadgen.runner.witnesses import imbalance_outside
+from loadgen.runner.witnesses import imbalance_outside, shortened
 from loadgen.series import BETWEEN, SeriesRecorder
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ SECOND_S = 1.0
 
 
 T = TypeVar("T")
+
+
+class LastEdge(NamedTuple):
+    """What a sidecar had counted at a client's last edge, and how many requests were on their way there."""
+
+    counters: Counters
+    on_the_way: int = 0
 
 
 class Stage(abc.ABC, Generic[C, L]):
@@ -77,8 +84,8 @@ class Stage(abc.ABC, Generic[C, L]):
         """What was put last."""
         self._touched = False
         """Whether a policy may be in force: true from before it is put until all sidecars have confirmed that it is gone."""
-        self._read: dict[str, tuple[Counters, int]] = {}
-        """By client: what its sidecar had counted at the last edge, or before the load began (nothing of a new one), and how many requests were on their way."""
+        self._last: dict[str, LastEdge] = {}
+        """By client: its last edge, or what its sidecar had counted before the load began (nothing of a new one)."""
         self._apart: dict[str, str] = {}
         """By client: where it and its sidecar first differed while no phase counted, and why."""
         self._offsets: dict[str, int] = {}
@@ -218,7 +225,7 @@ class Stage(abc.ABC, Generic[C, L]):
         self._offsets[client.name] = edge.overflow - edge.reading.counters.overflow
         if opens != BETWEEN:
             self._compare(client.name, edge.tally, edge.reading.counters, edge.on_the_way)
-        self._read[client.name] = edge.reading.counters, edge.on_the_way
+        self._last[client.name] = LastEdge(edge.reading.counters, edge.on_the_way)
         self._series.complete(self._second(), client.name, edge.tally)
         self._series.opens(client.name, edge.tally.number + 1, opens)
         return edge
@@ -296,12 +303,12 @@ class Stage(abc.ABC, Generic[C, L]):
         await self._each(self._drain)
         for name, counters in (await self._each(self._mesh.counters)).items() if self._began else ():
             self._compare(name, await self._hammers.loads[name].snapshot(), counters)
-        self._measured.reasons += self._apart.values()
+        self._measured.reasons += shortened(list(self._apart.values()))
 
     def _compare(self, name: str, tally: Tally, counters: Counters, on_the_way: int = 0) -> None:
         """Hold a client against its sidecar over the stretch since its last edge, in which no phase counted."""
-        earlier, then = self._read.get(name, (Counters(), 0))
-        if apart := imbalance_outside(name, tally, counters.since(earlier), then + on_the_way):
+        last = self._last.get(name, LastEdge(Counters()))
+        if apart := imbalance_outside(name, tally, counters.since(last.counters), last.on_the_way + on_the_way):
             self._apart.setdefault(name, apart)
 
     # Beside the story.

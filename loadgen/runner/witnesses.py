@@ -11,7 +11,7 @@ from loadgen.outcome import Outcome
 from loadgen.runner.window import counters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from loadgen.ledger import Counters
     from loadgen.recorder import Tally
@@ -78,6 +78,12 @@ def imbalance_outside(name: str, tally: Tally, counters: Counters, on_the_way: i
     why = why_apart(tally, counters, on_the_way)
     told = f"{tally.sidecar_overflow:,} overflows, its sidecar {counters.overflow:,}, because {why}"
     return f"outside the ledgers of the phases {name} counted {told}" if why else ""
+
+
+def shortened(sentences: Sequence[str]) -> list[str]:
+    """Give the first of many sentences, each about a client, and how many clients more there are."""
+    more = len(sentences) - SHOWN
+    return [*sentences[:SHOWN], *([f"so do {more:,} clients more"] if more > 0 else [])]
 
 
 def _on_the_way(window: Window, name: str) -> int:

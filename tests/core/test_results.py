@@ -74,6 +74,25 @@ def test_a_run_that_was_killed_leaves_no_lock(tmp_path: Path) -> None:
         folder.write_report("{}")
 
 
+def test_a_folder_that_another_run_removes_while_it_is_locked_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, locked = tmp_path / "results", fcntl.flock
+    left = ["gone", "made by the next one"]
+
+    def flock(file: int, operation: int) -> None:
+        if left:
+            folder.rmdir()
+            if left.pop() == "made by the next one":
+                folder.mkdir()
+        locked(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with ResultFolder(folder, exclusive=True) as results:
+        with pytest.raises(RefusedError, match="another run"), ResultFolder(folder, exclusive=True):
+            pass
+        results.write_report("{}")
+    assert (folder / "report.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize("number", [errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINTR])
 def test_a_file_system_without_locks_does_not_keep_a_run_from_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
