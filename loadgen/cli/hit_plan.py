@@ -98,7 +98,15 @@ def plan_hit(
     if limit is None and duration is None:
         duration = DURATION_S
     count = _processes(processes, min(most, limit or most), rate or highest_closed_rate_per_s(most, Interval()))
-    specs = [
+    specs = _specs(count, shot, most=most, rate=rate, poisson=poisson, limit=limit, seed=seed)
+    return HitPlan(url, _load(most, rate, poisson=poisson), specs, duration, limit, timeout)
+
+
+def _specs(
+    count: int, shot: Shot | HttpShot, *, most: int, rate: float | None, poisson: bool, limit: int | None, seed: int
+) -> list[LoadSpec]:
+    """Share a load out to so many processes."""
+    return [
         LoadSpec(
             name=f"hammer-{number + 1}",
             shot=shot,
@@ -109,7 +117,6 @@ def plan_hit(
         )
         for number in range(count)
     ]
-    return HitPlan(url, _load(most, rate, poisson=poisson), specs, duration, limit, timeout)
 
 
 def _processes(wanted: int | None, at_most: int, rate_per_s: float) -> int:

@@ -142,9 +142,7 @@ def cluster_objects(
     names = _names(EXAMPLE_HOST, host) | {EXAMPLE_RULE: list(rules or [EXAMPLE_RULE])}
     for each in found:
         _move(each, {NAMESPACE: namespace, TARGET_NAMESPACE: its_namespace})
-        for right in each.get("rules", ()):
-            if "resourceNames" in right:
-                right["resourceNames"] = [after for name in right["resourceNames"] for after in names.get(name, [name])]
+        _rename_rights(each, names)
         _aim(each, host, target, namespace)
         if each["kind"] == "Deployment":
             _set_images(each, image, locust_image)
@@ -152,6 +150,13 @@ def cluster_objects(
             _set_clients(each, replicas, {"REGION": region, "LOADGEN_TARGET": target})
     made = next((index for index, each in enumerate(found) if each["kind"] == "Deployment"), len(found))
     return [*found[:made], _control_secret(namespace, secret), *found[made:]]
+
+
+def _rename_rights(each: Object, names: Mapping[str, Sequence[str]]) -> None:
+    """Bind the rights of a Role, if it is one, to the objects that stand in the place of the example's."""
+    for right in each.get("rules", ()):
+        if "resourceNames" in right:
+            right["resourceNames"] = [after for name in right["resourceNames"] for after in names.get(name, [name])]
 
 
 def _service_of(target: str) -> tuple[str, str]:
