@@ -44,7 +44,7 @@ imports: $(VENV)/.dev  ## imports point one way
 	$(BIN)/lint-imports
 
 tests: $(VENV)/.dev $(if $(CI),controlplane)  ## the tests alone; without a control plane those of the cluster are skipped
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest -q -n 2 --no-loadscope-reorder $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
 
 thorough: $(VENV)/.dev controlplane  ## what takes longer than the gate may

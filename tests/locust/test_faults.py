@@ -65,7 +65,12 @@ def desk_of(pid: int) -> int:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGKILL, -signal.SIGKILL)],
+    [
+        (signal.SIGINT, 0),
+        pytest.param(signal.SIGTERM, 0, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGHUP, -signal.SIGHUP, marks=pytest.mark.thorough),
+        (signal.SIGKILL, -signal.SIGKILL),
+    ],
     ids=lambda each: getattr(each, "name", None),
 )
 def test_the_rule_is_taken_out_however_locust_ends(mesh: Up, tmp_path: Path, number: signal.Signals, code: int) -> None:

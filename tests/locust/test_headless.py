@@ -26,8 +26,16 @@ def mesh() -> Iterator[Up]:
         yield running
 
 
-@pytest.mark.parametrize("users", [USERS, WIRE_USERS], ids=lambda file: file.stem)
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("workers", "users"),
+    [
+        (1, USERS),
+        (4, WIRE_USERS),
+        pytest.param(4, USERS, marks=pytest.mark.thorough),
+        pytest.param(1, WIRE_USERS, marks=pytest.mark.thorough),
+    ],
+    ids=lambda each: getattr(each, "stem", None),
+)
 @pytest.mark.timeout(60 * ROUNDS)
 def test_the_overflows_in_locusts_statistics_are_those_that_the_sidecars_counted(
     mesh: Up, users: Path, workers: int, tmp_path: Path
