@@ -79,7 +79,7 @@ def _run(plan: HitPlan, *, quiet: bool) -> tuple[Summary, int]:
     import anyio  # noqa: PLC0415
 
     from loadgen.cli.signals import Interruption, attended  # noqa: PLC0415
-    from loadgen.engine.load import allow_many_files  # noqa: PLC0415
+    from loadgen.engine.this_process import allow_many_files  # noqa: PLC0415
     from loadgen.render.screen import Screen  # noqa: PLC0415
     from loadgen.runner.hit import Hit  # noqa: PLC0415
 

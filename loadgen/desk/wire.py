@@ -18,8 +18,9 @@ import anyio
 from loadgen.desk.lines import Lines
 from loadgen.desk.signals import leave_signals_to_locust
 from loadgen.engine.lanes import Shot
-from loadgen.engine.load import allow_many_files, clock
+from loadgen.engine.load import clock
 from loadgen.engine.spec import LoadSpec, mesh_request
+from loadgen.engine.this_process import allow_many_files
 from loadgen.outcome import Expected
 from loadgen.pacing import Closed
 from loadgen.quantity import interval

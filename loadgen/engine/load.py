@@ -7,19 +7,17 @@ in a new one, so a request counts where it ends, and its latency runs from the m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import math
 import os
-import resource
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from loadgen.engine import loop_lag
-from loadgen.engine.alarm import Alarm, spun_s
+from loadgen.engine.alarm import Alarm
 from loadgen.engine.bursts import Bursts
-from loadgen.errors import RefusedError
+from loadgen.engine.this_process import cpu_s
 from loadgen.outcome import Answer, Outcome, Response
 from loadgen.pacing import Burst
 from loadgen.recorder import Tally
@@ -31,28 +29,8 @@ if TYPE_CHECKING:
     from loadgen.cause import Found
     from loadgen.pacing import Pacing
 
-FEWEST_FILES = 16
-
 clock = time.perf_counter
 """Not the loop's own time: uvloop's ticks in milliseconds and stands still within one round. On Linux it is the same in all processes."""
-
-
-def cpu_s() -> float:
-    """Give the CPU time that this process has needed so far, user and system, in seconds: what it waited awake is not needed."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime - spun_s()
-
-
-def allow_many_files() -> None:
-    """Raise this process's limit of open files as far as it may: each connection is one.
-
-    Raises RefusedError if there are not even enough for the event loop.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= hard < FEWEST_FILES:  # -1 is no limit
-        raise RefusedError(f"this process may open {hard} files only, too few to begin with", hint="raise the limit: ulimit -n")
-    with contextlib.suppress(ValueError, OSError):  # "unlimited" is not always taken
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from loadgen.engine.channel import Channel
-from loadgen.engine.load import allow_many_files
+from loadgen.engine.this_process import allow_many_files
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -14,8 +14,9 @@ import anyio
 
 from loadgen.engine.hammers import drain
 from loadgen.engine.lanes import Lanes, Shot
-from loadgen.engine.load import ClientLoad, Sight, clock, cpu_s
+from loadgen.engine.load import ClientLoad, Sight, clock
 from loadgen.engine.spec import mesh_request
+from loadgen.engine.this_process import cpu_s
 from loadgen.errors import LoadgenError, RefusedError
 from loadgen.outcome import Outcome
 from loadgen.pacing import Closed

@@ -14,7 +14,8 @@ import anyio
 from prometheus_client import CollectorRegistry
 
 from loadgen import __version__
-from loadgen.engine.load import allow_many_files, clock
+from loadgen.engine.load import clock
+from loadgen.engine.this_process import allow_many_files
 from loadgen.pod.answers import Answers
 from loadgen.pod.book import Book
 from loadgen.pod.control import Control

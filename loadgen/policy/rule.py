@@ -55,11 +55,6 @@ class Rule:
         """Name the rule as ``namespace/name``."""
         return f"{self.namespace}/{self.name}"
 
-    @property
-    def fqdn(self) -> str:
-        """The host that Istio looks for, in a cluster with the usual domain."""
-        return resolve_host(self.host, self.namespace)
-
     def policies(self) -> Iterator[tuple[Path, TrafficPolicy | PortPolicy]]:
         """Give every policy with its path from ``spec``: the service's, its ports', then those of each subset."""
         owners: list[tuple[Path, TrafficPolicy | None]] = [((), self.traffic_policy)]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from loadgen.engine.hammers import Hammers, drain, hammers
-from loadgen.engine.load import clock, cpu_s
+from loadgen.engine.load import clock
+from loadgen.engine.this_process import cpu_s
 from loadgen.errors import HammerError
 from loadgen.outcome import Outcome
 from loadgen.progress import Progress

@@ -17,7 +17,8 @@ import anyio
 import anyio.lowlevel
 
 from loadgen.engine.hammers import drain
-from loadgen.engine.load import clock, cpu_s
+from loadgen.engine.load import clock
+from loadgen.engine.this_process import cpu_s
 from loadgen.errors import LoadgenError, PolicyLostError
 from loadgen.ledger import Counters
 from loadgen.runner.convergence import converge, for_each

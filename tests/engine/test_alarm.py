@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from loadgen.engine.alarm import EMPTY_TURN_S, SPIN_S, Alarm, spun_s
-from loadgen.engine.load import clock, cpu_s
+from loadgen.engine.load import clock
+from loadgen.engine.this_process import cpu_s
 
 from .scripted_server import PATIENCE_S
 

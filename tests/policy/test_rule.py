@@ -234,10 +234,9 @@ def test_the_seed_of_the_tutorial_is_read_letter_for_letter() -> None:
         """
     (rule,), problems = read(text)
     assert problems == []
-    assert (rule.key, rule.host, rule.fqdn, rule.export_to, rule.created) == (
+    assert (rule.key, rule.host, rule.export_to, rule.created) == (
         "base/user",
         "user",
-        "user.base.svc.cluster.local",
         ("*",),
         None,
     )
@@ -277,13 +276,13 @@ def test_what_kubectl_get_prints_can_be_read_back() -> None:
         """
     first, second = rules_of(text)
     assert (first.key, first.created) == ("base/user", datetime(2026, 1, 10, tzinfo=UTC))
-    assert (second.key, second.fqdn, second.created) == ("default/second", "reviews.default.svc.cluster.local", None)
+    assert (second.key, second.created) == ("default/second", None)
 
 
 def test_a_rule_without_a_namespace_takes_the_given_one() -> None:
     text = manifest(limit()).replace("  namespace: base\n", "")
     (rule,), _ = parse_rules(parse_documents(text, FILE, plain=kubectl_value), FILE, default_namespace="shop")
-    assert rule.fqdn == "user.shop.svc.cluster.local"
+    assert rule.key == "shop/user"
 
 
 @pytest.mark.parametrize(
