@@ -105,7 +105,8 @@ class Stretch:
 
     The mean time that a request counts in the sidecar lies in ``service_s``. ``overhead_s`` is what client and sidecar take beside it at most: an answer's user thinks, so much
     longer, before the sidecar sees him again. ``scatter`` is how many times as much losses vary as with exponential service of that mean. ``attempts`` is the number of requests of
-    all clients, None before they are counted; ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before.
+    all clients, None before they are counted; ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before. ``longest_s`` is the longest from when
+    a request was due to its answer, None before. A rate that is offered several times in it is offered for ``held_s`` at most in one go.
     """
 
     seconds: float
@@ -114,11 +115,13 @@ class Stretch:
     scatter: float = 1.0
     attempts: int | None = None
     pending_share: float | None = None
+    longest_s: float | None = None
+    held_s: float = math.inf
 
     @classmethod
-    def planned(cls, service: Interval, seconds: float) -> Stretch:
+    def planned(cls, service: Interval, seconds: float, held_s: float = math.inf) -> Stretch:
         """Say what is known before a load: that the service takes as long as the scenario says, and the way some more."""
-        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S))
+        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S), held_s=held_s)
 
     def offered(self, rate_per_s: float) -> Span:
         """Give what arrivals of such a rate offer, in Erlang."""

@@ -76,9 +76,9 @@ class Share:
         return f"{self.failed:,} of {self.requests:,}"
 
     def explains(self, later: Share) -> bool:
-        """Tell whether a ``later`` share is no higher but by chance (three standard deviations of the difference)."""
+        """Tell whether a ``later`` share is no higher but by chance (two standard deviations of the difference)."""
         both = (self.failed + later.failed) / (self.requests + later.requests)
-        chance = 3 * math.sqrt(both * (1 - both) * (1 / self.requests + 1 / later.requests))
+        chance = 2 * math.sqrt(both * (1 - both) * (1 / self.requests + 1 / later.requests))
         return self.failed > 0 and later.failed / later.requests <= self.failed / self.requests + chance
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from loadgen.policy.lint import lint
 from loadgen.policy.rule import parse_rules
 from loadgen.policy.selection import Service, Workload, select
 from loadgen.policy.translation import effective_policy
-from loadgen.reach import Surroundings, unfit
+from loadgen.reach import Surroundings, ejects_service, unfit
 from loadgen.scenario import Overrides
 from loadgen.scenario_file import parse_scenario
 from loadgen.schema import sentence
@@ -37,11 +37,15 @@ NEIGHBOURS = 10
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that a run needs to know from its files. ``findings`` are warnings: the run goes on with them."""
+    """Everything that a run needs to know from its files. ``findings`` are warnings: the run goes on with them.
+
+    ``in_cluster`` says that it is for a cluster, whose service and sidecars are what they are, whatever the scenario says.
+    """
 
     scenario: Scenario
     rules: tuple[Rule, ...]
-    findings: tuple[Problem, ...]
+    findings: tuple[Problem, ...] = ()
+    in_cluster: bool = False
 
     @property
     def service(self) -> Service:
@@ -63,11 +67,16 @@ class Plan:
     @property
     def ejects_service(self) -> bool:
         """Whether the rules eject the service for what the scenario has it answer."""
-        return any(finding.code == "service-ejected" for finding in self.findings)
+        return ejects_service(self.scenario, self.rules, self.service, self.client, self.surroundings)
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What is around load and limits."""
+        return Surroundings(http2=self.speaks_http2, in_cluster=self.in_cluster)
 
 
 def load_plan(path: Path, *, in_cluster: bool = False) -> Plan:
-    """Read a scenario file and the policy file that it names. ``in_cluster`` is as for ``overridden``.
+    """Read a scenario file and the policy file that it names.
 
     Raises InputError with every mistake of both files.
     """
@@ -83,16 +92,14 @@ def load_plan(path: Path, *, in_cluster: bool = False) -> Plan:
         problems += found
     _raise_errors(problems)
     assert scenario is not None, "a scenario without problems is valid"
-    plan = Plan(scenario, tuple(rules), ())
+    plan = Plan(scenario, tuple(rules), in_cluster=in_cluster)
     workers = None if in_cluster else scenario.clients.workers
     findings = (*problems, *lint(plan.rules, plan.service, plan.client, workers=workers))
-    return Plan(scenario, plan.rules, tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
+    return replace(plan, findings=tuple(dict.fromkeys(findings)))  # what the reader and the lint both say is said once
 
 
-def overridden(plan: Plan, options: Mapping[str, object], *, in_cluster: bool = False) -> Plan:
+def overridden(plan: Plan, options: Mapping[str, object]) -> Plan:
     """Put command line options in the place of the scenario's values, and add what is questionable in how load and rules go together.
-
-    ``in_cluster`` says that it is for a cluster, whose service and sidecars are what they are, whatever the scenario says.
 
     Raises UsageError if an option is out of range or does not fit the scenario.
     """
@@ -103,9 +110,8 @@ def overridden(plan: Plan, options: Mapping[str, object], *, in_cluster: bool = 
         raise UsageError(sentence(detail, f"--{detail['loc'][-1]}")) from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-    around = Surroundings(http2=plan.speaks_http2, in_cluster=in_cluster)
-    found = unfit(scenario, plan.rules, plan.service, plan.client, around)
-    return Plan(scenario, plan.rules, tuple(dict.fromkeys((*plan.findings, *found))))
+    found = unfit(scenario, plan.rules, plan.service, plan.client, plan.surroundings)
+    return replace(plan, scenario=scenario, findings=tuple(dict.fromkeys((*plan.findings, *found))))
 
 
 def load_rules(path: Path) -> tuple[list[Rule], list[Problem]]:

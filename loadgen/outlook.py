@@ -58,11 +58,11 @@ def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False, ejected
     changes = isinstance(pacing, Open) and pacing.course.steady_rate_per_s(0.0, math.inf) is None
     for phase in scenario.phases:
         begins_s, ends_s = ends_s, ends_s + phase.duration
-        for rate, seconds in _held_s(pacing, begins_s, ends_s).items() if phase.policy == "applied" else ():
+        for rate, held_s in _held_s(pacing, begins_s, ends_s).items() if phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2, ejected=ejected)
-            found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, seconds))
+            found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, sum(held_s), max(held_s)))
             if found is not None:
-                yield Outlook(phase.name, seconds, case.clients, found, time, rate if changes else None)
+                yield Outlook(phase.name, sum(held_s), case.clients, found, time, rate if changes else None)
 
 
 def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False, ejected: bool = False) -> Case:
@@ -83,7 +83,7 @@ def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: boo
     )
 
 
-def _held_s(pacing: Pacing, begins_s: float, ends_s: float) -> dict[float | None, float]:
-    """Give every rate at which a load stays between two times, and for how long; None is that of a load without a rate, or with one that never stays."""
+def _held_s(pacing: Pacing, begins_s: float, ends_s: float) -> dict[float | None, list[float]]:
+    """Give every rate at which a load stays between two times, and for how long each time; None is that of a load without a rate, or with one that never stays."""
     held = pacing.course.held_s(begins_s, ends_s) if isinstance(pacing, Open) else {}
-    return dict(held.items()) or {None: ends_s - begins_s}
+    return dict(held.items()) or {None: [ends_s - begins_s]}

@@ -155,13 +155,13 @@ class RateCourse:
         rates = {stretch.rate_per_s for stretch in stretches}
         return rates.pop() if len(rates) == 1 and not any(stretch.slope for stretch in stretches) else None
 
-    def held_s(self, start: float, end: float) -> dict[float, float]:
-        """Give the rates that stay for a while between two times, and for how many seconds in all."""
-        held: dict[float, float] = {}
+    def held_s(self, start: float, end: float) -> dict[float, list[float]]:
+        """Give the rates that stay for a while between two times, and for how many seconds each time."""
+        held: dict[float, list[float]] = {}
         for stretch, until in zip(self._stretches, [*self._starts[1:], math.inf], strict=True):
             seconds = min(end, until) - max(start, stretch.start_s)
             if seconds > 0 and not stretch.slope:
-                held[stretch.rate_per_s] = held.get(stretch.rate_per_s, 0.0) + seconds
+                held.setdefault(stretch.rate_per_s, []).append(seconds)
         return held
 
     def when(self, arrivals: float) -> float:

@@ -12,21 +12,11 @@ from typing import TYPE_CHECKING
 
 from loadgen.estimate import NOTHING, WAY_S, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Open
-from loadgen.policy.limits import UNSET, connections_come_first
+from loadgen.policy.limits import UNSET
 from loadgen.quantity import duration_text
-from loadgen.queueing import (
-    Loss,
-    Span,
-    backlog,
-    busy_rate_per_s,
-    chance_per_s,
-    constant_arrivals,
-    finite_loss,
-    loss_span,
-    poisson_loss,
-    queue_loss,
-    through_span,
-)
+from loadgen.queueing import Loss, Span, constant_arrivals, finite_loss, loss_span, poisson_loss, through_span
+from loadgen.throughput import busy_per_s, rounds_per_s
+from loadgen.waiting import queueing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +61,7 @@ def _admitted(case: Case, stretch: Stretch) -> Prediction | None:
         found = _rejecting(case, stretch, requests)
         return _with_pending(found, stretch, pending) if pending is not None and reached else found
     if connections is not None:
-        return _queueing(case, stretch, connections, pending if reached else None)
+        return queueing(case, stretch, connections, pending if reached else None)
     if pending is None:
         return _admitting(case)
     if not reached:
@@ -120,32 +110,11 @@ def _unreached(case: Case, stretch: Stretch, limit: str) -> Prediction:
     because, through = f"a client has at most {at_once} in flight, so {limit} rejects nothing", NOTHING
     match case.load:
         case Closed():
-            through = _rounds(case, stretch, case.load)
+            through = rounds_per_s(case, stretch, case.load)
         case Open() if at_once is not None:  # a loss system, too: what finds so many in flight is not sent
             because += f"; what finds {at_once} in flight is not sent"
             through = _open(replace(case, workers=1), stretch, at_once).through_per_s
     return Prediction(Law.UNREACHED, because, Estimate(None, None, at_once), Estimate(0.0, 0.0, 0.0), through)
-
-
-def _rounds(case: Case, stretch: Stretch, load: Closed) -> Estimate:
-    """Give how many requests a second the users of a client make who are neither rejected nor wait; nothing if it is not known that a round takes time."""
-    think_s, service = load.think.mean_s, stretch.service_s
-    if not think_s + service.low:
-        return NOTHING
-    variation = 2 * stretch.scatter - 1 if case.service is None else float(case.service.exponential)
-    low, high = (
-        load.users / round_s
-        + sign
-        * (
-            chance_per_s(load.users, round_s, load.think.exponential * think_s**2 + variation * taken_s**2, stretch.seconds * case.clients)
-            + stretch.begun_per_s(load.users)
-        )
-        for sign, round_s, taken_s in (
-            (-1, think_s + stretch.overhead_s + service.high, service.high),
-            (1, think_s + service.low, service.low),
-        )
-    )
-    return Estimate(load.users / (think_s + stretch.overhead_s / 2 + stretch.middle_s), max(0.0, low), high)
 
 
 def _open(case: Case, stretch: Stretch, limit: int) -> Prediction:
@@ -170,16 +139,23 @@ def _open_bound(case: Case, stretch: Stretch, limit: int) -> Prediction:
     all that is served takes; so lost / served <= offered / limit, in any order and for any service time.
     """
     offered, most = stretch.offered(case.rate_per_s), limit + case.workers - 1
+    places = "its one place is" if limit == 1 else f"each of {limit} places is"
     low = max(0.0, 1 - most / offered.low) if offered.low else 0.0
     if case.service is None:
         high = offered.high / (offered.high + limit)
         because = f"arrivals come at constant intervals, and nothing is known of how the service time is distributed, so what is lost is only bounded: no more than {most} are in service, and while {limit} are, one arrival an interval is lost at most"
-    elif case.rate_per_s * (stretch.service_s.high + WAY_S) <= limit:
-        high = 0.0
-        because = f"arrivals and service are constant, and each of {limit} places is free again before the arrival that needs it, so nothing is lost"
-    else:
+    elif case.rate_per_s * (stretch.service_s.high + WAY_S) > limit:
         high = max(0.0, 1 - limit / (offered.high + 1))
-        because = f"arrivals and service are constant, so what is lost depends on how they fall together: each of {limit} places is taken again at the next arrival, at the latest an interval after it is free"
+        because = f"arrivals and service are constant, so what is lost depends on how they fall together: {places} taken again at the next arrival, at the latest an interval after it is free"
+    elif stretch.longest_s is not None and case.rate_per_s * (stretch.longest_s + WAY_S) > limit:
+        because = f"arrivals and service are constant, and {places} free again before the arrival that needs it; but an answer came {stretch.longest_s:.2g} s after its request was due, so of this run that is not true, and nothing is predicted of what is lost"
+        most_per_s = case.rate_per_s * (1 + stretch.longest_s / stretch.seconds) + stretch.begun_per_s(
+            most
+        )  # what was held up before counts, too
+        return Prediction(Law.BOUND, because, NOTHING, NOTHING, Estimate(None, None, most_per_s), offered)
+    else:
+        high = 0.0
+        because = f"arrivals and service are constant, and {places} free again before the arrival that needs it, so nothing is lost"
     through, ends = Span(case.rate_per_s * (1 - high), case.rate_per_s * (1 - low)), stretch.begun_per_s(most)
     value = through.low if through.low == through.high else None
     goodput = Estimate(value, max(0.0, through.low - ends), through.high + ends)
@@ -201,7 +177,7 @@ def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:
 def _closed(case: Case, stretch: Stretch, limit: int, load: Closed) -> Prediction:
     users, think_s = load.users, load.think.mean_s
     if not think_s:
-        most = _busy(limit + case.workers - 1, case, stretch)
+        most = busy_per_s(limit + case.workers - 1, case, stretch)
         because = "a rejected user who does not think is back at once, so the share of rejections measures how fast a rejection is, not the limit; "
         because += (
             "a service that may take no time bounds nothing, either"
@@ -239,7 +215,7 @@ def _closed_bound(case: Case, stretch: Stretch, limit: int, load: Closed) -> Pre
         if case.service is None
         else "service and think time are constant"
     )
-    because = f"{known}, so what is lost depends on how they fall together: each of {limit} places is taken again a think time after it is free, at the latest"
+    because = f"{known}, so what is lost depends on how they fall together: {'its one place' if limit == 1 else f'each of {limit} places'} is taken again a think time after it is free, at the latest"
     lost = _at_the_ends(low, high, case, stretch, limit + case.workers - 1)
     return Prediction(Law.BOUND, because, NOTHING, lost, Estimate(None, least, most + stretch.begun_per_s(limit + case.workers - 1)))
 
@@ -277,96 +253,7 @@ def _cut(share: float, stretch: Stretch, case: Case, load: Burst, *, lowest: boo
     return whole * lost / (whole * load.size + through) if lowest else (whole + 1) * lost / (whole * load.size + lost)
 
 
-# maxConnections: what finds no connection waits.
-
-
-def _queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
-    """Predict for ``places`` to wait in, None if more than can come."""
-    admitted, service = _connected(case, servers), stretch.service_s
-    most = _through_most(case, stretch, admitted, places)
-    limits = case.limits.in_force()
-    if (requests := limits.get("http2MaxRequests")) is not None and (
-        case.service is None or not connections_come_first(limits, case.workers)
-    ):
-        why = (
-            "each endpoint of the service may have one, and how many there are is not known"
-            if case.service is None
-            else f"{case.workers} workers of Envoy race for them"
-        )
-        because = f"there may be more connections than maxConnections {servers}, for {why}; so http2MaxRequests {requests} may reject some: how many is not predicted"
-        return Prediction(Law.QUEUE, because, admitted, NOTHING, most)
-    if places is None:
-        because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits{', without an end' if case.limits.max_pending_requests == UNSET else ''}"
-        if isinstance(case.load, Open) and admitted.high is not None:
-            because += _growing(case, stretch, admitted.high)
-        return Prediction(Law.QUEUE, because, admitted, Estimate(0.0, 0.0, 0.0), most)
-    how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
-    exponential = case.service is not None and case.service.exponential and service.high > 0
-    if isinstance(case.load, Open) and case.load.poisson and exponential and case.workers == 1:
-        found = queue_loss(servers, places, case.rate_per_s, stretch.middle_s)
-        because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
-        return Prediction(
-            Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), stretch.offered(case.rate_per_s)
-        )
-    return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
-
-
-def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int | None) -> Estimate:
-    """Give what gets through at most: what so many connections serve, and no more than is offered; ``value`` is that of the long run."""
-    served = None if admitted.value is None or admitted.high is None or not stretch.service_s.low else admitted.value / stretch.middle_s
-    busy = None if admitted.high is None else _busy(admitted.high, case, stretch)
-    match case.load:
-        case Closed():
-            offered = _rounds(case, stretch, case.load)
-        case Open():
-            rate = case.rate_per_s
-            chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
-            # how much waits in a queue without an end when the stretch begins is not known, and it may get through, too
-            high = None if places is None else rate + chance + stretch.begun_per_s((admitted.high or 0.0) + places)
-            offered = Estimate(rate, None, high)
-        case _:
-            offered = NOTHING
-    if served is None or busy is None:
-        return NOTHING
-    return Estimate(
-        min(served, served if offered.value is None else offered.value), None, busy if offered.high is None else min(busy, offered.high)
-    )
-
-
-def _growing(case: Case, stretch: Stretch, served: float) -> str:
-    """Say how a queue grows of which no more than ``served`` are served at a time, and what ends that within the stretch; nothing if it does not."""
-    queue = backlog(case.rate_per_s, served, stretch.service_s.low)
-    if queue is None:
-        return ""
-    because = f", and the queue grows for as long as {queue.rate_per_s:.4g} a second come and {queue.served_per_s:.4g} can be served"
-    late_s = queue.late_s(case.timeout_s - stretch.service_s.low)
-    full_s = math.inf if case.max_in_flight is None else queue.full_s(case.max_in_flight)
-    if min(late_s, full_s) > stretch.seconds:
-        return because
-    if full_s < late_s:
-        return f"{because}; after about {full_s:.2g} s there are {case.max_in_flight} in flight, and what would be more is not sent"
-    return f"{because}; what comes after about {max(0.0, late_s):.2g} s waits longer than the timeout of {duration_text(case.timeout_s)}"
-
-
-def _connected(case: Case, servers: int) -> Estimate:
-    """Give how many are served at a time over so many connections: each worker may have one to each endpoint, whatever the limit says, and workers race."""
-    limits = [servers] if case.service is not None else []
-    limits += [] if case.limits.max_requests == UNSET else [case.limits.max_requests]
-    if not limits:
-        return Estimate(servers)
-    bounds = [limit + case.workers - 1 for limit in limits] + [each for each in (case.at_once,) if each is not None]
-    return Estimate(min(servers, *bounds), None, min(bounds))
-
-
 # What they have in common.
-
-
-def _busy(places: float, case: Case, stretch: Stretch) -> float | None:
-    """Give what so many places of a client let through a second at most, on average over all clients; chance widens it. None if the service may take no time."""
-    if not stretch.service_s.low:
-        return None
-    variation = 2 * stretch.scatter - 1 if case.service is None else float(case.service.exponential)
-    return busy_rate_per_s(places, stretch.service_s.low, variation, stretch.seconds * case.clients) + stretch.begun_per_s(places)
 
 
 def _systems(case: Case, stretch: Stretch) -> tuple[tuple[int, float], ...]:

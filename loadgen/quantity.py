@@ -105,6 +105,11 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
+def rate_text(rate_per_s: float) -> str:
+    """Write a rate for a person: ``357.6/s``, ``0.00083/s``."""
+    return f"{rate_per_s:,.1f}/s" if rate_per_s >= 1 or not rate_per_s else f"{rate_per_s:.2g}/s"
+
+
 def _said(value: object) -> str:
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"

@@ -18,7 +18,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 CONFIDENCE = 0.99
 _Z = 2.5758293035489004
@@ -116,34 +116,65 @@ def chance_per_s(sources: float, mean_s: float, variance: float, seconds: float)
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
-    """A queue without an end to which ``rate_per_s`` come, more than the ``served_per_s`` that ``places`` serve; times are in seconds since it was empty.
+class Filling:
+    """What became of a queue in a stretch of time; times are in seconds since that began.
 
-    The law: what comes after t seconds finds (rate - served rate) x t before it, and waits for as long as it takes to serve those.
+    ``full_s`` is when as many were in it as may be, ``late_s`` from when on what came waited for too long, None if that did not happen. ``unsent`` came while it was full.
+    ``rate_per_s`` came when it was full first.
     """
 
+    full_s: float | None
+    late_s: float | None
+    unsent: float
     rate_per_s: float
-    served_per_s: float
+
+
+@dataclass(slots=True)
+class Queue:
+    """What waits before ``places``, as a fluid: it says how a queue grows and drains, and nothing of one that is there by chance.
+
+    ``most`` may be in it and in service together, what would be more is not sent. None of them stays longer than ``timeout_s``, so no more are there than came within one.
+    """
+
     places: float
+    service_s: float
+    most: float = math.inf
+    timeout_s: float = math.inf
+    waiting: float = 0.0
 
     @property
-    def more_per_s(self) -> float:
-        """By how many it grows a second."""
-        return self.rate_per_s - self.served_per_s
+    def served_per_s(self) -> float:
+        """How many a second are served while some wait."""
+        return self.places / max(_TINY_S, self.service_s)
 
-    def full_s(self, most: int) -> float:
-        """Say when so many are in it and in service together."""
-        return (most - self.places) / self.more_per_s
+    def fill(self, arrived: Callable[[float], float], begins_s: float, ends_s: float) -> Filling:
+        """Let time pass, while as many come as ``arrived`` says have come until a time."""
+        step = (ends_s - begins_s) / _STEPS
+        late, full = self.served_per_s * (self.timeout_s - self.service_s), max(0.0, self.most - self.places)
+        full_s = late_s = None
+        unsent = rate_per_s = 0.0
+        for number in range(1, _STEPS + 1):
+            now = begins_s + number * step
+            came = arrived(now) - arrived(now - step)
+            more = came - self.served_per_s * step
+            within = arrived(now) - arrived(now - self.timeout_s) - self.places if now > self.timeout_s else math.inf
+            self.waiting = max(0.0, min(self.waiting + more, within))
+            if late_s is None and self.waiting > late:
+                late_s = (number - _since(self.waiting - late, more)) * step
+            if self.waiting > full:
+                if full_s is None:
+                    full_s, rate_per_s = (number - _since(self.waiting - full, more)) * step, came / step
+                unsent, self.waiting = unsent + self.waiting - full, full
+        return Filling(full_s, late_s, unsent, rate_per_s)
 
-    def late_s(self, patience_s: float) -> float:
-        """Say from when on those that come wait for longer than that."""
-        return patience_s * self.served_per_s / self.more_per_s
+
+def _since(beyond: float, more: float) -> float:
+    """Give the part of a step that has passed since a queue that becomes ``more`` in it was that much shorter."""
+    return min(1.0, beyond / more) if more > 0 else 1.0
 
 
-def backlog(rate_per_s: float, places: float, service_s: float) -> Backlog | None:
-    """Give the queue that grows before so many places; None if none does."""
-    found = Backlog(rate_per_s, places / max(_TINY_S, service_s), places)
-    return found if found.more_per_s > 0 else None
+_STEPS = 1000
+"""Into so many steps a stretch of time is cut."""
 
 
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:

@@ -18,7 +18,7 @@ from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters, effective_policy
 from loadgen.quantity import duration_text, interval_text
-from loadgen.queueing import backlog, constant_arrivals, erlang_b, finite_loss
+from loadgen.queueing import Queue, constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import MAX_IN_FLIGHT, BurstLoad, ClosedLoad, OpenLoad
 from loadgen.validity import UNSENT_SHARE
 
@@ -80,8 +80,8 @@ def unfit(
     scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
 ) -> list[Problem]:
     """Find the limits that the scenario's load cannot reach, or not without much that is not sent, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
-    pool = _pool(rules, service, client)
-    if pool is None or not any(phase.policy == "applied" for phase in scenario.phases):
+    pool = _pool(scenario, rules, service, client)
+    if pool is None:
         return []
     return [
         *_unreached(scenario, pool, surroundings),
@@ -91,7 +91,18 @@ def unfit(
     ]
 
 
-def _pool(rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | None:
+def ejects_service(
+    scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
+) -> bool:
+    """Tell whether the rules eject the service for what the scenario has it answer."""
+    pool = _pool(scenario, rules, service, client)
+    return pool is not None and _errors_until_ejected(scenario, pool, surroundings) is not None
+
+
+def _pool(scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload) -> _Pool | None:
+    """Give what the clients get; None if that is nothing, or no phase applies it."""
+    if not any(phase.policy == "applied" for phase in scenario.phases):
+        return None
     merged = winner(rules, service, client)
     source = merged.policy_source if merged else None
     if merged is None or source is None:
@@ -146,7 +157,9 @@ def _why_unreached(name: str, limit: int, scenario: Scenario, pool: _Pool, aroun
     if not connections_come_first(pool.limits, workers) or around.http2 or around.in_cluster:
         return _too_slow(scenario, limit, around.service_time(scenario)), more
     connections = pool.limits["maxConnections"] + workers - 1
-    reason = f"a client's sidecar has at most {connections} connections, and each carries one request at a time"
+    reason = (
+        f"a client's sidecar has at most {connections} connection{'s' if connections != 1 else ''}, and each carries one request at a time"
+    )
     hint = "make maxConnections larger than http2MaxRequests, or leave one of the two out"
     return (reason, hint) if "http1MaxPendingRequests" in pool.limits else ("", "")  # a queue without an end is said of maxConnections
 
@@ -246,7 +259,7 @@ def _filling(load: OpenLoad, time: Interval, scenario: Scenario, pool: _Pool, ar
 
     None is in flight for longer than the timeout: of those that come within one, ``max_in_flight`` must be fewer.
     """
-    servers, course, ends_s = pool.limits.get("maxConnections"), load.course, 0.0
+    servers = pool.limits.get("maxConnections")
     if servers is None or around.http2 or around.in_cluster or not time.mean_s or servers >= load.max_in_flight:
         return
     rejecting = [
@@ -255,22 +268,21 @@ def _filling(load: OpenLoad, time: Interval, scenario: Scenario, pool: _Pool, ar
     ]
     if any(pool.limits.get(name, math.inf) < load.max_in_flight for name in rejecting):
         return
+    queue, ends_s = Queue(servers + scenario.clients.workers - 1, time.mean_s, load.max_in_flight, load.timeout), 0.0
     for phase in scenario.phases:
         begins_s, ends_s = ends_s, ends_s + phase.duration
-        come = course.arrived(ends_s) - course.arrived(begins_s)
-        for rate, held_s in course.held_s(begins_s, ends_s).items() if phase.policy == "applied" else ():
-            queue = backlog(rate, servers + scenario.clients.workers - 1, time.mean_s)
-            if queue is None or rate * load.timeout <= load.max_in_flight:
-                continue
-            full_s = queue.full_s(load.max_in_flight)
-            if (held_s - full_s) * queue.more_per_s > UNSENT_SHARE * come:
-                yield pool.warning(
-                    "maxConnections",
-                    f"the queue before maxConnections {servers} grows, for {rate:.6g}/s come and {queue.served_per_s:.4g}/s can be served: after some {full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
-                    hint="offer less load, or bound the queue: http1MaxPendingRequests; a larger max_in_flight fills, too, only later",
-                    code="max-in-flight-too-low",
-                )
-                return
+        if phase.policy != "applied":
+            queue.waiting = 0.0
+            continue
+        found = queue.fill(load.course.arrived, begins_s, ends_s)
+        if found.full_s is not None and found.unsent > UNSENT_SHARE * (load.course.arrived(ends_s) - load.course.arrived(begins_s)):
+            yield pool.warning(
+                "maxConnections",
+                f"the queue before maxConnections {servers} grows, for {found.rate_per_s:.4g}/s come and {queue.served_per_s:.4g}/s can be served: after some {found.full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
+                hint="offer less load, or bound the queue: http1MaxPendingRequests; a larger max_in_flight fills, too, only later",
+                code="max-in-flight-too-low",
+            )
+            return
 
 
 _AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")
@@ -286,7 +298,7 @@ def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval, *, limite
         begins_s, ends_s = ends_s, ends_s + phase.duration
         applied = phase.policy == "applied"
         unsent = sum(
-            _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * held_s
+            _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * sum(held_s)
             for rate, held_s in course.held_s(begins_s, ends_s).items()
         )
         if not (applied and limited):
@@ -346,28 +358,33 @@ _BOUNDS = ("<", "<=", "==")
 
 
 def _ejected(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
-    """Warn of a rule that ejects the service of this machine, its one endpoint, for what the scenario has it answer; of a cluster's neither is known.
-
-    Without a ``minHealthPercent`` istiod switches Envoy's panic off: then nobody is asked when all are ejected (measured on Envoy 1.40).
-    """
-    outlier, status = pool.outlier, scenario.service.status or scenario.target.expect.status
-    if around.in_cluster or outlier is None or outlier.max_ejection_percent != _EVERYTHING or outlier.min_health_percent:
-        return
-    errors = _errors_until_ejected(outlier, status)
-    if errors is None or _too_few(scenario, errors, around.service_time(scenario)):
+    """Warn of a rule that ejects the service of this machine, its one endpoint, for what the scenario has it answer."""
+    errors = _errors_until_ejected(scenario, pool, around)
+    if errors is None:
         return
     yield pool.rule.warning(
         (*pool.path, "outlierDetection", "maxEjectionPercent"),
-        f"the scenario's service answers {status}, and after {errors} such answer{'s' if errors != 1 else ''} a sidecar ejects its only endpoint: from then on the sidecar answers 'no healthy upstream' by itself, and no limit shows anything",
+        f"the scenario's service answers {_status(scenario)}, and after {errors} such answer{'s' if errors != 1 else ''} a sidecar ejects its only endpoint: from then on the sidecar answers 'no healthy upstream' by itself, and no limit shows anything",
         hint="leave outlierDetection out, or maxEjectionPercent (its default 10 ejects none of one endpoint), or have the service succeed: service.status",
         code="service-ejected",
     )
 
 
-def _errors_until_ejected(outlier: OutlierDetection, status: int) -> int | None:
-    """Give after how many answers with a status, one after the other, an endpoint is ejected; None if it is not."""
+def _errors_until_ejected(scenario: Scenario, pool: _Pool, around: Surroundings) -> int | None:
+    """Give after how many answers, one after the other, a sidecar ejects the service; None if it does not, or a client has fewer. Of a cluster's neither is known.
+
+    Without a ``minHealthPercent`` istiod switches Envoy's panic off: then nobody is asked when all are ejected (measured on Envoy 1.40).
+    """
+    outlier, status = pool.outlier, _status(scenario)
+    if around.in_cluster or outlier is None or outlier.max_ejection_percent != _EVERYTHING or outlier.min_health_percent:
+        return None
     server_errors = _CONSECUTIVE_5XX if outlier.consecutive_5xx_errors is None else outlier.consecutive_5xx_errors
     gateway_errors = outlier.consecutive_gateway_errors or 0
     counted = [server_errors] if status >= _FIRST_5XX else []
     counted += [gateway_errors] if status in _GATEWAY_ERRORS else []
-    return min(filter(None, counted), default=None)
+    errors = min(filter(None, counted), default=None)
+    return None if errors is None or _too_few(scenario, errors, around.service_time(scenario)) else errors
+
+
+def _status(scenario: Scenario) -> int:
+    return scenario.service.status or scenario.target.expect.status

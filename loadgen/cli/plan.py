@@ -36,7 +36,7 @@ def plan(scenario: Path, mesh: str, as_json: bool, **options: Any) -> int:
 
     cluster = cluster_part(mesh, options)
     in_cluster = mesh == "cluster"
-    loaded = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options), in_cluster=in_cluster)
+    loaded = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options))
     if mesh == "local":
         preview = _local(loaded)
     else:

@@ -100,7 +100,7 @@ def run(
         raise UsageError("--processes does not fit --mesh cluster", hint="each load pod is a process of its own; change the number of pods")
     scrape = metrics_part(options)
     in_cluster = mesh == "cluster"
-    plan = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options), in_cluster=in_cluster)
+    plan = overridden(load_plan(scenario, in_cluster=in_cluster), override_part(options))
     default = Path("results") / f"{plan.scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     results = ResultFolder(out or default, fresh=out is None, exclusive=True)
     with open_metrics(scrape, quiet=quiet) as metrics:

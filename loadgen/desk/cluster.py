@@ -221,7 +221,7 @@ class ClusterSite:
         phase = Phase.model_validate({"name": "limited", "policy": "applied" if rules else "absent", "duration": "1s"})
         scenario = self.plan.scenario
         update = {"phases": [phase], "load": NO_LOAD, "clients": scenario.clients.model_copy(update={"count": clients})}
-        return Plan(scenario.model_copy(update=update), tuple(rules), ())
+        return Plan(scenario.model_copy(update=update), tuple(rules), in_cluster=True)
 
     def findings(self, rules: Sequence[Rule]) -> list[Problem]:
         return lint(rules, self.plan.service, self.plan.client, workers=None)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from loadgen.errors import printable
 from loadgen.estimate import NOTHING
-from loadgen.quantity import duration_text, range_text
+from loadgen.quantity import duration_text, range_text, rate_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -78,13 +78,9 @@ def _outlook(outlook: Outlook) -> Iterator[str]:
         yield f"   admitted:  {one} at a time in each client{f', {all_} of all {clients} together' if clients > 1 else ''}"
     yield f"   lost:      {_figure(found.lost, lambda share: f'{share:.1%}', outlook)}"
     if found.through_per_s != NOTHING:
-        each = f" ({_figure(found.through_per_s, _rate)} in each client)" if clients > 1 else ""
-        yield f"   goodput:   {_figure(found.through_per_s.times(clients), _rate, outlook)}{each}"
+        each = f" ({_figure(found.through_per_s, rate_text)} in each client)" if clients > 1 else ""
+        yield f"   goodput:   {_figure(found.through_per_s.times(clients), rate_text, outlook)}{each}"
     yield f"   because {printable(found.because)}."
-
-
-def _rate(rate_per_s: float) -> str:
-    return f"{rate_per_s:,.1f}/s"
 
 
 def _figure(estimate: Estimate, text: Callable[[float], str], outlook: Outlook | None = None, *, bound: bool = False) -> str:

@@ -20,7 +20,7 @@ from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
 from loadgen.prediction import predict, undetermined
-from loadgen.quantity import range_text
+from loadgen.quantity import range_text, rate_text
 from loadgen.queueing import Span
 from loadgen.recorder import merged, value_of
 
@@ -133,6 +133,7 @@ def _stretch(case: Case, phase: parts.PhasePart, tally: Tally) -> tuple[Stretch,
         scatter=1.0 if case.service is not None else _scatter(tally.latency[Outcome.OK], max(0.0, least)),
         attempts=tally.requests,
         pending_share=None if pending is None else min(1.0, max(0, pending) / tally.requests),
+        longest_s=tally.latency[Outcome.OK].max_s,
     )
     return stretch, source
 
@@ -166,7 +167,7 @@ def _beside(found: Prediction, case: Case, stretch: Stretch, source: str, phase:
     elsewhere = phase.ledger.server_side
     judged = [(loss, _share_text, "lost"), (admitted, _count_text, "of a client admitted at a time")]
     if loss.low is None and loss.high is None:
-        judged.append((goodput, _rate_text, "let through"))
+        judged.append((goodput, rate_text, "let through"))
     verdicts = [_comparison(*each) for each in judged if each[0].inside is not None]
     certain = bool(verdicts) and others + elsewhere <= OTHERS_SHARE * phase.requests
     misses = [sentence for inside, sentence in verdicts if not inside]
@@ -210,7 +211,3 @@ def _share_text(share: float) -> str:
 
 def _count_text(count: float) -> str:
     return f"{count:.0f}"
-
-
-def _rate_text(rate_per_s: float) -> str:
-    return f"{rate_per_s:,.1f}/s"

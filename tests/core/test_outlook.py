@@ -25,7 +25,7 @@ CODES = {"limit-never-reached", "limit-is-per-client", "service-ejected"}
 
 
 def plan(folder: Path, text: str, rule: str = RULE, *, in_cluster: bool = False) -> Plan:
-    return overridden(load_plan(write(folder, text, rule), in_cluster=in_cluster), {}, in_cluster=in_cluster)
+    return overridden(load_plan(write(folder, text, rule), in_cluster=in_cluster), {})
 
 
 def foreseen(folder: Path, text: str, rule: str = RULE) -> list[Outlook]:
@@ -332,6 +332,23 @@ def test_a_queue_that_grows_until_max_in_flight_is_reached_is_pointed_at(tmp_pat
     ):
         assert held_back(tmp_path, enough, CONNECTIONS) == []
     assert held_back(tmp_path, text, RULE) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "after"),
+    [
+        ("{rate: 100/s, hold: 700ms}, {rate: 1/s, hold: 5s}, {rate: 100/s, hold: 700ms}, {rate: 1/s}", None),  # 35 wait, none, 35
+        ("{rate: 100/s, hold: 700ms}, {rate: 50/s, hold: 3s}, {rate: 100/s, hold: 700ms}, {rate: 1/s}", "4"),  # 35, 35, 50
+        ("{rate: 1/s, hold: 1s}, {rate: 100/s, ramp: 5s}, {rate: 1/s}", "5.7"),  # beyond 50/s from 3.5 s on, 19.8/s more each second
+        ("{rate: 200/s, hold: 200ms}, {rate: 1/s}", None),
+        ("{rate: 1/s, hold: 9900ms}, {rate: 1000/s, hold: 200ms}, {rate: 1/s}", "10"),
+    ],
+)
+def test_a_queue_that_drains_meanwhile_is_not_added_up(tmp_path: Path, stages: str, after: str | None) -> None:
+    staged = f"rate: 1/s\n  stages: [{{rate: 1/s, hold: 8s}}, {stages}]"  # the phase with the rule begins at 8 s
+    text = TOO_FEW.replace("rate: 50/s", staged).replace("max_in_flight: 4", "max_in_flight: 51").replace("exponential 20ms", "20ms")
+    found = held_back(tmp_path, text.replace("poisson", "constant"), CONNECTIONS)
+    assert [f"after some {after} s of phase limited" in each.message for each in found] == ([] if after is None else [True]), found
 
 
 def test_what_another_limit_rejects_before_is_in_flight_no_longer(tmp_path: Path) -> None:

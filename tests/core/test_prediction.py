@@ -315,6 +315,45 @@ def test_a_queue_that_grows_is_said_to_end_in_what_comes_first(more: dict[str, A
     assert found.because.endswith(f"the queue grows for as long as 60 a second come and 40 can be served{said}")
 
 
+@pytest.mark.parametrize(
+    ("load", "places", "said"),
+    [
+        (Closed(100), None, "9.9"),  # 99 before it, 0.1 s each
+        (Closed(100, Interval(2.0)), None, "7.9"),  # some 20 think meanwhile
+        (Closed(20), None, ""),
+        (Closed(100), 19, ""),
+        (Closed(100), 20, "2"),
+        (Burst(100, 1.0), None, "9.9"),
+        (Burst(20, 1.0), None, ""),
+        (POISSON, 20, "2"),
+        (Open(RateCourse(9), poisson=True), 20, ""),
+    ],
+)
+def test_who_waits_longer_than_the_timeout_is_known_before(load: Closed | Open | Burst, places: int | None, said: str) -> None:
+    limits = Limits(max_connections=1) if places is None else Limits(max_connections=1, max_pending_requests=places)
+    rate = load.course.highest_per_s if isinstance(load, Open) else 0.0
+    found = predicted(load, limits, CONSTANT, timeout_s=2.0, rate_per_s=rate)
+    assert (f"; what comes last waits for about {said} s, and the timeout is 2s" in found.because) is bool(said), found.because
+    assert found.through_per_s.high is not None
+    assert "timeout" not in predicted(load, limits, CONSTANT, timeout_s=60.0, rate_per_s=9.0).because
+
+
+def test_a_queue_that_may_drain_meanwhile_grows_for_as_long_as_its_rate_is_offered_in_one_go() -> None:
+    made = case(POISSON, Limits(max_connections=4), rate_per_s=60.0, timeout_s=2.0)
+    for held_s, late in ((5.0, True), (3.0, False)):
+        found = predict(made, replace(exactly(EXPONENTIAL, 10), held_s=held_s))
+        assert found is not None
+        assert ("waits longer" in found.because) is late
+
+
+def test_of_a_queue_of_which_some_give_up_no_loss_is_given() -> None:
+    limits = Limits(max_connections=1, max_pending_requests=30)
+    assert predicted(POISSON, limits).lost.value is not None
+    found = predicted(POISSON, limits, timeout_s=2.0)
+    assert found.lost == NOTHING
+    assert "what comes last waits for about 3 s" in found.because
+
+
 def test_a_pending_limit_makes_of_the_loss_a_bound_until_its_rejections_are_counted() -> None:
     both = Limits(max_requests=5, max_pending_requests=1)
     found = predicted(POISSON, both)
@@ -376,6 +415,19 @@ def test_what_would_exceed_max_in_flight_is_not_sent_and_does_not_get_through(lo
     assert found.through_per_s.value == pytest.approx(goodput)
     assert goodput < 50, "no more than five in 100 ms"
     assert "what finds 5 in flight is not sent" in found.because
+
+
+def test_of_constant_arrivals_that_were_held_up_nothing_is_said_of_what_is_lost() -> None:
+    made = case(Open(RateCourse(200)), service=Interval(0.01), rate_per_s=200.0)
+    short = Stretch(10, Span(0.01, 0.012), attempts=20_000, longest_s=0.022)
+    found = predict(made, short)
+    assert found is not None
+    assert bounds(found.lost)[1] == pytest.approx(0.0025), "what may be in service at the ends of the phase"
+    found = predict(made, replace(short, longest_s=0.024))
+    assert found is not None
+    assert found.lost == NOTHING
+    assert "but an answer came 0.024 s after its request was due" in found.because
+    assert found.through_per_s.high == pytest.approx(200 * 1.0024 + 0.5)
 
 
 def test_of_constant_arrivals_and_service_as_much_gets_through_as_max_in_flight_leaves() -> None:

@@ -15,6 +15,7 @@ from loadgen.quantity import (
     interval_text,
     positive_duration_s,
     rate_per_s,
+    rate_text,
     seconds_text,
 )
 
@@ -86,6 +87,13 @@ def test_an_interval_is_a_constant_or_the_mean_of_an_exponential_one(text: objec
 )  # fmt: skip
 def test_a_duration_is_written_for_a_person(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.0, "0.0/s"), (3 / 3600, "0.00083/s"), (0.25, "0.25/s"), (1.0, "1.0/s"), (12345.67, "12,345.7/s")]
+)
+def test_a_rate_is_written_for_a_person(rate: float, text: str) -> None:
+    assert rate_text(rate) == text
 
 
 @given(st.sampled_from([0.0, 20e-6, 0.001, 0.0325, 0.25, 1.0, 1.5, 90.0, MAX_DURATION_S]), st.booleans())

@@ -478,6 +478,7 @@ def test_a_run_is_judged_by_what_it_showed(run: Evidence, state: State, sentence
             Recovery(Share(379, 379), Share(376, 376)),
             "; the rule is gone again, but 379 of 379 requests did not succeed, as before the rule (376 of 376).",
         ),
+        (Recovery(Share(6, 20), Share(1, 20)), "; the rule is gone again, but 6 of 20 requests did not succeed."),
         (
             Recovery(Share(200, 379), Share(180, 376)),
             "; the rule is gone again, but 200 of 379 requests did not succeed, as before the rule (180 of 376).",
