@@ -43,6 +43,8 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["run", "scenarios/http2-max-requests.yaml", "--users", "5"], "--users does not fit"),
         (["run", "scenarios/connection-pool.yaml", "--clients", "0"], "--clients must be at least 1, not 0"),
         (["run", "scenarios/connection-pool.yaml", "--mesh", "moon"], "--mesh"),
+        (["run", SCENARIO, "--out", ""], "write . for the current one"),
+        (["report", "report.json", "--out", ""], "write . for the current one"),
         (["run", "scenarios/no-such.yaml"], "there is no such file"),
         (["run", "scenarios"], "not a regular file"),
         (["guard", "--host", "user.base", "--namespace", "test", "--creates", "user"], "'user' is not namespace/name, such as base/user"),

@@ -55,6 +55,20 @@ class FormatList(click.ParamType["tuple[Format, ...]"]):
             self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
+class Folder(click.Path):
+    """A folder to write into; a name that is missing, as where a variable of a shell is empty, is not the current one."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take what was typed."""
+        if not value:
+            self.fail("a folder is needed, and there is none; write . for the current one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Folder()
 FORMATS = FormatList()
 DURATION = Quantity("duration", "positive_duration_s")
 LINGER = Quantity("duration", "duration_s")

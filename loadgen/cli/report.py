@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loadgen.cli.options import FORMATS
+from loadgen.cli.options import FOLDER, FORMATS
 from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode, UsageError
 
@@ -30,7 +30,7 @@ SUMMARY_BYTES = 1 << 20
 @click.command(short_help="Render a saved report.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "formats", type=FORMATS, default="console", show_default=True, help=FORMATS.help)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files report.<extension>.  [default: to stdout]")
+@click.option("--out", type=FOLDER, help="Folder for the files report.<extension>.  [default: to stdout]")
 def report(file: Path, formats: tuple[Format, ...], out: Path | None) -> int:
     """Render FILE, the report.json of a run or the folder that holds it.
 

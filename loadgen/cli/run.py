@@ -7,11 +7,12 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from loadgen.cli.options import (
+    FOLDER,
     FORMATS,
     cluster_options,
     cluster_part,
@@ -57,7 +58,7 @@ class _Shown:
     help="Where the sidecars are: real Envoys here, or the load pods' in a cluster.",
 )
 @cluster_options
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the results.  [default: results/<scenario>-<time>]")
+@click.option("--out", type=FOLDER, help="Folder for the results.  [default: results/<scenario>-<time>]")
 @override_options
 @click.option("--processes", type=click.IntRange(1, 64), help="Processes that make the load.  [default: by the load and the cores]")
 @metrics_options
@@ -116,21 +117,24 @@ def _here(plan: Plan, results: ResultFolder, processes: int | None, shown: _Show
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
 
     plan = replace(plan, findings=(*plan.findings, *shortfalls(plan.rules)))
-    if not shown.quiet:
-        warn(plan)
-    with results as folder, boot(local_spec(plan)) as booting:
-        from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
+    with results as folder:
+        if not shown.quiet:
+            warn(plan)
+        with boot(local_spec(plan)) as booting:
+            from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
-        result, interrupted = run_local(plan, booting, processes=processes, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
-        return _finish(result, folder, interrupted, shown)
+            result, interrupted = run_local(
+                plan, booting, processes=processes, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics
+            )
+            return _finish(result, folder, interrupted, shown)
 
 
 def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, shown: _Shown) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
-    if not shown.quiet:
-        warn(plan)
     with results as folder:
+        if not shown.quiet:
+            warn(plan)
         result, interrupted = run_cluster(plan, options, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
         return _finish(result, folder, interrupted, shown)
 
@@ -146,18 +150,16 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     where, failure = _save(result, folder)
-    if stream is None:
-        _print(report, where, quiet=shown.quiet, verbose=shown.verbose)
+    printed = stream is not None or _print(report, where, quiet=shown.quiet, verbose=shown.verbose)
     failure = failure or _write_formats(result, folder, shown.formats, quiet=shown.quiet)
     code = exit_code(report, interrupted)
     failure = failure and failure.ending_with(code)
     if stream is not None:
         stream.end(failure.exit_code if failure else code, report, where)
-        if stream.failure is not None:
-            _say_unprinted("the lines of JSON", stream.failure, where)
+        printed = stream.failure is None or _unprinted("the lines of JSON", stream.failure, where)
     if failure is not None:
         raise failure
-    return code
+    return code if printed else code or ExitCode.REFUSED
 
 
 def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | None]:
@@ -197,7 +199,8 @@ def _write_formats(result: Result, folder: ResultFolder, formats: tuple[Format, 
     return None
 
 
-def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
+def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> bool:
+    """Print the result; tell whether it could be. That somebody has seen enough (``| head``) is no failure."""
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
     try:
@@ -206,14 +209,15 @@ def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> None:
         else:
             print_report(report, verbose=verbose, where=where)
         sys.stdout.flush()
-    except OSError as error:  # "| head" has seen enough, or the disk is full; what the run showed, and its exit code, stay the same
-        if not isinstance(error, BrokenPipeError):
-            _say_unprinted("the result", error, where)
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
+        return isinstance(error, BrokenPipeError) or _unprinted("the result", error, where)
+    return True
 
 
-def _say_unprinted(what: str, error: OSError, where: str) -> None:
+def _unprinted(what: str, error: OSError, where: str) -> Literal[False]:
     click.echo(f"loadgen: {what} cannot be printed: {error.strerror}; the report is in {where}", err=True)
+    return False
 
 
 def exit_code(report: Report, interrupted: int) -> ExitCode:

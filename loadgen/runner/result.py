@@ -268,6 +268,6 @@ def _expectation(expectation: Expectation, figures: Figures) -> parts.Expectatio
         phase=expectation.phase,
         metric=expectation.metric,
         wanted=str(expectation),
-        got="nothing was measured" if got is None else expectation.show(got),
+        got="nothing" if got is None else expectation.show(got),
         held=expectation.holds(got),
     )
