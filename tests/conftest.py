@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import Scheduling
 
-LOCUSTS = ("tests/locust/", "tests/cluster/test_locust")
-"""Where a Locust may be a master: it listens at one port, of which a machine has one."""
-METRICS = ("tests/metrics/",)
-"""What looks at one run that a Prometheus watches."""
-LONGEST_FIRST = (*LOCUSTS, "tests/cluster/", "tests/story/", "tests/soak/", *METRICS, "tests/browser/", "tests/pod/")
+TOGETHER = {"Locust": ("tests/locust/", "tests/cluster/test_locust"), "Prometheus": ("tests/metrics/",)}
+"""What stays in one process beside the tests of a file: a Locust that is a master listens at one port, of which a machine has one; one run is watched by Prometheus for all."""
+LONGEST_FIRST = (*TOGETHER["Locust"], "tests/cluster/", "tests/story/", "tests/soak/", "tests/metrics/", "tests/browser/", "tests/pod/")
 
 
 def pytest_configure() -> None:
@@ -43,7 +41,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
     """Keep a file's tests in one process, which then has its fixtures once, and all that several processes must not do at a time.
 
     ``--dist loadgroup`` does not: with pytest 9.2, pytest-xdist 3.8 silently overlooks every group (its issue 1386).
@@ -53,9 +51,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
     class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it ships no types
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return next((group[0] for group in (LOCUSTS, METRICS) if file.startswith(group)), file)
+            return next((name for name, starts in TOGETHER.items() if file.startswith(starts)), file)
 
-    return ByFile(config, log)
+    return ByFile(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

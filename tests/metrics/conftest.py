@@ -23,7 +23,7 @@ class Watched:
     prometheus: Prometheus
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def watched(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """Let a Prometheus watch a run of the tutorial, short and with three clients, and give both when it is over."""
     folder, port = tmp_path_factory.mktemp("watched"), free_port()

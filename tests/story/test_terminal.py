@@ -97,8 +97,8 @@ def test_quiet_prints_the_verdict_and_where_the_report_lies_and_nothing_else(loa
     assert lines[2] == f"Report: {loadgen.results / 'report.json'}"
 
 
-def test_no_table_is_wider_than_the_terminal(tmp_path: Path) -> None:
-    columns = 40
+@pytest.mark.parametrize("columns", [40, *(pytest.param(each, marks=pytest.mark.thorough) for each in (60, 80, 132))])
+def test_no_table_is_wider_than_the_terminal(tmp_path: Path, columns: int) -> None:
     _, text = run_in_terminal(tmp_path, columns=columns, NO_COLOR="1")
     tables = re.sub(r"\x1b\[\d*m", "", text[text.index("Phases") : text.index("held ")])
     assert "…" not in tables
