@@ -72,6 +72,18 @@ def test_a_full_stdout_is_told_in_a_sentence_whatever_was_asked_for(arguments: l
     assert "Exception ignored" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["plan", SCENARIO, "--users", "1"], 0), (["plan", "nothere.yaml"], 2), (["plan", "--nonsense"], 2)]
+)
+def test_a_full_stderr_changes_neither_the_result_nor_the_exit_code(arguments: list[str], code: int) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "loadgen", *arguments], cwd=REPOSITORY, check=False, stdout=subprocess.PIPE, stderr=full, text=True
+        )
+    assert ended.returncode == code
+    assert ("Nothing was changed." in ended.stdout) is (code == 0)
+
+
 def test_a_reader_of_a_plan_who_has_seen_enough_changes_no_exit_code() -> None:
     read, write = os.pipe()
     os.close(read)

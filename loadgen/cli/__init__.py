@@ -24,7 +24,7 @@ from loadgen.cli.pod import pod
 from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
-from loadgen.cli.stdout import Stdout, printing_all
+from loadgen.cli.stdout import Stderr, Stdout, printing_all
 from loadgen.errors import ExitCode, InputError, LoadgenError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ cli.add_command(guard)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the published code."""
     _open_standard_streams()
-    _print_whatever_stdout_can_hold()
+    _print_whatever_can_be_printed()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a script started us with "&", which ignores it
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # so that what was made is cleaned up, even early on
     sys.exit(exit_code_of(arguments))
@@ -85,8 +85,8 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
-def _print_whatever_stdout_can_hold() -> None:
-    """Let a stdout that is no UTF-8 (``PYTHONIOENCODING=ascii``, an old locale) show what it has no character for as ``u`` or ``?``.
+def _print_whatever_can_be_printed() -> None:
+    """Let a stdout that is no UTF-8 (``PYTHONIOENCODING=ascii``, an old locale) show what it has no character for as ``u`` or ``?``, and a full stderr end nothing.
 
     The result of a run and its exit code are worth more than a micro sign.
     """
@@ -94,6 +94,8 @@ def _print_whatever_stdout_can_hold() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding, lines, through = sys.stdout.encoding, sys.stdout.line_buffering, sys.stdout.write_through
         sys.stdout = Stdout(sys.stdout.detach(), encoding, _PLAINLY, line_buffering=lines, write_through=through)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = Stderr(sys.stderr.detach(), sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loadgen.cli.stdout import printing
 from loadgen.errors import ExitCode, MeshError, RefusedError, UnverifiedError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ async def _up(plan: Plan, scenario: Path, where: str, booting: Booting) -> int:
         mesh = await ready(booting)
         interruption.on_second = mesh.kill
         publish(mesh, where)
-        _describe(plan, scenario, mesh)
+        with printing("where the mesh is"):
+            _describe(plan, scenario, mesh)
         return await mesh.watch()
 
     death, interrupted = await attended(stay_up)

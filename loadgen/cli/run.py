@@ -7,7 +7,7 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -150,16 +150,19 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     where, failure = _save(result, folder)
-    printed = stream is not None or _print(report, where, quiet=shown.quiet, verbose=shown.verbose)
+    unprinted = None if stream is not None else _print(report, quiet=shown.quiet, verbose=shown.verbose, where=where)
     failure = failure or _write_formats(result, folder, shown.formats, quiet=shown.quiet)
     code = exit_code(report, interrupted)
     failure = failure and failure.ending_with(code)
     if stream is not None:
         stream.end(failure.exit_code if failure else code, report, where)
-        printed = stream.failure is None or _unprinted("the lines of JSON", stream.failure, where)
+        unprinted = stream.failure
+    if unprinted is not None:
+        what = "the result" if stream is None else "the lines of JSON"
+        click.echo(f"loadgen: {what} cannot be printed: {unprinted.strerror}; the report is in {where}", err=True)
     if failure is not None:
         raise failure
-    return code if printed else code or ExitCode.REFUSED
+    return code or (ExitCode.OK if unprinted is None else ExitCode.REFUSED)
 
 
 def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | None]:
@@ -199,8 +202,8 @@ def _write_formats(result: Result, folder: ResultFolder, formats: tuple[Format, 
     return None
 
 
-def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> bool:
-    """Print the result; tell whether it could be. That somebody has seen enough (``| head``) is no failure."""
+def _print(report: Report, *, quiet: bool, verbose: bool, where: str) -> OSError | None:
+    """Print the result; give why it could not be. That somebody has seen enough (``| head``) is no failure."""
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
     try:
@@ -211,13 +214,8 @@ def _print(report: Report, where: str, *, quiet: bool, verbose: bool) -> bool:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        return isinstance(error, BrokenPipeError) or _unprinted("the result", error, where)
-    return True
-
-
-def _unprinted(what: str, error: OSError, where: str) -> Literal[False]:
-    click.echo(f"loadgen: {what} cannot be printed: {error.strerror}; the report is in {where}", err=True)
-    return False
+        return None if isinstance(error, BrokenPipeError) else error
+    return None
 
 
 def exit_code(report: Report, interrupted: int) -> ExitCode:

@@ -1,4 +1,4 @@
-"""What if a result cannot be printed? Somebody who has seen enough is no error, a full disk is one."""
+"""What if a result cannot be printed? Somebody who has seen enough is no error, a full disk is one; for what is said beside it neither is."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ class Stdout(io.TextIOWrapper):
         except OSError as error:
             self.failure = error
             raise
+
+
+class Stderr(io.TextIOWrapper):
+    """stderr that loses what cannot be written: what is said beside a result is worth less than it, and its exit code."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text, or lose it."""
+        with contextlib.suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what was held back, or lose it."""
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.envoy
 
 
+def test_a_mesh_that_cannot_say_where_it_is_ends(loadgen: Loadgen) -> None:
+    full = ("-c", "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from loadgen.cli import main; main()")
+    ended = loadgen.run("up", SCENARIOS / "connection-pool.yaml", "--clients", "1", program=full)
+    assert (ended.code, loadgen.run_folders()) == (3, [])
+    assert "where the mesh is cannot be printed: No space left on device\n   hint: free some space there\n" in ended.stderr
+
+
 @pytest.fixture
 def slow_service(tmp_path: Path) -> Path:
     """A scenario whose service holds every request long enough for others to meet it."""
