@@ -11,7 +11,7 @@ from loadgen.pacing import Burst, Closed
 from loadgen.queueing import Span
 
 if TYPE_CHECKING:
-    from loadgen.pacing import Interval, Pacing
+    from loadgen.pacing import Coming, Interval, Pacing
     from loadgen.policy.limits import Limits
 
 WAY_S = 0.002
@@ -106,7 +106,7 @@ class Stretch:
     The mean time that a request counts in the sidecar lies in ``service_s``. ``overhead_s`` is what client and sidecar take beside it at most: an answer's user thinks, so much
     longer, before the sidecar sees him again. ``scatter`` is how many times as much losses vary as with exponential service of that mean. ``attempts`` is the number of requests of
     all clients, None before they are counted; ``pending_share`` the share of them that ``http1MaxPendingRequests`` rejected, None before. ``longest_s`` is the longest from when
-    a request was due to its answer, None before. A rate that is offered several times in it is offered for ``held_s`` at most in one go.
+    a request was due to its end, whatever that was, None before. ``coming`` is what an open load offers in it, None if that is one rate from the stretch's beginning on.
     """
 
     seconds: float
@@ -116,12 +116,12 @@ class Stretch:
     attempts: int | None = None
     pending_share: float | None = None
     longest_s: float | None = None
-    held_s: float = math.inf
+    coming: Coming | None = None
 
     @classmethod
-    def planned(cls, service: Interval, seconds: float, held_s: float = math.inf) -> Stretch:
+    def planned(cls, service: Interval, seconds: float, coming: Coming | None = None) -> Stretch:
         """Say what is known before a load: that the service takes as long as the scenario says, and the way some more."""
-        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S), held_s=held_s)
+        return cls(seconds, Span(service.mean_s, service.mean_s + WAY_S), coming=coming)
 
     def offered(self, rate_per_s: float) -> Span:
         """Give what arrivals of such a rate offer, in Erlang."""

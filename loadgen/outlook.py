@@ -15,7 +15,6 @@ from loadgen.scenario import OpenLoad
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loadgen.pacing import Pacing
     from loadgen.policy.limits import Limits
     from loadgen.scenario import Scenario
 
@@ -51,18 +50,25 @@ class Outlook:
         }
 
 
+_MOMENT_S = 1e-6
+
+
 def outlooks(scenario: Scenario, limits: Limits, *, http2: bool = False, ejected: bool = False) -> Iterator[Outlook]:
     """Predict every phase in which these limits are in force."""
-    service, pacing, ends_s = scenario.service.time, scenario.load.pacing, 0.0
+    service, pacing = scenario.service.time, scenario.load.pacing
     time = f"{interval_text(service.mean_s, exponential=service.exponential)}, and up to {duration_text(WAY_S)} more on the way"
     changes = isinstance(pacing, Open) and pacing.course.steady_rate_per_s(0.0, math.inf) is None
-    for phase in scenario.phases:
-        begins_s, ends_s = ends_s, ends_s + phase.duration
-        for rate, held_s in _held_s(pacing, begins_s, ends_s).items() if phase.policy == "applied" else ():
+    for span in scenario.spans():
+        coming = span.coming(pacing.course) if isinstance(pacing, Open) else None
+        held: dict[float | None, float] = dict(coming.held_s.items()) if coming else {}
+        rest_s = span.phase.duration - sum(held.values())
+        if not held or rest_s > _MOMENT_S:
+            held[None] = rest_s  # of a load without a rate, or while it changes
+        for rate, seconds in held.items() if span.phase.policy == "applied" else ():
             case = case_of(scenario, limits, rate or 0.0, http2=http2, ejected=ejected)
-            found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, sum(held_s), max(held_s)))
+            found = undetermined(case) if changes and rate is None else predict(case, Stretch.planned(service, seconds, coming))
             if found is not None:
-                yield Outlook(phase.name, sum(held_s), case.clients, found, time, rate if changes else None)
+                yield Outlook(span.phase.name, seconds, case.clients, found, time, rate if changes else None)
 
 
 def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: bool = False, ejected: bool = False) -> Case:
@@ -81,9 +87,3 @@ def case_of(scenario: Scenario, limits: Limits, rate_per_s: float, *, http2: boo
         unexpected_status=None if status == scenario.target.expect.status else status,
         ejected=ejected,
     )
-
-
-def _held_s(pacing: Pacing, begins_s: float, ends_s: float) -> dict[float | None, list[float]]:
-    """Give every rate at which a load stays between two times, and for how long each time; None is that of a load without a rate, or with one that never stays."""
-    held = pacing.course.held_s(begins_s, ends_s) if isinstance(pacing, Open) else {}
-    return dict(held.items()) or {None: [ends_s - begins_s]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ class _Stretch:
         return self.start_s if self.slope > 0 else math.inf  # so few that the root is 0, or none any more
 
 
+_STEPS, _FEWEST_STEPS = 2000, 100
+
+
 class RateCourse:
     """A rate of arrivals over time: ``rate_per_s`` from the start, then through the stages; the last rate stays.
 
@@ -155,18 +159,54 @@ class RateCourse:
         rates = {stretch.rate_per_s for stretch in stretches}
         return rates.pop() if len(rates) == 1 and not any(stretch.slope for stretch in stretches) else None
 
-    def held_s(self, start: float, end: float) -> dict[float, list[float]]:
-        """Give the rates that stay for a while between two times, and for how many seconds each time."""
-        held: dict[float, list[float]] = {}
+    def held_s(self, start: float, end: float) -> dict[float, float]:
+        """Give the rates that stay for a while between two times, and for how many seconds in all."""
+        held: dict[float, float] = {}
         for stretch, until in zip(self._stretches, [*self._starts[1:], math.inf], strict=True):
             seconds = min(end, until) - max(start, stretch.start_s)
             if seconds > 0 and not stretch.slope:
-                held.setdefault(stretch.rate_per_s, []).append(seconds)
+                held[stretch.rate_per_s] = held.get(stretch.rate_per_s, 0.0) + seconds
         return held
+
+    def times(self, start: float, end: float) -> list[float]:
+        """Give moments from one time to another at which to look at what depends on the rate: those at which its course changes, and many after each, the later the fewer."""
+        changes = [start, *(at for at in self._starts if start < at < end), end]
+        steps = max(_STEPS // (len(changes) - 1), _FEWEST_STEPS)
+        return [start, *(one + (other - one) * (step / steps) ** 3 for one, other in pairwise(changes) for step in range(1, steps + 1))]
 
     def when(self, arrivals: float) -> float:
         """Give the time until which so many arrivals are expected; infinity if there never are so many."""
         return self._stretches[bisect_right(self._arrivals, arrivals) - 1].when(arrivals)
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What comes between two times of a course, and before them, from ``since_s`` on, under the same limits: a queue may be there from then."""
+
+    course: RateCourse
+    since_s: float
+    begins_s: float
+    ends_s: float
+
+    @property
+    def count(self) -> float:
+        """How many are expected."""
+        return self.course.arrived(self.ends_s) - self.course.arrived(self.begins_s)
+
+    @property
+    def steady(self) -> bool:
+        """Whether the rate has been the same all the time."""
+        return self.course.steady_rate_per_s(self.since_s, self.ends_s) is not None
+
+    @property
+    def held_s(self) -> dict[float, float]:
+        """The rates that stay for a while, and for how many seconds in all."""
+        return self.course.held_s(self.begins_s, self.ends_s)
+
+    @property
+    def times(self) -> list[float]:
+        """Moments at which to look, from ``since_s`` on."""
+        return self.course.times(self.since_s, self.ends_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,13 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s"
 
 
+def about_text(seconds: float) -> str:
+    """Write a duration that is about so long: ``67 ms``, ``3.8 s``, ``1,800 s``."""
+    if seconds < 0.1:  # noqa: PLR2004
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"  # noqa: PLR2004
+
+
 def rate_text(rate_per_s: float) -> str:
     """Write a rate for a person: ``357.6/s``, ``0.00083/s``."""
     return f"{rate_per_s:,.1f}/s" if rate_per_s >= 1 or not rate_per_s else f"{rate_per_s:.2g}/s"

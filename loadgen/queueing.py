@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
+
+    from loadgen.pacing import Coming
 
 CONFIDENCE = 0.99
 _Z = 2.5758293035489004
@@ -89,6 +91,13 @@ def finite_loss(servers: int, users: int, think_s: float, service_s: float) -> L
     return birth_death([(users - busy) / think_s for busy in range(servers + 1)], _ends(range(servers + 1), service_s))
 
 
+def waiting_share(servers: int, places: int, rate_per_s: float, service_s: float, before: float) -> float:
+    """Give the share of Poisson arrivals that find so many waiting ``before`` them, of at most ``places`` (M/M/c/c+K)."""
+    states = range(servers + places + 1)
+    chances = _stationary([rate_per_s for _ in states], _ends([min(state, servers) for state in states], service_s))
+    return math.fsum(chances[math.ceil(servers + before) :])
+
+
 def queue_loss(servers: int, places: int, rate_per_s: float, service_s: float) -> Loss:
     """Poisson arrivals, exponential service, and ``places`` to wait in (M/M/c/c+K)."""
     states = range(servers + places + 1)
@@ -119,62 +128,70 @@ def chance_per_s(sources: float, mean_s: float, variance: float, seconds: float)
 class Filling:
     """What became of a queue in a stretch of time; times are in seconds since that began.
 
-    ``full_s`` is when as many were in it as may be, ``late_s`` from when on what came waited for too long, None if that did not happen. ``unsent`` came while it was full.
-    ``rate_per_s`` came when it was full first.
+    ``full_s`` is when as many were there as may be, and ``full_rate_per_s`` what came then; ``late_s`` is from when on what came waited for too long; None if that did not happen.
+    ``late`` came from then on while that was so, ``unsent`` found it full.
     """
 
     full_s: float | None
+    full_rate_per_s: float | None
     late_s: float | None
+    late: float
     unsent: float
-    rate_per_s: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Queue:
     """What waits before ``places``, as a fluid: it says how a queue grows and drains, and nothing of one that is there by chance.
 
-    ``most`` may be in it and in service together, what would be more is not sent. None of them stays longer than ``timeout_s``, so no more are there than came within one.
+    The law: first come, first served, ``places`` at a time, for ``service_s`` each on average; nobody stays longer than ``timeout_s``, service included; who finds ``most``
+    others there, waiting or in service, is not sent.
     """
 
     places: float
     service_s: float
     most: float = math.inf
     timeout_s: float = math.inf
-    waiting: float = 0.0
 
     @property
     def served_per_s(self) -> float:
         """How many a second are served while some wait."""
         return self.places / max(_TINY_S, self.service_s)
 
-    def fill(self, arrived: Callable[[float], float], begins_s: float, ends_s: float) -> Filling:
-        """Let time pass, while as many come as ``arrived`` says have come until a time."""
-        step = (ends_s - begins_s) / _STEPS
-        late, full = self.served_per_s * (self.timeout_s - self.service_s), max(0.0, self.most - self.places)
-        full_s = late_s = None
-        unsent = rate_per_s = 0.0
-        for number in range(1, _STEPS + 1):
-            now = begins_s + number * step
-            came = arrived(now) - arrived(now - step)
-            more = came - self.served_per_s * step
-            within = arrived(now) - arrived(now - self.timeout_s) - self.places if now > self.timeout_s else math.inf
-            self.waiting = max(0.0, min(self.waiting + more, within))
-            if late_s is None and self.waiting > late:
-                late_s = (number - _since(self.waiting - late, more)) * step
-            if self.waiting > full:
-                if full_s is None:
-                    full_s, rate_per_s = (number - _since(self.waiting - full, more)) * step, came / step
-                unsent, self.waiting = unsent + self.waiting - full, full
-        return Filling(full_s, late_s, unsent, rate_per_s)
+    def walk(self, coming: Coming) -> Filling:
+        """Go through what comes, from when the queue was empty on."""
+        times, begins_s, arrived = coming.times, coming.begins_s, coming.course.arrived
+        sent = left = 0.0  # of all until now, those who have given up among them
+        late = unsent = 0.0
+        full_s = full_rate_per_s = late_s = None
+        history, oldest = [(times[0], 0.0)], 0
+        for before, now in pairwise(times):
+            elapsed, come = now - before, arrived(now) - arrived(before)
+            while oldest + 1 < len(history) and history[oldest + 1][0] <= now - self.timeout_s:
+                oldest += 1
+            served = min(self.served_per_s * elapsed, (sent - left + come) * -math.expm1(-elapsed / max(_TINY_S, self.service_s)))
+            left = max(min(left + served, sent + come), _between(history, oldest, now - self.timeout_s))
+            room = max(0.0, self.most - (sent - left)) + max(0.0, elapsed / self.timeout_s - 1) * min(
+                self.most, come
+            )  # a long step is as many turns
+            taken = min(come, room)
+            sent += taken
+            left = max(left, sent - self.most, sent - taken * self.timeout_s / elapsed if elapsed > self.timeout_s else 0.0)
+            history.append((now, sent))
+            if now <= begins_s:
+                continue
+            unsent += come - taken
+            if full_s is None and come > taken:
+                full_s, full_rate_per_s = before - begins_s, come / elapsed
+            if sent - left > self.served_per_s * self.timeout_s:
+                late += taken
+                late_s = max(0.0, before - begins_s) if late_s is None else late_s
+        return Filling(full_s, full_rate_per_s, late_s, late, unsent)
 
 
-def _since(beyond: float, more: float) -> float:
-    """Give the part of a step that has passed since a queue that becomes ``more`` in it was that much shorter."""
-    return min(1.0, beyond / more) if more > 0 else 1.0
-
-
-_STEPS = 1000
-"""Into so many steps a stretch of time is cut."""
+def _between(history: Sequence[tuple[float, float]], number: int, at: float) -> float:
+    """Give what was sent until a time, from what is known of the moments before and after it."""
+    (one, sent), (other, more) = history[number], history[min(number + 1, len(history) - 1)]
+    return sent if at <= one or other <= one else min(more, sent + (more - sent) * (at - one) / (other - one))
 
 
 def birth_death(births: Sequence[float], deaths: Sequence[float]) -> Loss:

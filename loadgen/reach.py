@@ -1,7 +1,7 @@
-"""Can this load show what these limits do? Four mistakes that neither the rule nor the scenario has alone.
+"""Can this load show what these limits do? Five mistakes that neither the rule nor the scenario has alone.
 
 A limit that the load never reaches proves nothing; what is held back before it makes a run INVALID; a limit holds in each sidecar, so an expectation that takes it for the whole
-service's cannot hold; and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
+service's cannot hold; what waits for longer than the timeout fails; and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters, effective_policy
-from loadgen.quantity import duration_text, interval_text
+from loadgen.quantity import about_text, duration_text, interval_text, rate_text
 from loadgen.queueing import Queue, constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import MAX_IN_FLIGHT, BurstLoad, ClosedLoad, OpenLoad
 from loadgen.validity import UNSENT_SHARE
+from loadgen.waiting import most_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,6 +87,7 @@ def unfit(
     return [
         *_unreached(scenario, pool, surroundings),
         *_unsent(scenario, pool, surroundings),
+        *_waiting(scenario, pool, surroundings),
         *_for_the_service(scenario, pool),
         *_ejected(scenario, pool, surroundings),
     ]
@@ -176,7 +178,7 @@ def _at_once(scenario: Scenario) -> tuple[int, str]:
 
 
 def _too_few(scenario: Scenario, limit: int, time: Interval | None) -> str:
-    """Say why no connection carries so many requests: a client has not as many in a whole run, over all its connections."""
+    """Say why no connection carries so many requests: a client has not as many while the rule is applied, over all its connections."""
     load = scenario.load
     rate = load.highest_rate_per_s
     if isinstance(load, ClosedLoad) and time is not None and (round_s := load.think_time.mean_s + time.mean_s):
@@ -184,7 +186,7 @@ def _too_few(scenario: Scenario, limit: int, time: Interval | None) -> str:
     count = rate * _applied_s(scenario)
     if count + SURE * math.sqrt(count) + load.max_in_flight >= limit:
         return ""
-    return f"a client has at most some {count:,.0f} requests in the whole run, over all its connections"
+    return f"a client has at most some {count:,.0f} requests while the rule is applied, over all its connections"
 
 
 def _applied_s(scenario: Scenario) -> float:
@@ -251,38 +253,64 @@ def _unsent(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[P
             hint=f"{raised}offer less load",
             code="max-in-flight-too-low",
         )
-    yield from _filling(load, time, scenario, pool, around)
 
 
-def _filling(load: OpenLoad, time: Interval, scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
-    """Find that the queue before ``maxConnections``, which has no end, grows until ``max_in_flight`` is reached.
-
-    None is in flight for longer than the timeout: of those that come within one, ``max_in_flight`` must be fewer.
-    """
-    servers = pool.limits.get("maxConnections")
-    if servers is None or around.http2 or around.in_cluster or not time.mean_s or servers >= load.max_in_flight:
+def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
+    """Find that the queue before ``maxConnections`` outgrows the timeout or ``max_in_flight``: what waits for too long fails, and what would be more is not sent."""
+    load, time, servers = scenario.load, around.service_time(scenario), pool.limits.get("maxConnections")
+    if servers is None or time is None or not time.mean_s or around.http2 or around.in_cluster or servers >= load.max_in_flight:
         return
-    rejecting = [
-        "http1MaxPendingRequests",
-        *([] if connections_come_first(pool.limits, scenario.clients.workers) else ["http2MaxRequests"]),
-    ]
-    if any(pool.limits.get(name, math.inf) < load.max_in_flight for name in rejecting):
+    if not connections_come_first(pool.limits, scenario.clients.workers) and "http2MaxRequests" in pool.limits:
         return
-    queue, ends_s = Queue(servers + scenario.clients.workers - 1, time.mean_s, load.max_in_flight, load.timeout), 0.0
-    for phase in scenario.phases:
-        begins_s, ends_s = ends_s, ends_s + phase.duration
-        if phase.policy != "applied":
-            queue.waiting = 0.0
+    places, most = servers + scenario.clients.workers - 1, pool.limits.get("http1MaxPendingRequests", math.inf)
+    if isinstance(load, OpenLoad) and most >= load.max_in_flight:
+        yield from _growing(load, scenario, pool, Queue(places, time.mean_s, load.max_in_flight, load.timeout))
+        return
+    if isinstance(load, OpenLoad) and load.highest_rate_per_s * time.mean_s <= places:
+        return
+    answered_s = time.mean_s + min(most, most_waiting(load.pacing, load.max_in_flight, time.mean_s, places)) * time.mean_s / places
+    if answered_s > load.timeout:
+        yield pool.warning(
+            "maxConnections",
+            f"of all that wait before maxConnections {servers} the last is answered after about {about_text(answered_s)}, and the timeout is {duration_text(load.timeout)}",
+            hint="offer less load, bound the queue (a smaller http1MaxPendingRequests), or raise load.timeout",
+            code="queue-outgrows-timeout",
+        )
+
+
+def _growing(load: OpenLoad, scenario: Scenario, pool: _Pool, queue: Queue) -> Iterator[Problem]:
+    """Find the first phase in which a queue without an end is full, and the first in which what comes waits for too long."""
+    most = load.highest_rate_per_s * load.timeout
+    enough = math.ceil(most + SURE * math.sqrt(most))
+    raised = f", or raise max_in_flight to {enough}: no more come within the timeout" if enough <= MAX_IN_FLIGHT else ""
+    said: set[str] = set()
+    for span in scenario.spans():
+        coming = span.coming(load.course)
+        found = queue.walk(coming) if span.phase.policy == "applied" else None
+        if found is None:
             continue
-        found = queue.fill(load.course.arrived, begins_s, ends_s)
-        if found.full_s is not None and found.unsent > UNSENT_SHARE * (load.course.arrived(ends_s) - load.course.arrived(begins_s)):
+        queued = f"the queue before maxConnections {pool.limits['maxConnections']} grows, for no more than {rate_text(queue.served_per_s)} can be served"
+        if (
+            found.full_s is not None
+            and found.full_rate_per_s is not None
+            and found.unsent > UNSENT_SHARE * coming.count
+            and "full" not in said
+        ):
+            said.add("full")
             yield pool.warning(
                 "maxConnections",
-                f"the queue before maxConnections {servers} grows, for {found.rate_per_s:.4g}/s come and {queue.served_per_s:.4g}/s can be served: after some {found.full_s:.2g} s of phase {phase.name} there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
-                hint="offer less load, or bound the queue: http1MaxPendingRequests; a larger max_in_flight fills, too, only later",
+                f"{queued}: after about {about_text(found.full_s)} of phase {span.phase.name}, when {rate_text(found.full_rate_per_s)} come, there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
+                hint=f"offer less load, or bound the queue: http1MaxPendingRequests{raised}",
                 code="max-in-flight-too-low",
             )
-            return
+        if found.late_s is not None and found.late > UNSENT_SHARE * coming.count and "late" not in said:
+            said.add("late")
+            yield pool.warning(
+                "maxConnections",
+                f"{queued}: what comes after about {about_text(found.late_s)} of phase {span.phase.name} waits longer than the timeout of {duration_text(load.timeout)}",
+                hint="offer less load, bound the queue: http1MaxPendingRequests, or raise load.timeout",
+                code="queue-outgrows-timeout",
+            )
 
 
 _AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")
@@ -293,16 +321,14 @@ def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval, *, limite
 
     Where the policy is applied and ``limited`` keeps fewer in flight, that is none.
     """
-    course, ends_s = load.course, 0.0
-    for phase in scenario.phases:
-        begins_s, ends_s = ends_s, ends_s + phase.duration
-        applied = phase.policy == "applied"
+    for span in scenario.spans():
+        coming, applied = span.coming(load.course), span.phase.policy == "applied"
         unsent = sum(
-            _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * sum(held_s)
-            for rate, held_s in course.held_s(begins_s, ends_s).items()
+            _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * seconds
+            for rate, seconds in coming.held_s.items()
         )
         if not (applied and limited):
-            yield unsent / (course.arrived(ends_s) - course.arrived(begins_s)), phase.name, applied
+            yield unsent / coming.count, span.phase.name, applied
 
 
 def _enough_in_flight(load: OpenLoad, time: Interval) -> int | None:
@@ -364,7 +390,7 @@ def _ejected(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
         return
     yield pool.rule.warning(
         (*pool.path, "outlierDetection", "maxEjectionPercent"),
-        f"the scenario's service answers {_status(scenario)}, and after {errors} such answer{'s' if errors != 1 else ''} a sidecar ejects its only endpoint: from then on the sidecar answers 'no healthy upstream' by itself, and no limit shows anything",
+        f"the scenario's service answers {_status(scenario)}, and after {errors} such answer{'s' if errors != 1 else ''} a sidecar ejects its only endpoint: until it is tried again the sidecar answers 'no healthy upstream' by itself, and no limit shows anything",
         hint="leave outlierDetection out, or maxEjectionPercent (its default 10 ejects none of one endpoint), or have the service succeed: service.status",
         code="service-ejected",
     )

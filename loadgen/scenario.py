@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from loadgen.expectation import Expectation, parse_expectation
-from loadgen.pacing import Burst, Closed, Interval, Open, Pacing, RateCourse, Stage, highest_closed_rate_per_s
+from loadgen.pacing import Burst, Closed, Coming, Interval, Open, Pacing, RateCourse, Stage, highest_closed_rate_per_s
 from loadgen.quantity import (
     MAX_DURATION_S,
     MIN_RATE_PER_S,
@@ -23,7 +23,7 @@ from loadgen.quantity import (
 from loadgen.schema import Model, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MAX_CLIENTS = 200
 MAX_USERS = MAX_IN_FLIGHT = 2_000
@@ -276,6 +276,19 @@ class Phase(Model):
     duration: Duration
 
 
+class PhaseSpan(NamedTuple):
+    """A phase, from when to when it goes, and since when its policy is what it is in it; in seconds since the load began, without what passes between two phases."""
+
+    phase: Phase
+    since_s: float
+    begins_s: float
+    ends_s: float
+
+    def coming(self, course: RateCourse) -> Coming:
+        """Say what comes in it."""
+        return Coming(course, self.since_s, self.begins_s, self.ends_s)
+
+
 class Overrides(Model):
     """What the command line may put in the place of the file's values; None leaves them. ``duration`` (seconds) is that of every phase."""
 
@@ -309,6 +322,8 @@ class Scenario(Model):
         for name in load:
             if name not in type(self.load).model_fields:
                 raise ValueError(f"--{name} does not fit: the scenario's load model is {self.load.model}")
+        if "rate" in load and isinstance(self.load, OpenLoad) and self.load.stages:
+            raise ValueError("--rate does not fit: the scenario's rate has stages")
         phase = {} if overrides.duration is None else {"duration": overrides.duration}
         clients = {} if overrides.clients is None else {"count": overrides.clients}
         return self.model_copy(
@@ -319,6 +334,16 @@ class Scenario(Model):
                 "seed": self.seed if overrides.seed is None else overrides.seed,
             }
         )
+
+    def spans(self) -> Iterator[PhaseSpan]:
+        """Give each phase with its times."""
+        since_s = ends_s = 0.0
+        before: PolicyState | None = None
+        for phase in self.phases:
+            begins_s, ends_s = ends_s, ends_s + phase.duration
+            since_s = since_s if phase.policy == before else begins_s
+            before = phase.policy
+            yield PhaseSpan(phase, since_s, begins_s, ends_s)
 
     def expected(self) -> list[Expectation]:
         """Give the expectations in the order of the file."""

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loadgen.estimate import NOTHING, Estimate, Law, Prediction
-from loadgen.pacing import Burst, Closed, Open
+from loadgen.pacing import Closed, Coming, Open, RateCourse
 from loadgen.policy.limits import UNSET, connections_come_first
-from loadgen.quantity import duration_text
-from loadgen.queueing import Queue, chance_per_s, queue_loss
+from loadgen.quantity import about_text, duration_text, rate_text
+from loadgen.queueing import Queue, chance_per_s, queue_loss, waiting_share
 from loadgen.throughput import busy_per_s, rounds_per_s
 
 if TYPE_CHECKING:
     from loadgen.estimate import Case, Stretch
+    from loadgen.pacing import Pacing
 
 
-def queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
+def predict_waiting(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
     """Predict for ``places`` to wait in, None if more than can come."""
     admitted, service = _connected(case, servers), stretch.service_s
     most = _through_most(case, stretch, admitted, places)
@@ -33,20 +34,23 @@ def queueing(case: Case, stretch: Stretch, servers: int, places: int | None) -> 
         because = f"there may be more connections than maxConnections {servers}, for {why}; so http2MaxRequests {requests} may reject some: how many is not predicted"
         return Prediction(Law.QUEUE, because, admitted, NOTHING, most)
     too_long = _too_long(case, stretch, admitted.high, places)
+    if too_long.some:
+        most = replace(most, value=None)  # places are spent on what is about to give up: how many, theory does not say
     if places is None:
         because = f"with maxConnections {servers} nothing is rejected: what finds no connection waits{', without an end' if case.limits.max_pending_requests == UNSET else ''}"
-        return Prediction(Law.QUEUE, because + too_long, admitted, Estimate(0.0, 0.0, 0.0), most)
-    how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}"
+        return Prediction(Law.QUEUE, because + too_long.said, admitted, Estimate(0.0, 0.0, 0.0), most)
+    how = f"with maxConnections {servers} so many are served at a time over warm connections, and with http1MaxPendingRequests so many more wait: {places}{too_long.said}"
+    if case.at_once is not None and case.at_once <= servers + places:
+        because = f"{how}; a client has at most {case.at_once} in flight, so it rejects only while connections are set up: how many is not predicted"
+        return Prediction(Law.QUEUE, because, admitted, NOTHING, replace(most, value=None))
     exponential = case.service is not None and case.service.exponential and service.high > 0
-    if isinstance(case.load, Open) and case.load.poisson and exponential and case.workers == 1 and not too_long:
+    if isinstance(case.load, Open) and case.load.poisson and exponential and case.workers == 1 and not too_long.some:
         found = queue_loss(servers, places, case.rate_per_s, stretch.middle_s)
         because = f"{how}; with one worker, one endpoint and Poisson arrivals that is the queue M/M/{servers}/{servers + places}. While connections are set up it rejects more, so it is not judged"
         return Prediction(
             Law.QUEUE, because, admitted, Estimate(found.share), replace(most, value=found.through_per_s), stretch.offered(case.rate_per_s)
         )
-    return Prediction(
-        Law.QUEUE, f"{how}{too_long}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most
-    )
+    return Prediction(Law.QUEUE, f"{how}; how many are rejected depends on when they come, and is not predicted", admitted, NOTHING, most)
 
 
 def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int | None) -> Estimate:
@@ -60,8 +64,8 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
             rate = case.rate_per_s
             chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
             # how much waits in a queue without an end when the stretch begins is not known, and it may get through, too
-            high = None if places is None else rate + chance + stretch.begun_per_s((admitted.high or 0.0) + places)
-            offered = Estimate(rate, None, high)
+            high = rate + chance + stretch.begun_per_s((admitted.high or 0.0) + places) if places is not None else None
+            offered = Estimate(rate, None, high) if places is not None or stretch.coming is None or stretch.coming.steady else NOTHING
         case _:
             offered = NOTHING
     if served is None or busy is None:
@@ -71,40 +75,61 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
     )
 
 
-def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | None) -> str:
-    """Say what waits for longer than the timeout, and how a queue without an end grows, if no more than ``served`` are served at a time; nothing if it is not known, or none does."""
-    service_s = stretch.service_s.low
+class _TooLong(NamedTuple):
+    """Whether some wait for longer than the timeout, and what is said of the queue."""
+
+    some: bool
+    said: str
+
+
+_NOBODY = _TooLong(some=False, said="")
+_RARE = 0.01
+
+
+def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | None) -> _TooLong:
+    """Say who waits for longer than the timeout, if no more than ``served`` are served at a time, and how a queue without an end grows; of a service whose time is not known nothing."""
+    service_s, timeout = stretch.service_s.low, duration_text(case.timeout_s)
     if served is None or not service_s:
-        return ""
-    if isinstance(case.load, Open) and places is None:
+        return _NOBODY
+    growing = case.rate_per_s * service_s > served
+    if isinstance(case.load, Open) and growing and places is None:
         return _growing(case, stretch, Queue(served, service_s, case.max_in_flight or math.inf, case.timeout_s))
-    wait_s = min(_waiting(case, service_s, served), math.inf if places is None else places) * service_s / served
-    if wait_s + service_s <= case.timeout_s:
-        return ""
-    return f"; what comes last waits for about {wait_s:.2g} s, and the timeout is {duration_text(case.timeout_s)}"
+    if isinstance(case.load, Open) and not growing:
+        return _by_chance(case, service_s, math.floor(served), places)
+    room = math.inf if places is None else places
+    answered_s = stretch.service_s.high + min(room, most_waiting(case.load, case.at_once, service_s, served)) * service_s / served
+    if answered_s <= case.timeout_s:
+        return _NOBODY
+    return _TooLong(some=True, said=f"; what comes last is answered after about {about_text(answered_s)}, and the timeout is {timeout}")
 
 
-def _waiting(case: Case, service_s: float, served: float) -> float:
-    """Give how many wait in a queue that takes all; of users who think, those who do not think or are served."""
-    match case.load:
-        case Closed(users=users, think=think):
-            return max(0.0, users - served * (1 + think.mean_s / service_s))
-        case Burst(size=size):
-            return max(0.0, size - served)
-    return (case.max_in_flight or math.inf) - served if case.rate_per_s * service_s > served else 0.0
+def most_waiting(load: Pacing, at_once: int | None, service_s: float, served: float) -> float:
+    """Give how many wait before so many places, always busy, in a queue that takes all; of users who think, those who do not think or are served."""
+    thinking = served * load.think.mean_s / service_s if isinstance(load, Closed) else 0.0
+    return max(0.0, (math.inf if at_once is None else at_once) - served - thinking)
 
 
-def _growing(case: Case, stretch: Stretch, queue: Queue) -> str:
-    """Say how a queue without an end grows, and what ends that within the stretch; nothing if it does not."""
-    if case.rate_per_s <= queue.served_per_s:
-        return ""
-    because = f", and the queue grows for as long as {case.rate_per_s:.4g} a second come and {queue.served_per_s:.4g} can be served"
-    found = queue.fill(lambda at: case.rate_per_s * at, 0.0, min(stretch.seconds, stretch.held_s))
-    if found.full_s is not None and (found.late_s is None or found.full_s < found.late_s):
-        return f"{because}; after about {found.full_s:.2g} s there are {case.max_in_flight} in flight, and what would be more is not sent"
+def _growing(case: Case, stretch: Stretch, queue: Queue) -> _TooLong:
+    """Say how a queue without an end grows, and what ends that within the stretch."""
+    because = f", and the queue grows for as long as {rate_text(case.rate_per_s)} come and {rate_text(queue.served_per_s)} can be served"
+    found = queue.walk(stretch.coming or Coming(RateCourse(case.rate_per_s), 0.0, 0.0, stretch.seconds))
+    ends = []
     if found.late_s is not None:
-        return f"{because}; what comes after about {found.late_s:.2g} s waits longer than the timeout of {duration_text(case.timeout_s)}"
-    return because
+        ends.append(f"what comes after about {about_text(found.late_s)} waits longer than the timeout of {duration_text(case.timeout_s)}")
+    if found.full_s is not None:
+        ends.append(f"after about {about_text(found.full_s)} there are {case.max_in_flight} in flight, and what would be more is not sent")
+    return _TooLong(found.late_s is not None, because + "".join(f"; {end}" for end in ends))
+
+
+def _by_chance(case: Case, service_s: float, served: int, places: int | None) -> _TooLong:
+    """Say whether a queue that does not grow is so long by chance that some wait too long: that of Poisson arrivals. Before a constant service about half as many wait (Pollaczek and Khinchine)."""
+    room = min((each for each in (places, case.max_in_flight) if each is not None), default=None)
+    if not isinstance(case.load, Open) or not case.load.poisson or room is None or case.service is None:
+        return _NOBODY
+    before = served * (case.timeout_s - service_s) / service_s * (1 if case.service.exponential else 2)
+    if before > room or waiting_share(served, room, case.rate_per_s, service_s, before) <= _RARE:
+        return _NOBODY
+    return _TooLong(some=True, said=f"; by chance some may wait longer than the timeout of {duration_text(case.timeout_s)}")
 
 
 def _connected(case: Case, servers: int) -> Estimate:

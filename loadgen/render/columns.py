@@ -151,7 +151,7 @@ PREDICTION_COLUMNS: Sequence[Column[Beside]] = (
     Column("phase", lambda row: row.phase),
     Column("figure", lambda row: row.what, words=True),
     Column("predicted", lambda row: row.written(row.figure.predicted), 2),
-    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text), 3),
+    Column("to be measured", lambda row: range_text(row.figure.low, row.figure.high, row.text)),
     Column("measured", lambda row: row.written(row.figure.measured)),
     Column("inside", lambda row: row.inside, 1),
 )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from loadgen.inputs import Plan
     from loadgen.recorder import Histogram, Tally
     from loadgen.runner.window import Measured, Window
+    from loadgen.scenario import PhaseSpan
 
 ENOUGH = 20
 """Fewer overflows show no mean latency."""
@@ -46,14 +47,19 @@ NOTHING_SENT = "Not compared: nothing was counted in this phase."
 
 def with_predictions(report: parts.Report, plan: Plan, measured: Measured) -> parts.Report:
     """Give the report of a plan's own load with a prediction in each phase for which there is one."""
+    spans = {span.phase.name: span for span in plan.scenario.spans()}
     phases = [
-        phase.model_copy(update={"prediction": _prediction(plan, window, phase, measured.began, ours=report.mesh == "local")})
+        phase.model_copy(
+            update={"prediction": _prediction(plan, window, phase, measured.began, spans[phase.name], ours=report.mesh == "local")}
+        )
         for phase, window in zip(report.phases, measured.windows, strict=True)
     ]
     return report.model_copy(update={"phases": phases})
 
 
-def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float, *, ours: bool) -> parts.PredictionPart | None:
+def _prediction(
+    plan: Plan, window: Window, phase: parts.PhasePart, began: float, span: PhaseSpan, *, ours: bool
+) -> parts.PredictionPart | None:
     rate, tally = _rate_per_s(plan, window, began), merged(window.tallies.values())
     case = _case(plan, window, rate or 0.0, ours=ours)
     if case is None:
@@ -63,6 +69,8 @@ def _prediction(plan: Plan, window: Window, phase: parts.PhasePart, began: float
         planned = _planned(case, phase, changes=rate is None)
         return _uncompared(planned, NONE_OK if tally.requests else NOTHING_SENT) if planned is not None else None
     stretch, source = _stretch(case, phase, tally)
+    if isinstance(case.load, Open):
+        stretch = replace(stretch, coming=span.coming(case.load.course))
     if rate is None:
         found = undetermined(case)
         return _beside(found, case, stretch, source, phase).model_copy(update={"sentence": CHANGED}) if found else None
@@ -133,7 +141,7 @@ def _stretch(case: Case, phase: parts.PhasePart, tally: Tally) -> tuple[Stretch,
         scatter=1.0 if case.service is not None else _scatter(tally.latency[Outcome.OK], max(0.0, least)),
         attempts=tally.requests,
         pending_share=None if pending is None else min(1.0, max(0, pending) / tally.requests),
-        longest_s=tally.latency[Outcome.OK].max_s,
+        longest_s=max(histogram.max_s for outcome, histogram in tally.latency.items() if outcome is not Outcome.UNSENT),
     )
     return stretch, source
 

@@ -101,7 +101,7 @@ def test_http2_is_seen_in_the_rule(tmp_path: Path) -> None:
 def test_a_queue_that_outgrows_the_timeout_within_the_phase_is_seen_before(tmp_path: Path) -> None:
     queue = RULE.replace("      http:\n        http2MaxRequests: 5", "      tcp:\n        maxConnections: 1")
     (found,) = foreseen(tmp_path, OPEN.replace("50/s", "100/s"), queue)
-    assert "what comes after about 3 s waits longer than the timeout of 3s" in found.prediction.because
+    assert "what comes after about 3.0 s waits longer than the timeout of 3s" in found.prediction.because
     (found,) = foreseen(tmp_path, OPEN.replace("50/s", "55/s"), queue)
     assert found.prediction.because.endswith("can be served"), "it would take 30 s"
 
@@ -204,7 +204,7 @@ def test_users_who_think_for_long_do_not_reach_a_limit_that_is_lower_than_their_
         (
             RULE.replace("http2MaxRequests: 5", "maxRequestsPerConnection: 1000000"),
             "1000000",
-            "at most some 4,000 requests in the whole run, over all its connections",
+            "at most some 4,000 requests while the rule is applied, over all its connections",
             "offer more load",
         ),
         (FEW_CONNECTIONS, "10", "has at most 3 connections, and each carries one request at a time", "make maxConnections larger"),
@@ -323,9 +323,12 @@ def test_a_queue_that_grows_until_max_in_flight_is_reached_is_pointed_at(tmp_pat
     text = TOO_FEW.replace("50/s", "100/s").replace("max_in_flight: 4", "max_in_flight: 51")  # 50 a second are served
     (found,) = held_back(tmp_path, text, CONNECTIONS)
     assert (
-        "the queue before maxConnections 1 grows, for 100/s come and 50/s can be served: after some 1 s of phase limited" in found.message
+        "the queue before maxConnections 1 grows, for no more than 50.0/s can be served: after about 1.0 s of phase limited, when 100.0/s come,"
+        in found.message
     )
+    assert found.hint.endswith(", or raise max_in_flight to 612: no more come within the timeout")  # 500 in 5 s, and what is beyond chance
     for enough in (
+        text.replace("51", "612"),
         text.replace("51", "1000"),
         text.replace("100/s", "40/s"),
         text.replace("\n  arrivals", "\n  timeout: 500ms\n  arrivals"),
@@ -338,17 +341,85 @@ def test_a_queue_that_grows_until_max_in_flight_is_reached_is_pointed_at(tmp_pat
     ("stages", "after"),
     [
         ("{rate: 100/s, hold: 700ms}, {rate: 1/s, hold: 5s}, {rate: 100/s, hold: 700ms}, {rate: 1/s}", None),  # 35 wait, none, 35
-        ("{rate: 100/s, hold: 700ms}, {rate: 50/s, hold: 3s}, {rate: 100/s, hold: 700ms}, {rate: 1/s}", "4"),  # 35, 35, 50
+        ("{rate: 100/s, hold: 700ms}, {rate: 50/s, hold: 3s}, {rate: 100/s, hold: 700ms}, {rate: 1/s}", "4.0"),  # 35, 35, 50
         ("{rate: 1/s, hold: 1s}, {rate: 100/s, ramp: 5s}, {rate: 1/s}", "5.7"),  # beyond 50/s from 3.5 s on, 19.8/s more each second
         ("{rate: 200/s, hold: 200ms}, {rate: 1/s}", None),
-        ("{rate: 1/s, hold: 9900ms}, {rate: 1000/s, hold: 200ms}, {rate: 1/s}", "10"),
+        ("{rate: 1/s, hold: 9900ms}, {rate: 1000/s, hold: 200ms}, {rate: 1/s}", "10.0"),
     ],
 )
 def test_a_queue_that_drains_meanwhile_is_not_added_up(tmp_path: Path, stages: str, after: str | None) -> None:
     staged = f"rate: 1/s\n  stages: [{{rate: 1/s, hold: 8s}}, {stages}]"  # the phase with the rule begins at 8 s
     text = TOO_FEW.replace("rate: 50/s", staged).replace("max_in_flight: 4", "max_in_flight: 51").replace("exponential 20ms", "20ms")
     found = held_back(tmp_path, text.replace("poisson", "constant"), CONNECTIONS)
-    assert [f"after some {after} s of phase limited" in each.message for each in found] == ([] if after is None else [True]), found
+    assert [f"after about {after} s of phase limited" in each.message for each in found] == ([] if after is None else [True]), found
+
+
+def test_a_queue_ends_with_the_rule_and_every_worker_drains_it(tmp_path: Path) -> None:
+    text = TOO_FEW.replace("50/s", "100/s").replace("max_in_flight: 4", "max_in_flight: 51").replace("duration: 10s", "duration: 900ms")
+    assert held_back(tmp_path, text, CONNECTIONS) == [], "45 wait"
+    longer = text.replace("  - name: recovered\n", "  - {name: still, policy: applied, duration: 900ms}\n  - name: recovered\n")
+    assert "after about 0.1 s of phase still, when 100.0/s come," in held_back(tmp_path, longer, CONNECTIONS)[0].message
+    apart = text.replace(
+        "  - name: recovered\n",
+        "  - {name: gone, policy: removed, duration: 1s}\n  - {name: still, policy: applied, duration: 900ms}\n  - name: recovered\n",
+    )
+    assert held_back(tmp_path, apart, CONNECTIONS) == []
+    assert held_back(tmp_path, text.replace("900ms", "10s").replace("count: 10", "count: 10\n  workers: 2"), CONNECTIONS) == []
+
+
+def test_each_rate_of_a_phase_is_told_of_what_was_there_before(tmp_path: Path) -> None:
+    staged = "rate: 1/s\n  stages: [{rate: 1/s, hold: 8s}, {rate: 100/s, hold: 1900ms}, {rate: 60/s, hold: 4s}, {rate: 1/s}]"
+    made = plan(
+        tmp_path, OPEN.replace("rate: 50/s", staged).replace("timeout: 3s", "timeout: 2s").replace("exponential 20ms", "20ms"), CONNECTIONS
+    )
+    seen = list(outlooks(made.scenario, state_of(made.rules, made.service, made.client).limits))
+    late = ["waits longer than the timeout of 2s" in each.prediction.because for each in seen]
+    assert dict(zip((each.rate_per_s for each in seen), late, strict=True)) == {100.0: True, 60.0: True, 1.0: False}
+
+
+LATE = "what comes after about {} of phase limited waits longer than the timeout of 1s"
+OPENED = OPEN.replace("timeout: 3s", "timeout: 1s").replace("exponential 20ms", "20ms")  # 50 a second are served
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OPENED.replace("50/s", "100/s"), LATE.format("1.0 s")),
+        (
+            OPENED.replace("50/s", "1/s\n  stages: [{rate: 1/s, hold: 8s}, {rate: 200/s, ramp: 5s}, {rate: 1/s, ramp: 5s}]"),
+            LATE.format("2.8 s"),
+        ),
+        (OPENED.replace("50/s", "49/s"), ""),
+        (
+            SCENARIO.replace("users: 5", "users: 100").replace("30ms", "30ms\n  timeout: 1s"),
+            "the last is answered after about 2.0 s, and the timeout is 1s",
+        ),
+        (SCENARIO.replace("users: 5", "users: 50").replace("30ms", "30ms\n  timeout: 1s"), ""),  # one or two of them think
+        (BURST.replace("size: 4", "size: 60\n  timeout: 1s"), "the last is answered after about 1.2 s, and the timeout is 1s"),
+        (BURST.replace("size: 4", "size: 40\n  timeout: 1s"), ""),
+    ],
+)
+def test_a_queue_in_which_requests_wait_for_longer_than_the_timeout_is_pointed_at(tmp_path: Path, text: str, said: str) -> None:
+    found = [each for each in plan(tmp_path, text, CONNECTIONS).findings if each.code == "queue-outgrows-timeout"]
+    assert [said in each.message for each in found] == ([True] if said else []), found
+    assert not found or marked(found[0]) == "1"
+    assert "queue-outgrows-timeout" not in {each.code for each in plan(tmp_path, text, CONNECTIONS, in_cluster=True).findings}
+    assert "queue-outgrows-timeout" not in {each.code for each in plan(tmp_path, text, RULE).findings}
+
+
+@pytest.mark.parametrize(("pending", "late"), [(60, True), (40, False)])
+def test_a_queue_with_an_end_is_as_long_as_that(tmp_path: Path, pending: int, late: bool) -> None:
+    bounded = f"{CONNECTIONS}      http:\n        http1MaxPendingRequests: {pending}\n"
+    for text in (OPENED.replace("50/s", "100/s"), SCENARIO.replace("users: 5", "users: 500").replace("30ms", "30ms\n  timeout: 1s")):
+        assert ("queue-outgrows-timeout" in {each.code for each in plan(tmp_path, text, bounded).findings}) is late
+
+
+def test_what_comes_while_the_rate_changes_is_said_not_to_be_predicted(tmp_path: Path) -> None:
+    ramps = "rate: 5/s\n  stages: [{rate: 5/s, hold: 10s}, {rate: 60/s, ramp: 2s}, {rate: 5/s, ramp: 2s}]"
+    made = plan(tmp_path, OPEN.replace("rate: 50/s", ramps))
+    seen = list(outlooks(made.scenario, state_of(made.rules, made.service, made.client).limits))
+    assert [(each.rate_per_s, round(each.duration_s, 6)) for each in seen] == [(5.0, 6.0), (None, 4.0)]
+    assert "the rate of arrivals changes in this phase" in seen[1].prediction.because
 
 
 def test_what_another_limit_rejects_before_is_in_flight_no_longer(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from loadgen.errors import ExitCode, UsageError
 from loadgen.inputs import load_plan, overridden
-from loadgen.scenario import ClosedLoad, OpenLoad
+from loadgen.scenario import ClosedLoad, OpenLoad, StageModel
 
 from .examples import OPEN, SCENARIO, write
 
@@ -83,3 +84,6 @@ def test_an_option_of_the_other_load_model_is_bad_usage(closed: Plan, opened: Pl
         overridden(closed, {"rate": 5.0})
     with pytest.raises(UsageError, match=r"^--users does not fit: the scenario's load model is open$"):
         overridden(opened, {"users": 5})
+    stages = opened.scenario.load.model_copy(update={"stages": [StageModel.model_validate({"rate": "9/s"})]})
+    with pytest.raises(UsageError, match="--rate does not fit: the scenario's rate has stages"):
+        overridden(replace(opened, scenario=opened.scenario.model_copy(update={"load": stages})), {"rate": 5.0})

@@ -388,7 +388,7 @@ def test_a_rate_is_steady_where_no_stage_changes_it() -> None:
 
 def test_a_course_knows_for_how_long_each_rate_stays_within_a_time() -> None:
     course = RateCourse(10, [Stage(10, hold_s=5), Stage(20, ramp_s=2, hold_s=3), Stage(10)])
-    assert course.held_s(0, 4) == {10.0: [4.0]}
-    assert course.held_s(4, 14) == {10.0: [1.0, 4.0], 20.0: [3.0]}
+    assert course.held_s(0, 4) == {10.0: 4.0}
+    assert course.held_s(4, 14) == {10.0: 5.0, 20.0: 3.0}
     assert course.held_s(5, 7) == {}
-    assert RateCourse(3).held_s(2, 9) == {3.0: [7.0]}
+    assert RateCourse(3).held_s(2, 9) == {3.0: 7.0}

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.pacing import Coming, RateCourse, Stage
 from loadgen.queueing import (
+    Queue,
     Span,
     busy_rate_per_s,
     constant_arrivals,
@@ -23,7 +25,7 @@ from loadgen.queueing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TABLE = [  # servers, offered, loss: from published tables
     (0, 3.0, 1.0),
@@ -226,6 +228,55 @@ def ended(rng: random.Random, seconds: float) -> int:
     while now <= seconds:
         count, now = count + 1, now + rng.expovariate(10)
     return count
+
+
+def simulate_queue(due: Sequence[float], places: int, service_s: float, most: float, timeout_s: float) -> tuple[int, list[float]]:
+    """Let a queue be served in the order of arrival; give how many were not sent, and when those were due that gave up, waiting or served."""
+    ends: list[float] = []  # of those that are there, whatever ends it
+    free = [0.0] * places
+    unsent, late = 0, []
+    for at in due:
+        while ends and ends[0] <= at:
+            heapq.heappop(ends)
+        if len(ends) >= most:
+            unsent += 1
+            continue
+        begins = max(at, free[0])
+        ended = min(begins + service_s, at + timeout_s)
+        if begins < ended:
+            heapq.heapreplace(free, ended)
+        if begins + service_s > at + timeout_s:
+            late.append(at)
+        heapq.heappush(ends, ended)
+    return unsent, late
+
+
+@pytest.mark.parametrize(
+    ("course", "begins_s", "ends_s", "queue"),
+    [
+        (RateCourse(1000), 0.0, 10.0, Queue(1, 0.02, 498, 0.5)),
+        (RateCourse(120), 0.0, 10.0, Queue(4, 0.1, 110, 1.0)),
+        (RateCourse(60), 0.0, 10.0, Queue(4, 0.1, timeout_s=2.0)),
+        (RateCourse(60), 0.0, 10.0, Queue(4, 0.1, 64, 2.0)),
+        (RateCourse(60), 0.0, 600.0, Queue(4, 0.1, 110, 2.0)),
+        (RateCourse(100), 0.0, 10.0, Queue(1, 0.02, 51)),
+        (RateCourse(49), 0.0, 600.0, Queue(1, 0.02, 20, 2.0)),
+        (RateCourse(10, [Stage(10, hold_s=5), Stage(200, hold_s=0.2), Stage(10)]), 0.0, 10.0, Queue(50, 1.0, 60, 10.0)),
+        (RateCourse(0.1, [Stage(0.1, hold_s=1800), Stage(1000, hold_s=0.2), Stage(0.1)]), 0.0, 3600.0, Queue(1, 0.02, 51, 30.0)),
+        (RateCourse(100, [Stage(100, hold_s=1.9), Stage(60, hold_s=5)]), 1.9, 6.9, Queue(1, 0.02, timeout_s=2.0)),
+        (RateCourse(1, [Stage(200, ramp_s=10)]), 0.0, 10.0, Queue(1, 0.02, 200, 2.0)),
+    ],
+)
+def test_a_queue_fills_and_is_late_as_one_that_is_simulated(course: RateCourse, begins_s: float, ends_s: float, queue: Queue) -> None:
+    due = [course.when(number + 0.5) for number in range(int(course.arrived(ends_s)))]
+    unsent, late = simulate_queue(due, int(queue.places), queue.service_s, queue.most, queue.timeout_s)
+    found = queue.walk(Coming(course, 0.0, begins_s, ends_s))
+    assert found.unsent == pytest.approx(unsent, rel=0.1, abs=20)
+    assert (found.full_s is None) is (unsent == 0)
+    counted = [at - begins_s for at in late if at >= begins_s]
+    assert (found.late_s is None) is (not counted)
+    if found.late_s is not None:
+        assert found.late_s == pytest.approx(counted[0], rel=0.05, abs=0.05)
 
 
 def test_a_service_that_takes_no_time_loses_nothing() -> None:

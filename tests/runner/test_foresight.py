@@ -159,6 +159,29 @@ def test_in_a_cluster_the_scenario_s_service_time_is_no_fact(tmp_path: Path, lim
     assert found.service_time_s == pytest.approx((0.1, 0.101), abs=1e-5)
 
 
+def test_of_constant_arrivals_of_which_one_was_held_up_nothing_is_compared_however_that_one_ended() -> None:
+    made, six = plan(), Limits(max_requests=6)
+    load = made.scenario.load.model_copy(update={"arrivals": "constant"})
+    service = made.scenario.service.model_copy(update={"time": Interval(0.1)})
+    made = replace(made, scenario=made.scenario.model_copy(update={"load": load, "service": service}))
+    assert said(made, tally(1000, 0), six).loss.inside is True
+    found = said(made, tally(1000, 0, timeout=1), six)
+    assert (found.loss.inside, found.parts) == (None, False)
+    assert "a request ended 3.00 s after it was due, so of this run that is not true" in found.because
+
+
+def test_a_queue_that_goes_on_from_the_phase_before_may_let_through_more_than_comes(tmp_path: Path) -> None:
+    made, twenty = (
+        plan("rate: 50/s -> rate: 500/s\n  stages: [{rate: 500/s, hold: 5s}, {rate: 50/s}]", tmp_path),
+        Limits(max_connections=20),
+    )
+    first, *others = made.scenario.phases
+    for policy, rate in (("absent", 100), ("applied", 400)):
+        phases = [first.model_copy(update={"policy": policy}), *others]
+        going_on = replace(made, scenario=made.scenario.model_copy(update={"phases": phases}))
+        assert said(going_on, tally(1000, 0), twenty).goodput_per_s.predicted == pytest.approx(rate)
+
+
 def test_in_a_cluster_poisson_arrivals_lose_erlangs_share_of_the_measured_service_time() -> None:
     found = said(plan(), tally(715, 285), mesh="cluster")
     assert (found.law, found.parts) == ("erlang", False)
