@@ -170,12 +170,10 @@ class Queue:
                 oldest += 1
             served = min(self.served_per_s * elapsed, (sent - left + come) * -math.expm1(-elapsed / max(_TINY_S, self.service_s)))
             left = max(min(left + served, sent + come), _between(history, oldest, now - self.timeout_s))
-            room = max(0.0, self.most - (sent - left)) + max(0.0, elapsed / self.timeout_s - 1) * min(
-                self.most, come
-            )  # a long step is as many turns
-            taken = min(come, room)
+            turns = max(1.0, elapsed / self.timeout_s)  # in a long step all give up several times
+            taken = min(come, max(0.0, self.most - (sent - left)) + (turns - 1) * min(self.most, come))
             sent += taken
-            left = max(left, sent - self.most, sent - taken * self.timeout_s / elapsed if elapsed > self.timeout_s else 0.0)
+            left = max(left, sent - self.most, sent - taken / turns if turns > 1 else 0.0)
             history.append((now, sent))
             if now <= begins_s:
                 continue

@@ -18,10 +18,10 @@ from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
 from loadgen.policy.translation import cluster_name, clusters, effective_policy
 from loadgen.quantity import about_text, duration_text, interval_text, rate_text
-from loadgen.queueing import Queue, constant_arrivals, erlang_b, finite_loss
+from loadgen.queueing import Queue, Span, constant_arrivals, erlang_b, finite_loss
 from loadgen.scenario import MAX_IN_FLIGHT, BurstLoad, ClosedLoad, OpenLoad
 from loadgen.validity import UNSENT_SHARE
-from loadgen.waiting import most_waiting
+from loadgen.waiting import answered_last_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -268,7 +268,7 @@ def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
         return
     if isinstance(load, OpenLoad) and load.highest_rate_per_s * time.mean_s <= places:
         return
-    answered_s = time.mean_s + min(most, most_waiting(load.pacing, load.max_in_flight, time.mean_s, places)) * time.mean_s / places
+    answered_s = answered_last_s(load.pacing, min(load.max_in_flight, places + most), places, Span(time.mean_s, time.mean_s))
     if answered_s > load.timeout:
         yield pool.warning(
             "maxConnections",
@@ -280,37 +280,32 @@ def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
 
 def _growing(load: OpenLoad, scenario: Scenario, pool: _Pool, queue: Queue) -> Iterator[Problem]:
     """Find the first phase in which a queue without an end is full, and the first in which what comes waits for too long."""
-    most = load.highest_rate_per_s * load.timeout
-    enough = math.ceil(most + SURE * math.sqrt(most))
-    raised = f", or raise max_in_flight to {enough}: no more come within the timeout" if enough <= MAX_IN_FLIGHT else ""
-    said: set[str] = set()
-    for span in scenario.spans():
-        coming = span.coming(load.course)
-        found = queue.walk(coming) if span.phase.policy == "applied" else None
-        if found is None:
+    queued = f"the queue before maxConnections {pool.limits['maxConnections']} grows, for no more than {rate_text(queue.served_per_s)} can be served"
+    comings = {span.phase.name: span.coming(load.course) for span in scenario.spans() if span.phase.policy == "applied"}
+    walked = {phase: queue.walk(coming) for phase, coming in comings.items()}
+    for phase, found in walked.items():
+        if found.full_s is None or found.full_rate_per_s is None or found.unsent <= UNSENT_SHARE * comings[phase].count:
             continue
-        queued = f"the queue before maxConnections {pool.limits['maxConnections']} grows, for no more than {rate_text(queue.served_per_s)} can be served"
-        if (
-            found.full_s is not None
-            and found.full_rate_per_s is not None
-            and found.unsent > UNSENT_SHARE * coming.count
-            and "full" not in said
-        ):
-            said.add("full")
-            yield pool.warning(
-                "maxConnections",
-                f"{queued}: after about {about_text(found.full_s)} of phase {span.phase.name}, when {rate_text(found.full_rate_per_s)} come, there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
-                hint=f"offer less load, or bound the queue: http1MaxPendingRequests{raised}",
-                code="max-in-flight-too-low",
-            )
-        if found.late_s is not None and found.late > UNSENT_SHARE * coming.count and "late" not in said:
-            said.add("late")
-            yield pool.warning(
-                "maxConnections",
-                f"{queued}: what comes after about {about_text(found.late_s)} of phase {span.phase.name} waits longer than the timeout of {duration_text(load.timeout)}",
-                hint="offer less load, bound the queue: http1MaxPendingRequests, or raise load.timeout",
-                code="queue-outgrows-timeout",
-            )
+        most = load.highest_rate_per_s * load.timeout
+        enough = math.ceil(most + SURE * math.sqrt(most))
+        raised = f", or raise max_in_flight to {enough}: no more come within the timeout" if enough <= MAX_IN_FLIGHT else ""
+        yield pool.warning(
+            "maxConnections",
+            f"{queued}: after about {about_text(found.full_s)} of phase {phase}, when {rate_text(found.full_rate_per_s)} come, there are {load.max_in_flight} in flight, and what would be more is not sent, which makes the run INVALID",
+            hint=f"offer less load, or bound the queue: http1MaxPendingRequests{raised}",
+            code="max-in-flight-too-low",
+        )
+        break
+    for phase, found in walked.items():
+        if found.late_s is None or found.late <= UNSENT_SHARE * comings[phase].count:
+            continue
+        yield pool.warning(
+            "maxConnections",
+            f"{queued}: what comes after about {about_text(found.late_s)} of phase {phase} waits longer than the timeout of {duration_text(load.timeout)}",
+            hint="offer less load, bound the queue: http1MaxPendingRequests, or raise load.timeout",
+            code="queue-outgrows-timeout",
+        )
+        break
 
 
 _AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")

@@ -16,6 +16,7 @@ from loadgen.throughput import busy_per_s, rounds_per_s
 if TYPE_CHECKING:
     from loadgen.estimate import Case, Stretch
     from loadgen.pacing import Pacing
+    from loadgen.queueing import Span
 
 
 def predict_waiting(case: Case, stretch: Stretch, servers: int, places: int | None) -> Prediction:
@@ -96,17 +97,18 @@ def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | 
         return _growing(case, stretch, Queue(served, service_s, case.max_in_flight or math.inf, case.timeout_s))
     if isinstance(case.load, Open) and not growing:
         return _by_chance(case, service_s, math.floor(served), places)
-    room = math.inf if places is None else places
-    answered_s = stretch.service_s.high + min(room, most_waiting(case.load, case.at_once, service_s, served)) * service_s / served
+    there = min((each for each in (case.at_once, None if places is None else served + places) if each is not None), default=math.inf)
+    answered_s = answered_last_s(case.load, there, served, stretch.service_s)
     if answered_s <= case.timeout_s:
         return _NOBODY
     return _TooLong(some=True, said=f"; what comes last is answered after about {about_text(answered_s)}, and the timeout is {timeout}")
 
 
-def most_waiting(load: Pacing, at_once: int | None, service_s: float, served: float) -> float:
-    """Give how many wait before so many places, always busy, in a queue that takes all; of users who think, those who do not think or are served."""
-    thinking = served * load.think.mean_s / service_s if isinstance(load, Closed) else 0.0
-    return max(0.0, (math.inf if at_once is None else at_once) - served - thinking)
+def answered_last_s(load: Pacing, there: float, served: float, service_s: Span) -> float:
+    """Give how long it takes until the last of all that are ``there`` is answered, of whom so many are served at a time; 0 if none has to wait. Of users who think, those are not there."""
+    thinking = served * load.think.mean_s / service_s.low if isinstance(load, Closed) else 0.0
+    waiting = there - served - thinking
+    return waiting * service_s.low / served + service_s.high if waiting > 0 else 0.0
 
 
 def _growing(case: Case, stretch: Stretch, queue: Queue) -> _TooLong:
