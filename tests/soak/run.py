@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 NOISE = re.compile(r"the hammer was (late|starved)|client-\d+ and its sidecar could not be brought to agree")
 """What a machine that is shared does to a run of a second. It spoils figures, and is said; it must not spoil the verdict."""
+APART = "share"
+"""In this control a client and its sidecar cannot agree: somebody else uses the sidecar. That is no noise."""
 CALLS = 40
 SETTLE_S = 0.3
 
@@ -79,7 +81,8 @@ def judged(case: Case, report: Any) -> Judged:
         wrong.append("it is VALID")
     if report["restore"]["state"] == "failed":
         wrong.append(f"it was not restored: {report['restore']['detail']}")
-    return Judged(case, state, len(others) < len(reasons), tuple(wrong), report)
+    noisy = len(others) < len(reasons) and case.sabotage != APART
+    return Judged(case, state, noisy, tuple(wrong), report)
 
 
 # What is done to a run from outside.
