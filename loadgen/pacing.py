@@ -122,7 +122,7 @@ class _Stretch:
         return self.start_s if self.slope > 0 else math.inf  # so few that the root is 0, or none any more
 
 
-_STEPS, _FEWEST_STEPS = 2000, 100
+_STEPS, _FEWEST_STEPS = 1000, 10
 
 
 class RateCourse:

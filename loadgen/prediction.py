@@ -175,7 +175,7 @@ def _held_up(case: Case, stretch: Stretch, limit: int) -> str | None:
     """Say of a measured stretch that a request was held up for so long that a place may not have been free in time; None if none was."""
     if stretch.longest_s is None or case.rate_per_s * (stretch.longest_s + WAY_S) <= limit:
         return None
-    return f"a request ended {seconds_text(stretch.longest_s)} after it was due, so of this run that is not true, and nothing is predicted of it"
+    return f"a request ended {seconds_text(stretch.longest_s)} after it was due, so of this run that is not true, and neither loss nor goodput is predicted"
 
 
 def _takacs(case: Case, stretch: Stretch, limit: int) -> Prediction:

@@ -170,8 +170,11 @@ class Queue:
                 oldest += 1
             served = min(self.served_per_s * elapsed, (sent - left + come) * -math.expm1(-elapsed / max(_TINY_S, self.service_s)))
             left = max(min(left + served, sent + come), _between(history, oldest, now - self.timeout_s))
-            turns = max(1.0, elapsed / self.timeout_s)  # in a long step all give up several times
-            taken = min(come, max(0.0, self.most - (sent - left)) + (turns - 1) * min(self.most, come))
+            turns = max(1.0, elapsed / self.timeout_s)
+            room = max(0.0, self.most - (sent - left))
+            if turns > 1 and self.most > self.served_per_s * self.timeout_s:
+                room = max(room, self.most * turns)  # in a long step all give up several times
+            taken = min(come, room)
             sent += taken
             left = max(left, sent - self.most, sent - taken / turns if turns > 1 else 0.0)
             history.append((now, sent))

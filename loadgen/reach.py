@@ -263,12 +263,13 @@ def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
     if not connections_come_first(pool.limits, scenario.clients.workers) and "http2MaxRequests" in pool.limits:
         return
     places, most = servers + scenario.clients.workers - 1, pool.limits.get("http1MaxPendingRequests", math.inf)
-    if isinstance(load, OpenLoad) and most >= load.max_in_flight:
-        yield from _growing(load, scenario, pool, Queue(places, time.mean_s, load.max_in_flight, load.timeout))
+    if math.exp(-load.timeout / time.mean_s) > UNSENT_SHARE if time.exponential else time.mean_s >= load.timeout:
+        return  # the service itself is too slow
+    if isinstance(load, OpenLoad):
+        yield from _growing(load, scenario, pool, Queue(places, time.mean_s, min(load.max_in_flight, places + most), load.timeout))
         return
-    if isinstance(load, OpenLoad) and load.highest_rate_per_s * time.mean_s <= places:
-        return
-    answered_s = answered_last_s(load.pacing, min(load.max_in_flight, places + most), places, Span(time.mean_s, time.mean_s))
+    span = Span(time.mean_s, time.mean_s)
+    answered_s = answered_last_s(load.pacing, load.max_in_flight, most, places, span, constant=not time.exponential)
     if answered_s > load.timeout:
         yield pool.warning(
             "maxConnections",
@@ -286,6 +287,8 @@ def _growing(load: OpenLoad, scenario: Scenario, pool: _Pool, queue: Queue) -> I
     for phase, found in walked.items():
         if found.full_s is None or found.full_rate_per_s is None or found.unsent <= UNSENT_SHARE * comings[phase].count:
             continue
+        if queue.most < load.max_in_flight:
+            break  # what would be more is rejected
         most = load.highest_rate_per_s * load.timeout
         enough = math.ceil(most + SURE * math.sqrt(most))
         raised = f", or raise max_in_flight to {enough}: no more come within the timeout" if enough <= MAX_IN_FLIGHT else ""
@@ -322,7 +325,7 @@ def _unsent_shares(scenario: Scenario, load: OpenLoad, time: Interval, *, limite
             _lost_share(load, rate * _in_flight_s(load, time), load.max_in_flight, exponential=time.exponential) * rate * seconds
             for rate, seconds in coming.held_s.items()
         )
-        if not (applied and limited):
+        if not (applied and limited) and coming.count > 0:
             yield unsent / coming.count, span.phase.name, applied
 
 

@@ -66,7 +66,9 @@ def _through_most(case: Case, stretch: Stretch, admitted: Estimate, places: int 
             chance = chance_per_s(1, 1 / rate, 1 / rate**2, stretch.seconds * case.clients) if case.load.poisson and rate else 0.0
             # how much waits in a queue without an end when the stretch begins is not known, and it may get through, too
             high = rate + chance + stretch.begun_per_s((admitted.high or 0.0) + places) if places is not None else None
-            offered = Estimate(rate, None, high) if places is not None or stretch.coming is None or stretch.coming.steady else NOTHING
+            coming = stretch.coming
+            empty = coming is None or coming.steady or coming.course.highest_per_s * stretch.service_s.high <= (admitted.value or 0.0)
+            offered = Estimate(rate, None, high) if places is not None or empty else NOTHING
         case _:
             offered = NOTHING
     if served is None or busy is None:
@@ -89,38 +91,44 @@ _RARE = 0.01
 
 def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | None) -> _TooLong:
     """Say who waits for longer than the timeout, if no more than ``served`` are served at a time, and how a queue without an end grows; of a service whose time is not known nothing."""
-    service_s, timeout = stretch.service_s.low, duration_text(case.timeout_s)
-    if served is None or not service_s:
+    service_s, at_once = stretch.service_s.low, math.inf if case.at_once is None else case.at_once
+    if served is None or not service_s or at_once <= case.limits.max_connections:
         return _NOBODY
-    growing = case.rate_per_s * service_s > served
-    if isinstance(case.load, Open) and growing and places is None:
-        return _growing(case, stretch, Queue(served, service_s, case.max_in_flight or math.inf, case.timeout_s))
-    if isinstance(case.load, Open) and not growing:
+    room = math.inf if places is None else places
+    if isinstance(case.load, Open) and case.rate_per_s * service_s <= served:
         return _by_chance(case, service_s, math.floor(served), places)
-    there = min((each for each in (case.at_once, None if places is None else served + places) if each is not None), default=math.inf)
-    answered_s = answered_last_s(case.load, there, served, stretch.service_s)
+    if isinstance(case.load, Open):
+        queue = Queue(served, service_s, min(at_once, served + room), case.timeout_s)
+        return _growing(case, stretch, queue, rejecting=served + room < at_once)
+    constant = case.service is not None and not case.service.exponential
+    answered_s = answered_last_s(case.load, at_once, room, served, stretch.service_s, constant=constant)
     if answered_s <= case.timeout_s:
         return _NOBODY
+    timeout = duration_text(case.timeout_s)
     return _TooLong(some=True, said=f"; what comes last is answered after about {about_text(answered_s)}, and the timeout is {timeout}")
 
 
-def answered_last_s(load: Pacing, there: float, served: float, service_s: Span) -> float:
-    """Give how long it takes until the last of all that are ``there`` is answered, of whom so many are served at a time; 0 if none has to wait. Of users who think, those are not there."""
-    thinking = served * load.think.mean_s / service_s.low if isinstance(load, Closed) else 0.0
-    waiting = there - served - thinking
-    return waiting * service_s.low / served + service_s.high if waiting > 0 else 0.0
+def answered_last_s(load: Pacing, at_once: float, room: float, served: float, service_s: Span, *, constant: bool) -> float:
+    """Give how long it takes until the last of a closed load or a burst is answered, of whom so many are served at a time and there is ``room`` for others; 0 if none has to wait.
+
+    Of users who think, those do not wait. Those who do not are served in rounds, if the service takes a ``constant`` time.
+    """
+    think_s = load.think.mean_s if isinstance(load, Closed) else 0.0
+    waiting = min(at_once - served - served * think_s / service_s.low, room)
+    rounds = waiting / served if think_s or not constant else math.ceil(waiting / served)
+    return rounds * service_s.low + service_s.high if waiting > 0 else 0.0
 
 
-def _growing(case: Case, stretch: Stretch, queue: Queue) -> _TooLong:
-    """Say how a queue without an end grows, and what ends that within the stretch."""
+def _growing(case: Case, stretch: Stretch, queue: Queue, *, rejecting: bool) -> _TooLong:
+    """Say how a queue grows, and what ends that within the stretch; one that is ``rejecting`` what is too much has an end."""
     because = f", and the queue grows for as long as {rate_text(case.rate_per_s)} come and {rate_text(queue.served_per_s)} can be served"
     found = queue.walk(stretch.coming or Coming(RateCourse(case.rate_per_s), 0.0, 0.0, stretch.seconds))
-    ends = []
+    said = "" if rejecting else because
     if found.late_s is not None:
-        ends.append(f"what comes after about {about_text(found.late_s)} waits longer than the timeout of {duration_text(case.timeout_s)}")
-    if found.full_s is not None:
-        ends.append(f"after about {about_text(found.full_s)} there are {case.max_in_flight} in flight, and what would be more is not sent")
-    return _TooLong(found.late_s is not None, because + "".join(f"; {end}" for end in ends))
+        said += f"; what comes after about {about_text(found.late_s)} waits longer than the timeout of {duration_text(case.timeout_s)}"
+    if found.full_s is not None and not rejecting:
+        said += f"; after about {about_text(found.full_s)} there are {case.max_in_flight} in flight, and what would be more is not sent"
+    return _TooLong(found.late_s is not None, said)
 
 
 def _by_chance(case: Case, service_s: float, served: int, places: int | None) -> _TooLong:

@@ -75,10 +75,17 @@ def test_a_full_stdout_is_told_in_a_sentence_whatever_was_asked_for(arguments: l
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["plan", SCENARIO, "--users", "1"], 0), (["plan", "nothere.yaml"], 2), (["plan", "--nonsense"], 2)]
 )
-def test_a_full_stderr_changes_neither_the_result_nor_the_exit_code(arguments: list[str], code: int) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_full_stderr_changes_neither_the_result_nor_the_exit_code(arguments: list[str], code: int, encoding: str) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "loadgen", *arguments], cwd=REPOSITORY, check=False, stdout=subprocess.PIPE, stderr=full, text=True
+            [sys.executable, "-m", "loadgen", *arguments],
+            cwd=REPOSITORY,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
         )
     assert ended.returncode == code
     assert ("Nothing was changed." in ended.stdout) is (code == 0)

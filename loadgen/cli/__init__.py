@@ -24,7 +24,7 @@ from loadgen.cli.pod import pod
 from loadgen.cli.report import report
 from loadgen.cli.restore import guard, restore
 from loadgen.cli.run import run
-from loadgen.cli.stdout import Stderr, Stdout, printing_all
+from loadgen.cli.stdout import Losing, Stdout, printing_all
 from loadgen.errors import ExitCode, InputError, LoadgenError
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def _print_whatever_can_be_printed() -> None:
         encoding, lines, through = sys.stdout.encoding, sys.stdout.line_buffering, sys.stdout.write_through
         sys.stdout = Stdout(sys.stdout.detach(), encoding, _PLAINLY, line_buffering=lines, write_through=through)
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = Stderr(sys.stderr.detach(), sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+        raw = io.BufferedWriter(Losing(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loadgen.errors import UnwrittenError, writing_hint
 
@@ -38,19 +38,14 @@ class Stdout(io.TextIOWrapper):
             raise
 
 
-class Stderr(io.TextIOWrapper):
-    """stderr that loses what cannot be written: what is said beside a result is worth less than it, and its exit code."""
+class Losing(io.FileIO):
+    """A stream that loses what cannot be written: what is said beside a result is worth less than it, and its exit code."""
 
-    def write(self, text: str, /) -> int:
-        """Write a text, or lose it."""
+    def write(self, data: Any, /) -> int:
+        """Write, or lose it."""
         with contextlib.suppress(OSError):
-            return super().write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Write what was held back, or lose it."""
-        with contextlib.suppress(OSError):
-            super().flush()
+            return super().write(data) or 0
+        return len(data)
 
 
 @contextlib.contextmanager

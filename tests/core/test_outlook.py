@@ -414,6 +414,19 @@ def test_a_queue_with_an_end_is_as_long_as_that(tmp_path: Path, pending: int, la
         assert ("queue-outgrows-timeout" in {each.code for each in plan(tmp_path, text, bounded).findings}) is late
 
 
+def test_a_queue_with_an_end_that_max_in_flight_fills_first_is_as_one_without(tmp_path: Path) -> None:
+    text = TOO_FEW.replace("50/s", "100/s").replace("max_in_flight: 4", "max_in_flight: 51")
+    bounded = f"{CONNECTIONS}      http:\n        http1MaxPendingRequests: 50\n"
+    assert len(held_back(tmp_path, text, bounded)) == 1
+    assert [each for each in held_back(tmp_path, text, bounded.replace("50\n", "49\n")) if "grows" in each.message] == []
+
+
+def test_of_a_service_that_is_too_slow_by_itself_no_queue_is_blamed(tmp_path: Path) -> None:
+    slow = OPENED.replace("20ms", "2s").replace("50/s", "6/s")
+    rule = CONNECTIONS.replace("maxConnections: 1", "maxConnections: 10")
+    assert "queue-outgrows-timeout" not in {each.code for each in plan(tmp_path, slow, rule).findings}
+
+
 def test_what_comes_while_the_rate_changes_is_said_not_to_be_predicted(tmp_path: Path) -> None:
     ramps = "rate: 5/s\n  stages: [{rate: 5/s, hold: 10s}, {rate: 60/s, ramp: 2s}, {rate: 5/s, ramp: 2s}]"
     made = plan(tmp_path, OPEN.replace("rate: 50/s", ramps))

@@ -346,20 +346,57 @@ def test_a_queue_that_was_there_before_the_stretch_goes_on_to_grow() -> None:
         (Closed(100), 20, "2.1 s"),
         (Burst(100, 1.0), None, "10.0 s"),
         (Burst(20, 1.0), None, ""),
-        (POISSON, 20, "2.1 s"),
-        (Open(RateCourse(9), poisson=True), 20, ""),
+        (Burst(15, 1.0), None, ""),
+        (Burst(21, 1.0), None, "2.1 s"),
     ],
 )
 def test_who_is_answered_after_the_timeout_is_known_before(load: Closed | Open | Burst, places: int | None, said: str) -> None:
     limits = Limits(max_connections=1) if places is None else Limits(max_connections=1, max_pending_requests=places)
-    rate = load.course.highest_per_s if isinstance(load, Open) else 0.0
-    found = predicted(load, limits, CONSTANT, timeout_s=2.0, rate_per_s=rate)
+    found = predicted(load, limits, CONSTANT, timeout_s=2.0, rate_per_s=0.0)
     last = re.findall(r"; what comes last is answered after about (.*?), and the timeout is 2s", found.because)
     assert last == ([said] if said else [])
     assert "what comes last" in found.because or not said
     assert (found.through_per_s.value is None) is bool(said)
     assert found.through_per_s.high is not None
     assert "timeout" not in predicted(load, limits, CONSTANT, timeout_s=60.0, rate_per_s=9.0).because
+
+
+@pytest.mark.parametrize(
+    ("rate", "places", "seconds", "late"),
+    [(50.0, 30, 10, True), (50.0, 15, 10, False), (11.0, 900, 10, False), (11.0, 900, 60, True), (9.0, 900, 60, False)],
+)
+def test_a_queue_with_an_end_is_late_once_it_is_so_long(rate: float, places: int, seconds: float, late: bool) -> None:
+    made = case(Open(RateCourse(rate)), Limits(max_connections=1, max_pending_requests=places), CONSTANT, rate_per_s=rate, timeout_s=2.0)
+    found = predict(made, exactly(CONSTANT, seconds))
+    assert found is not None
+    assert ("waits longer than the timeout of 2s" in found.because) is late
+    assert "not sent" not in found.because
+
+
+def test_bursts_are_served_in_rounds() -> None:
+    for size, late in ((20, False), (25, True)):
+        found = predicted(Burst(size, 1.0), Limits(max_connections=10), CONSTANT, timeout_s=0.25)
+        assert ("answered after about 0.3 s" in found.because) is late
+    assert "answered" not in predicted(Burst(5, 1.0), Limits(max_connections=10), CONSTANT, timeout_s=0.25).because
+
+
+def test_users_who_think_fill_a_queue_with_an_end_for_all_that() -> None:
+    limits = Limits(max_connections=10, max_pending_requests=500)
+    assert "answered after about 5.1 s" in predicted(Closed(2000, Interval(5.0)), limits, CONSTANT, timeout_s=2.0).because
+    assert "answered" not in predicted(Closed(500, Interval(5.0)), limits, CONSTANT, timeout_s=2.0).because
+
+
+def test_connections_for_all_that_may_be_in_flight_let_nothing_wait() -> None:
+    found = predicted(Open(RateCourse(200)), Limits(max_connections=100), CONSTANT, rate_per_s=200.0, max_in_flight=10)
+    assert "the queue grows" not in found.because
+
+
+def test_a_rate_that_never_made_anything_wait_lets_through_what_comes() -> None:
+    course = RateCourse(10, [Stage(20, ramp_s=5)])
+    made = case(Open(course), Limits(max_connections=100), CONSTANT, rate_per_s=20.0)
+    found = predict(made, replace(exactly(CONSTANT, 10), coming=Coming(course, 0, 10, 20)))
+    assert found is not None
+    assert found.through_per_s.value == 20
 
 
 def test_a_queue_that_max_in_flight_keeps_shorter_than_its_limit_is_not_that_of_the_books() -> None:

@@ -260,6 +260,7 @@ def simulate_queue(due: Sequence[float], places: int, service_s: float, most: fl
         (RateCourse(60), 0.0, 10.0, Queue(4, 0.1, 64, 2.0)),
         (RateCourse(60), 0.0, 600.0, Queue(4, 0.1, 110, 2.0)),
         (RateCourse(100), 0.0, 10.0, Queue(1, 0.02, 51)),
+        (RateCourse(60), 0.0, 3600.0, Queue(5, 0.1, 30, 1.0)),
         (RateCourse(49), 0.0, 600.0, Queue(1, 0.02, 20, 2.0)),
         (RateCourse(10, [Stage(10, hold_s=5), Stage(200, hold_s=0.2), Stage(10)]), 0.0, 10.0, Queue(50, 1.0, 60, 10.0)),
         (RateCourse(0.1, [Stage(0.1, hold_s=1800), Stage(1000, hold_s=0.2), Stage(0.1)]), 0.0, 3600.0, Queue(1, 0.02, 51, 30.0)),

@@ -69,7 +69,7 @@ def judged(case: Case, report: Any) -> Judged:
     """Hold a report against what is right."""
     state, sentence = report["verdict"]["state"], report["verdict"]["sentence"]
     reasons = report["validity"]["reasons"]
-    others = [reason for reason in reasons if not NOISE.search(reason)]
+    others = [reason for reason in reasons if not NOISE.search(reason) or (case.sabotage == APART and "brought to agree" in reason)]
     wrong = []
     if State(state) not in case.right:
         wrong.append(f"the verdict is {state}, right is {' or '.join(sorted(case.right))}")
@@ -81,8 +81,7 @@ def judged(case: Case, report: Any) -> Judged:
         wrong.append("it is VALID")
     if report["restore"]["state"] == "failed":
         wrong.append(f"it was not restored: {report['restore']['detail']}")
-    noisy = len(others) < len(reasons) and case.sabotage != APART
-    return Judged(case, state, noisy, tuple(wrong), report)
+    return Judged(case, state, len(others) < len(reasons), tuple(wrong), report)
 
 
 # What is done to a run from outside.
