@@ -18,6 +18,17 @@ WAY_S = 0.002
 """So much longer than the service takes may a request count in its sidecar, for the wire and the proxy: measured on a small machine, 1 to 2 ms beside a service that takes no time."""
 
 
+LATE_SHARE = 0.01
+"""If more answers than that come too late, the laws of a service that ends what it admits say nothing of the clients."""
+
+
+def late_share(service: Interval, timeout_s: float) -> float:
+    """Give the share of answers of a service for which the client has waited that long."""
+    if not service.mean_s:
+        return 0.0
+    return math.exp(-timeout_s / service.mean_s) if service.exponential else float(service.mean_s >= timeout_s)
+
+
 class Law(StrEnum):
     """Where a prediction comes from."""
 
@@ -92,11 +103,7 @@ class Case:
     @property
     def late_share(self) -> float:
         """Give the share of answers that come after the client gave up; 0 where the service's time is not known."""
-        if self.service is None or not self.service.mean_s:
-            return 0.0
-        if self.service.exponential:
-            return math.exp(-self.timeout_s / self.service.mean_s)
-        return float(self.service.mean_s >= self.timeout_s)
+        return 0.0 if self.service is None else late_share(self.service, self.timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

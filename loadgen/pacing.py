@@ -123,6 +123,7 @@ class _Stretch:
 
 
 _STEPS, _FEWEST_STEPS = 1000, 10
+"""Into so many moments a time is cut in all, and at least into so many between two changes of the rate."""
 
 
 class RateCourse:

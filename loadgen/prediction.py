@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from loadgen.estimate import NOTHING, WAY_S, Case, Estimate, Law, Prediction, Stretch
+from loadgen.estimate import LATE_SHARE, NOTHING, WAY_S, Case, Estimate, Law, Prediction, Stretch
 from loadgen.pacing import Burst, Closed, Open
 from loadgen.policy.limits import UNSET
 from loadgen.quantity import duration_text, seconds_text
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 QUICK_S = 0.05
 """A burst takes some milliseconds to arrive; a service that takes so long or longer has ended none of it by then."""
-
-
-LATE_SHARE = 0.01
-"""If more answers than that come too late, the laws of a service that ends what it admits say nothing of the clients."""
 
 
 def predict(case: Case, stretch: Stretch) -> Prediction | None:

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loadgen.estimate import WAY_S
+from loadgen.estimate import LATE_SHARE, WAY_S, late_share
 from loadgen.policy.limits import Limits, connections_come_first
 from loadgen.policy.pools import port_entries
 from loadgen.policy.selection import winner
@@ -263,7 +263,7 @@ def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
     if not connections_come_first(pool.limits, scenario.clients.workers) and "http2MaxRequests" in pool.limits:
         return
     places, most = servers + scenario.clients.workers - 1, pool.limits.get("http1MaxPendingRequests", math.inf)
-    if math.exp(-load.timeout / time.mean_s) > UNSENT_SHARE if time.exponential else time.mean_s >= load.timeout:
+    if late_share(time, load.timeout) > LATE_SHARE:
         return  # the service itself is too slow
     if isinstance(load, OpenLoad):
         yield from _growing(load, scenario, pool, Queue(places, time.mean_s, min(load.max_in_flight, places + most), load.timeout))
@@ -300,7 +300,7 @@ def _growing(load: OpenLoad, scenario: Scenario, pool: _Pool, queue: Queue) -> I
         )
         break
     for phase, found in walked.items():
-        if found.late_s is None or found.late <= UNSENT_SHARE * comings[phase].count:
+        if found.late_s is None or found.late <= LATE_SHARE * comings[phase].count:
             continue
         yield pool.warning(
             "maxConnections",

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from loadgen.estimate import NOTHING, Estimate, Law, Prediction
+from loadgen.estimate import LATE_SHARE, NOTHING, Estimate, Law, Prediction
 from loadgen.pacing import Closed, Coming, Open, RateCourse
 from loadgen.policy.limits import UNSET, connections_come_first
 from loadgen.quantity import about_text, duration_text, rate_text
@@ -86,7 +86,6 @@ class _TooLong(NamedTuple):
 
 
 _NOBODY = _TooLong(some=False, said="")
-_RARE = 0.01
 
 
 def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | None) -> _TooLong:
@@ -137,7 +136,7 @@ def _by_chance(case: Case, service_s: float, served: int, places: int | None) ->
     if not isinstance(case.load, Open) or not case.load.poisson or room is None or case.service is None:
         return _NOBODY
     before = served * (case.timeout_s - service_s) / service_s * (1 if case.service.exponential else 2)
-    if before > room or waiting_share(served, room, case.rate_per_s, service_s, before) <= _RARE:
+    if before > room or waiting_share(served, room, case.rate_per_s, service_s, before) <= LATE_SHARE:
         return _NOBODY
     return _TooLong(some=True, said=f"; by chance some may wait longer than the timeout of {duration_text(case.timeout_s)}")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,8 @@ from loadgen.cli.options import (
     override_options,
     override_part,
 )
-from loadgen.errors import ExitCode, LoadgenError, UsageError
+from loadgen.cli.stdout import printing
+from loadgen.errors import ExitCode, LoadgenError, UnwrittenError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,19 +149,24 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
         signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     where, failure = _save(result, folder)
-    unprinted = None if stream is not None else _print(report, quiet=shown.quiet, verbose=shown.verbose, where=where)
+    unprinted = ""
+    if stream is None:
+        try:
+            _print(report, quiet=shown.quiet, verbose=shown.verbose, where=where)
+        except UnwrittenError as error:
+            unprinted = error.message
     failure = failure or _write_formats(result, folder, shown.formats, quiet=shown.quiet)
     code = exit_code(report, interrupted)
     failure = failure and failure.ending_with(code)
     if stream is not None:
         stream.end(failure.exit_code if failure else code, report, where)
-        unprinted = stream.failure
-    if unprinted is not None:
-        what = "the result" if stream is None else "the lines of JSON"
-        click.echo(f"loadgen: {what} cannot be printed: {unprinted.strerror}; the report is in {where}", err=True)
+        if stream.failure is not None:
+            unprinted = f"the lines of JSON cannot be printed: {stream.failure.strerror}"
+    if unprinted:
+        click.echo(f"loadgen: {unprinted}; the report is in {where}", err=True)
     if failure is not None:
         raise failure
-    return code or (ExitCode.OK if unprinted is None else ExitCode.REFUSED)
+    return code or (ExitCode.REFUSED if unprinted else ExitCode.OK)
 
 
 def _save(result: Result, folder: ResultFolder) -> tuple[str, LoadgenError | None]:
@@ -202,20 +206,18 @@ def _write_formats(result: Result, folder: ResultFolder, formats: tuple[Format, 
     return None
 
 
-def _print(report: Report, *, quiet: bool, verbose: bool, where: str) -> OSError | None:
-    """Print the result; give why it could not be. That somebody has seen enough (``| head``) is no failure."""
+def _print(report: Report, *, quiet: bool, verbose: bool, where: str) -> None:
+    """Print the result.
+
+    Raises UnwrittenError if it cannot be printed. That somebody has seen enough (``| head``) is no error.
+    """
     from loadgen.render.console import print_report, print_verdict  # noqa: PLC0415
 
-    try:
+    with printing("the result"):
         if quiet:
             print_verdict(report, where=where)
         else:
             print_report(report, verbose=verbose, where=where)
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes stdout once more at exit
-        return None if isinstance(error, BrokenPipeError) else error
-    return None
 
 
 def exit_code(report: Report, interrupted: int) -> ExitCode:

@@ -355,7 +355,6 @@ def test_who_is_answered_after_the_timeout_is_known_before(load: Closed | Open |
     found = predicted(load, limits, CONSTANT, timeout_s=2.0, rate_per_s=0.0)
     last = re.findall(r"; what comes last is answered after about (.*?), and the timeout is 2s", found.because)
     assert last == ([said] if said else [])
-    assert "what comes last" in found.because or not said
     assert (found.through_per_s.value is None) is bool(said)
     assert found.through_per_s.high is not None
     assert "timeout" not in predicted(load, limits, CONSTANT, timeout_s=60.0, rate_per_s=9.0).because
