@@ -172,7 +172,7 @@ class Queue:
             left = max(min(left + served, sent + come), _between(history, oldest, now - self.timeout_s))
             turns = max(1.0, elapsed / self.timeout_s)
             room = max(0.0, self.most - (sent - left))
-            if turns > 1 and self.most > self.served_per_s * self.timeout_s:
+            if turns > 1:
                 room = max(room, self.most * turns)  # in a long step all give up several times
             taken = min(come, room)
             sent += taken
