@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -11,6 +10,7 @@ import anyio
 import click
 from prometheus_client import CollectorRegistry
 
+from loadgen.cli.signals import ending_signals, put_off
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
@@ -18,12 +18,12 @@ from loadgen.serving.exchange import Reply, not_allowed, refusal
 from loadgen.serving.server import Server, listen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    import signal
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
     from loadgen.serving.exchange import Request
 
 _READ = frozenset({"GET", "HEAD"})
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SEND_S = 2.0
 
 
@@ -75,11 +75,10 @@ class MetricsPort:
         """Keep the last page until it was read once, if anybody has read one before; a signal ends the wait, and nothing else."""
         if not (self._scrapes and self._last and self._linger_s):
             return
-        if not quiet:
-            click.echo(f"the metrics stay until they are scraped once more, at most {self._linger_s:g} s; ^C ends that", err=True)
-        anyio.run(self._linger, backend_options={"use_uvloop": True})
+        anyio.run(self._linger, quiet, backend_options={"use_uvloop": True})
+        put_off()
 
-    async def _linger(self) -> None:
+    async def _linger(self, quiet: bool) -> None:  # by position: anyio.run takes no other
         over, before = anyio.Event(), self._scrapes
 
         async def read() -> bytes:
@@ -91,21 +90,23 @@ class MetricsPort:
                 over.set()
             return reply
 
-        async def attend() -> None:
-            with anyio.open_signal_receiver(*_SIGNALS) as received:
-                async for _ in received:
-                    over.set()
+        async def attend(received: AsyncIterable[signal.Signals]) -> None:
+            async for _ in received:
+                over.set()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(attend)
-            server = Server(answer, tasks, _Stderr())
-            await server.open(self._listening.dup())
-            with anyio.move_on_after(self._linger_s):
-                await over.wait()
-            with anyio.move_on_after(SEND_S):
-                await server.wait_sent()
-            server.close()
-            tasks.cancel_scope.cancel()
+        with anyio.open_signal_receiver(*ending_signals()) as received:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(attend, received)
+                server = Server(answer, tasks, _Stderr())
+                await server.open(self._listening.dup())
+                if not quiet:  # only now: a signal that comes before the receiver is open is not heard
+                    click.echo(f"the metrics stay until they are scraped once more, at most {self._linger_s:g} s; ^C ends that", err=True)
+                with anyio.move_on_after(self._linger_s):
+                    await over.wait()
+                with anyio.move_on_after(SEND_S):
+                    await server.wait_sent()
+                server.close()
+                tasks.cancel_scope.cancel()
 
 
 class _Stderr:

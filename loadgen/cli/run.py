@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,8 +144,9 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
             stream.end(interrupted)
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # what is left takes a moment, and losing the report now would help nobody
+    from loadgen.cli.signals import put_off  # noqa: PLC0415  # --help must not pay for what a run needs
+
+    put_off()  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     where, failure = _save(result, folder)
     unprinted = ""

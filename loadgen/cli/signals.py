@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNAL_EXIT = 128
 
 
@@ -34,10 +34,7 @@ class Interruption:
 
     async def listen(self) -> None:
         """Wait for signals for as long as the task lives. Handlers are installed even where SIGINT came in ignored (``cmd &`` in a script)."""
-        wanted = [
-            number for number in SIGNALS if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
-        ]  # nohup stays nohup
-        with anyio.open_signal_receiver(*wanted) as received:
+        with anyio.open_signal_receiver(*ending_signals()) as received:
             async for number in received:
                 if self.exit_code == _SIGNAL_EXIT + number == _SIGNAL_EXIT + signal.SIGHUP:
                     continue  # a closing terminal often says so twice
@@ -48,6 +45,17 @@ class Interruption:
                 self.exit_code = _SIGNAL_EXIT + number
                 self.say(self.ending)
                 self.on_first(f"interrupted by {signal.Signals(number).name}")
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Give the signals that ask to end: ^C always, each other one unless it came in ignored, so that nohup stays nohup."""
+    return tuple(number for number in _SIGNALS if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN)
+
+
+def put_off() -> None:
+    """Let the signals that ask to end do nothing until somebody listens to them; unlike ignored ones they can still be told from nohup's."""
+    for number in ending_signals():
+        signal.signal(number, lambda _number, _frame: None)
 
 
 async def attended(job: Callable[[Interruption], Awaitable[T]]) -> tuple[T | None, int]:
