@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -19,6 +19,8 @@ from loadgen.cluster.failure import ApiError, LostError, UnreachableError, Unusa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from anyio.abc import AsyncResource
 
     from loadgen.cluster.access import Access
     from loadgen.cluster.paths import Call
@@ -124,6 +126,7 @@ async def _exchange(
     client, most = (connections.pods, MAX_POD_BYTES) if for_pod else (connections.api, MAX_BODY_BYTES)
     authorization = access.authorization()
     proof = {"authorization": authorization} if authorization else {}
+    opening = _Opening()
     request = client.build_request(
         call.method,
         access.server.rstrip("/") + call.path,
@@ -131,9 +134,13 @@ async def _exchange(
         headers={**headers, **proof},
         content=body or None,
         timeout=timeout_s * _SILENCE,
-        extensions={"sni_hostname": access.server_name} if access.server_name else None,
+        extensions={"trace": opening.hear, **({"sni_hostname": access.server_name} if access.server_name else {})},
     )
-    response = await client.send(request, stream=True)
+    try:
+        response = await client.send(request, stream=True)
+    except BaseException:
+        await opening.give_up()
+        raise
     try:
         content = bytearray()
         async for part in response.aiter_raw():
@@ -143,6 +150,29 @@ async def _exchange(
     finally:
         await response.aclose()
     return Answer(response.status_code, response.headers, bytes(content))
+
+
+class _Opening:
+    """The socket of a connection that is being made. httpcore forgets it if the request is cancelled while TLS is being agreed on, and nobody closes it then."""
+
+    def __init__(self) -> None:
+        self._socket: AsyncResource | None = None
+
+    async def hear(self, event: str, about: Mapping[str, Any]) -> None:
+        """Take in an event of httpx's ``trace`` extension."""
+        if event == "connection.connect_tcp.complete":
+            self._socket = about["return_value"]
+        elif event in _MADE:
+            self._socket = None
+
+    async def give_up(self) -> None:
+        """Close the socket, if the connection was not made; whoever wants everything to end waits for no peer."""
+        if self._socket is not None:
+            with anyio.CancelScope(shield=True):
+                await self._socket.aclose()
+
+
+_MADE = ("connection.start_tls.complete", "http11.send_request_headers.started")
 
 
 async def _close(connections: _Connections) -> None:

@@ -422,6 +422,25 @@ async def test_a_port_where_nobody_listens_is_tried_until_the_deadline() -> None
             await api.within(0.5).get("/version")
 
 
+async def test_a_request_that_is_cancelled_while_tls_is_being_agreed_on_leaves_no_open_socket() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(5)
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        async with (
+            KubeApi(lambda: Access(url, ssl.create_default_context(), lambda: "Bearer x")) as api,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(api.get, "/version")
+            peer, _ = await anyio.to_thread.run_sync(silent.accept)
+            with peer:
+                peer.settimeout(5)
+                assert await anyio.to_thread.run_sync(peer.recv, 1), "the greeting has begun"
+                tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    while await anyio.to_thread.run_sync(peer.recv, 4096):
+                        pass  # the rest of the greeting; then the end
+
+
 async def test_a_certificate_that_is_not_trusted_is_final(control_plane: ControlPlane) -> None:
     async with KubeApi(lambda: Access(control_plane.url, ssl.create_default_context(), lambda: "Bearer x")) as api:
         with pytest.raises(UnusableError, match="certificate is not trusted") as caught:
