@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
@@ -159,34 +160,40 @@ class Queue:
 
     def walk(self, coming: Coming) -> Filling:
         """Go through what comes, from when the queue was empty on."""
-        times, begins_s, arrived = coming.times, coming.begins_s, coming.course.arrived
-        sent = left = 0.0  # of all until now, those who have given up among them
-        late = unsent = 0.0
-        full_s = full_rate_per_s = late_s = None
-        history, oldest = [(times[0], 0.0)], 0
-        for before, now in pairwise(times):
-            elapsed, come = now - before, arrived(now) - arrived(before)
-            while oldest + 1 < len(history) and history[oldest + 1][0] <= now - self.timeout_s:
-                oldest += 1
-            served = min(self.served_per_s * elapsed, (sent - left + come) * -math.expm1(-elapsed / max(_TINY_S, self.service_s)))
-            left = max(min(left + served, sent + come), _between(history, oldest, now - self.timeout_s))
-            turns = max(1.0, elapsed / self.timeout_s)
-            room = max(0.0, self.most - (sent - left))
-            if turns > 1:
-                room = max(room, self.most * turns)  # in a long step all give up several times
-            taken = min(come, room)
-            sent += taken
-            left = max(left, sent - self.most, sent - taken / turns if turns > 1 else 0.0)
-            history.append((now, sent))
-            if now <= begins_s:
-                continue
-            unsent += come - taken
-            if full_s is None and come > taken:
-                full_s, full_rate_per_s = before - begins_s, come / elapsed
-            if sent - left > self.served_per_s * self.timeout_s:
-                late += taken
-                late_s = max(0.0, before - begins_s) if late_s is None else late_s
-        return Filling(full_s, full_rate_per_s, late_s, late, unsent)
+        return _walk(self, coming)
+
+
+@lru_cache(maxsize=32)
+def _walk(queue: Queue, coming: Coming) -> Filling:
+    """Walk once; a plan asks for each rate that a phase has, and warns of the queue, too."""
+    times, begins_s, arrived = coming.times, coming.begins_s, coming.course.arrived
+    sent = left = 0.0  # of all until now, those who have given up among them
+    late = unsent = 0.0
+    full_s = full_rate_per_s = late_s = None
+    history, oldest = [(times[0], 0.0)], 0
+    for before, now in pairwise(times):
+        elapsed, come = now - before, arrived(now) - arrived(before)
+        while oldest + 1 < len(history) and history[oldest + 1][0] <= now - queue.timeout_s:
+            oldest += 1
+        served = min(queue.served_per_s * elapsed, (sent - left + come) * -math.expm1(-elapsed / max(_TINY_S, queue.service_s)))
+        left = max(min(left + served, sent + come), _between(history, oldest, now - queue.timeout_s))
+        turns = max(1.0, elapsed / queue.timeout_s)
+        room = max(0.0, queue.most - (sent - left))
+        if turns > 1:
+            room = max(room, queue.most * turns)  # in a long step all give up several times
+        taken = min(come, room)
+        sent += taken
+        left = max(left, sent - queue.most, sent - taken / turns if turns > 1 else 0.0)
+        history.append((now, sent))
+        if now <= begins_s:
+            continue
+        unsent += come - taken
+        if full_s is None and come > taken:
+            full_s, full_rate_per_s = before - begins_s, come / elapsed
+        if sent - left > queue.served_per_s * queue.timeout_s:
+            late += taken
+            late_s = max(0.0, before - begins_s) if late_s is None else late_s
+    return Filling(full_s, full_rate_per_s, late_s, late, unsent)
 
 
 def _between(history: Sequence[tuple[float, float]], number: int, at: float) -> float:
