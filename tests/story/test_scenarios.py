@@ -214,7 +214,7 @@ def test_of_every_burst_exactly_as_many_are_admitted_as_the_limit_allows(loadgen
             bursts = client["bursts"]
             assert (bursts["least"], bursts["most"]) == (bursts["seen"]["least"], bursts["seen"]["most"]) == (admitted, admitted)
             assert bursts["count"] >= 4
-            assert abs(bursts["count"] - bursts["seen"]["count"]) <= 1, "an edge may part a burst's arrival from its answers"
+            assert abs(bursts["count"] - bursts["seen"]["count"]) <= 2, "each of the two edges may part a burst's arrival from its answers"
         whole = phase(report, name)["bursts"]
         assert (whole["least"], whole["most"]) == (whole["seen"]["least"], whole["seen"]["most"]) == (admitted, admitted)
         assert whole["count"] == sum(client["bursts"]["count"] for client in phase(report, name)["clients"])
