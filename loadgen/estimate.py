@@ -19,7 +19,7 @@ WAY_S = 0.002
 
 
 LATE_SHARE = 0.01
-"""If more answers than that come too late, the laws of a service that ends what it admits say nothing of the clients."""
+"""If more of all requests than that are answered too late, it is said: some always may be."""
 
 
 def late_share(service: Interval, timeout_s: float) -> float:

@@ -130,7 +130,7 @@ class RateCourse:
     """A rate of arrivals over time: ``rate_per_s`` from the start, then through the stages; the last rate stays.
 
     ``arrived`` is the expected number of arrivals until a time and ``when`` its inverse, so evenly spaced numbers make constant arrivals, and
-    exponentially spaced ones a Poisson process of that rate (the time-change theorem). Two of the same rates are equal.
+    exponentially spaced ones a Poisson process of that rate (the time-change theorem). Two with the same stretches are equal.
     """
 
     def __init__(self, rate_per_s: float, stages: Iterable[Stage] = ()) -> None:
@@ -150,7 +150,7 @@ class RateCourse:
         self._arrivals = [stretch.arrivals for stretch in self._stretches]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RateCourse) and self._stretches == other._stretches
+        return self._stretches == other._stretches if isinstance(other, RateCourse) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(tuple(self._stretches))

@@ -165,7 +165,7 @@ class Queue:
 
 @lru_cache(maxsize=32)
 def _walk(queue: Queue, coming: Coming) -> Filling:
-    """Walk once; a plan asks for each rate that a phase has, and warns of the queue, too."""
+    """Walk once: a plan asks for each rate that a phase has, and warns of the queue, too. Both are values, equal to those that another asks with."""
     times, begins_s, arrived = coming.times, coming.begins_s, coming.course.arrived
     sent = left = 0.0  # of all until now, those who have given up among them
     late = unsent = 0.0

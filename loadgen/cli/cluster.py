@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from loadgen.cli.signals import Interruption, attended
+from loadgen.cli.signals import HeldBack, Interruption, attended
 from loadgen.cli.story import shown, since_process_start
 from loadgen.cluster.access import find_access
 from loadgen.cluster.api import KubeApi
@@ -84,9 +84,12 @@ def preview_cluster(plan: Plan, options: Mapping[str, Any]) -> Preview:
 
 
 def run_cluster(
-    plan: Plan, options: Mapping[str, Any], *, quiet: bool, stream: Stream | None = None, metrics: MetricsPort | None = None
+    plan: Plan, options: Mapping[str, Any], held: HeldBack, *, quiet: bool, stream: Stream | None = None, metrics: MetricsPort | None = None
 ) -> tuple[Result | None, int]:
-    """Run a plan in a cluster; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
+    """Run a plan in a cluster; give the result (None if it was interrupted before the first request) and the interruption's exit code.
+
+    Signals that come afterwards are ``held`` back.
+    """
 
     async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet, stream=stream) as screen:
@@ -95,7 +98,7 @@ def run_cluster(
                 await reach(api)
                 return await _run(api, plan, options, screen, interruption, live)
 
-    return anyio.run(attended, tell)
+    return anyio.run(attended, tell, held)
 
 
 def _api(options: Mapping[str, Any]) -> KubeApi:

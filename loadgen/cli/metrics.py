@@ -10,7 +10,7 @@ import anyio
 import click
 from prometheus_client import CollectorRegistry
 
-from loadgen.cli.signals import ending_signals, put_off
+from loadgen.cli.signals import ending_signals
 from loadgen.families import CONTENT_TYPE, PATH
 from loadgen.runner.live import Live
 from loadgen.runner.metrics import RunMetrics
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 
+    from loadgen.cli.signals import HeldBack
     from loadgen.serving.exchange import Request
 
 _READ = frozenset({"GET", "HEAD"})
@@ -71,14 +72,22 @@ class MetricsPort:
         self._scrapes += request.method == "GET"
         return Reply(200, await read(), CONTENT_TYPE)
 
-    def linger(self, *, quiet: bool) -> None:
-        """Keep the last page until it was read once, if anybody has read one before; a signal ends the wait, and nothing else."""
+    def linger(self, held: HeldBack, *, quiet: bool) -> None:
+        """Keep the last page until it was read once, if anybody has read one before; a signal ends the wait, and nothing else.
+
+        So does one that was ``held`` back before, and those that come later are.
+        """
         if not (self._scrapes and self._last and self._linger_s):
             return
-        anyio.run(self._linger, quiet, backend_options={"use_uvloop": True})
-        put_off()
+        anyio.run(partial(self._linger, held, quiet=quiet), backend_options={"use_uvloop": True})
 
-    async def _linger(self, quiet: bool) -> None:  # by position: anyio.run takes no other
+    async def _linger(self, held: HeldBack, *, quiet: bool) -> None:
+        with anyio.open_signal_receiver(*ending_signals()) as received:
+            if not held.came:
+                await self._wait_for_scrape(received, quiet=quiet)
+        held.hold()
+
+    async def _wait_for_scrape(self, signals: AsyncIterable[signal.Signals], *, quiet: bool) -> None:
         over, before = anyio.Event(), self._scrapes
 
         async def read() -> bytes:
@@ -90,23 +99,22 @@ class MetricsPort:
                 over.set()
             return reply
 
-        async def attend(received: AsyncIterable[signal.Signals]) -> None:
-            async for _ in received:
+        async def attend() -> None:
+            async for _ in signals:
                 over.set()
 
-        with anyio.open_signal_receiver(*ending_signals()) as received:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(attend, received)
-                server = Server(answer, tasks, _Stderr())
-                await server.open(self._listening.dup())
-                if not quiet:  # only now: a signal that comes before the receiver is open is not heard
-                    click.echo(f"the metrics stay until they are scraped once more, at most {self._linger_s:g} s; ^C ends that", err=True)
-                with anyio.move_on_after(self._linger_s):
-                    await over.wait()
-                with anyio.move_on_after(SEND_S):
-                    await server.wait_sent()
-                server.close()
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(attend)
+            server = Server(answer, tasks, _Stderr())
+            await server.open(self._listening.dup())
+            if not quiet:  # only now: a signal that comes before somebody listens is not heard
+                click.echo(f"the metrics stay until they are scraped once more, at most {self._linger_s:g} s; ^C ends that", err=True)
+            with anyio.move_on_after(self._linger_s):
+                await over.wait()
+            with anyio.move_on_after(SEND_S):
+                await server.wait_sent()
+            server.close()
+            tasks.cancel_scope.cancel()
 
 
 class _Stderr:

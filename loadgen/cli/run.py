@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loadgen.cli.metrics import MetricsPort
+    from loadgen.cli.signals import HeldBack
     from loadgen.inputs import Plan
     from loadgen.render.formats import Format
     from loadgen.render.stream import Stream
@@ -89,6 +90,7 @@ def run(
 
     gc.disable()  # what is imported stays: looking for garbage in it only delays the first request; the run turns it on again
 
+    from loadgen.cli.signals import HeldBack  # noqa: PLC0415  # as the next
     from loadgen.inputs import load_plan, overridden  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.render.stream import Stream  # noqa: PLC0415
     from loadgen.results import ResultFolder  # noqa: PLC0415
@@ -104,13 +106,14 @@ def run(
     results = ResultFolder(out or default, fresh=out is None, exclusive=True)
     with open_metrics(scrape, quiet=quiet) as metrics:
         shown = _Shown(formats, stream, metrics, quiet, verbose)
-        code = _in_cluster(plan, cluster, results, shown) if mesh == "cluster" else _here(plan, results, processes, shown)
+        held = HeldBack()  # what is left after a run takes a moment, and losing the report then would help nobody
+        code = _in_cluster(plan, cluster, results, shown, held) if mesh == "cluster" else _here(plan, results, processes, shown, held)
         if metrics is not None and code <= ExitCode.EXPECTATIONS_FAILED:
-            metrics.linger(quiet=quiet)  # the report is there, the mesh is gone
+            metrics.linger(held, quiet=quiet)  # the report is there, the mesh is gone
     return code
 
 
-def _here(plan: Plan, results: ResultFolder, processes: int | None, shown: _Shown) -> int:
+def _here(plan: Plan, results: ResultFolder, processes: int | None, shown: _Shown, held: HeldBack) -> int:
     from loadgen.cli.spec import local_spec  # noqa: PLC0415  # --help must not pay for what a run needs
     from loadgen.mesh.boot import boot, shortfalls  # noqa: PLC0415
 
@@ -122,18 +125,18 @@ def _here(plan: Plan, results: ResultFolder, processes: int | None, shown: _Show
             from loadgen.cli.story import run_local  # noqa: PLC0415  # here, so that the sidecars start meanwhile
 
             result, interrupted = run_local(
-                plan, booting, processes=processes, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics
+                plan, booting, held, processes=processes, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics
             )
             return _finish(result, folder, interrupted, shown)
 
 
-def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, shown: _Shown) -> int:
+def _in_cluster(plan: Plan, options: Mapping[str, Any], results: ResultFolder, shown: _Shown, held: HeldBack) -> int:
     from loadgen.cli.cluster import run_cluster  # noqa: PLC0415  # a laptop needs none of it
 
     with results as folder:
         if not shown.quiet:
             warn(plan)
-        result, interrupted = run_cluster(plan, options, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
+        result, interrupted = run_cluster(plan, options, held, quiet=shown.quiet, stream=shown.stream, metrics=shown.metrics)
         return _finish(result, folder, interrupted, shown)
 
 
@@ -144,9 +147,6 @@ def _finish(result: Result | None, folder: ResultFolder, interrupted: int, shown
             stream.end(interrupted)
         click.echo("interrupted before the first request; nothing was measured", err=True)
         return interrupted
-    from loadgen.cli.signals import put_off  # noqa: PLC0415  # --help must not pay for what a run needs
-
-    put_off()  # what is left takes a moment, and losing the report now would help nobody
     report = result.report
     where, failure = _save(result, folder)
     unprinted = ""

@@ -48,21 +48,33 @@ class Interruption:
 
 
 def ending_signals() -> tuple[signal.Signals, ...]:
-    """Give the signals that ask to end: ^C always, each other one unless it came in ignored, so that nohup stays nohup."""
-    return tuple(number for number in _SIGNALS if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN)
+    """Give the signals that ask to end: all but a SIGHUP that came in ignored, so that nohup stays nohup."""
+    return tuple(number for number in _SIGNALS if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN)
 
 
-def put_off() -> None:
-    """Let the signals that ask to end do nothing until somebody listens to them; unlike ignored ones they can still be told from nohup's."""
-    for number in ending_signals():
-        signal.signal(number, lambda _number, _frame: None)
+class HeldBack:
+    """The signals that ask to end, while what is left takes a moment: they end nothing, and ``came`` says whether there was one.
+
+    They are not ignored, so that those that nohup ignores can still be told from them.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def hold(self) -> None:
+        """Hold them back from now on. An event loop that has listened to them lets each do what it does by default."""
+        for number in ending_signals():
+            signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: object) -> None:
+        self.came = True
 
 
-async def attended(job: Callable[[Interruption], Awaitable[T]]) -> tuple[T | None, int]:
+async def attended(job: Callable[[Interruption], Awaitable[T]], held: HeldBack | None = None) -> tuple[T | None, int]:
     """Do a job while signals are listened to; the first one cancels it, unless the job has set ``on_first`` to something better.
 
-    Gives the job's result (None if it was cancelled) and the exit code of the interruption (0 without one). An error of ours leaves the
-    task group as itself.
+    Gives the job's result (None if it was cancelled) and the exit code of the interruption (0 without one). Signals that come after the job are
+    ``held`` back. An error of ours leaves the task group as itself.
     """
     interruption = Interruption()
     result: T | None = None
@@ -81,6 +93,8 @@ async def attended(job: Callable[[Interruption], Awaitable[T]]) -> tuple[T | Non
                     raise
                 failure = _first(ours)
         tasks.cancel_scope.cancel()
+    if held is not None:
+        held.hold()
     if failure is not None:
         raise failure
     return result, interruption.exit_code

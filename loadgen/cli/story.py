@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from loadgen.cli.signals import Interruption, attended
+from loadgen.cli.signals import HeldBack, Interruption, attended
 from loadgen.mesh.local import ready
 from loadgen.render.screen import Screen
 from loadgen.runner.crew import LocalCrew
@@ -31,16 +31,26 @@ if TYPE_CHECKING:
 
 
 def run_local(
-    plan: Plan, booting: Booting, *, processes: int | None, quiet: bool, stream: Stream | None = None, metrics: MetricsPort | None = None
+    plan: Plan,
+    booting: Booting,
+    held: HeldBack,
+    *,
+    processes: int | None,
+    quiet: bool,
+    stream: Stream | None = None,
+    metrics: MetricsPort | None = None,
 ) -> tuple[Result | None, int]:
-    """Run a plan on a booting mesh; give the result (None if it was interrupted before the first request) and the interruption's exit code."""
+    """Run a plan on a booting mesh; give the result (None if it was interrupted before the first request) and the interruption's exit code.
+
+    Signals that come afterwards are ``held`` back.
+    """
 
     async def tell(interruption: Interruption) -> Result:
         with Screen(quiet=quiet, stream=stream) as screen:
             async with shown(metrics, plan) as live:
                 return await _run(plan, booting, processes, screen, interruption, live)
 
-    return anyio.run(attended, tell, backend_options={"use_uvloop": True})
+    return anyio.run(attended, tell, held, backend_options={"use_uvloop": True})
 
 
 def shown(metrics: MetricsPort | None, plan: Plan) -> contextlib.AbstractAsyncContextManager[Live | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import httpx
@@ -19,8 +19,6 @@ from loadgen.cluster.failure import ApiError, LostError, UnreachableError, Unusa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from anyio.abc import AsyncResource
 
     from loadgen.cluster.access import Access
     from loadgen.cluster.paths import Call
@@ -153,26 +151,29 @@ async def _exchange(
 
 
 class _Opening:
-    """The socket of a connection that is being made. httpcore forgets it if the request is cancelled while TLS is being agreed on, and nobody closes it then."""
+    """The socket that a request opens, if it finds no open connection.
+
+    httpcore loses it if the request is cancelled before it is sent: while TLS is being agreed on it forgets the socket, and a connection that was just
+    made it takes for one in use.
+    """
 
     def __init__(self) -> None:
-        self._socket: AsyncResource | None = None
+        self._socket: _Closes | None = None
 
     async def hear(self, event: str, about: Mapping[str, Any]) -> None:
         """Take in an event of httpx's ``trace`` extension."""
         if event == "connection.connect_tcp.complete":
             self._socket = about["return_value"]
-        elif event in _MADE:
-            self._socket = None
 
     async def give_up(self) -> None:
-        """Close the socket, if the connection was not made; whoever wants everything to end waits for no peer."""
+        """Close the socket of a request that has failed; httpcore may have done so, and never uses it again."""
         if self._socket is not None:
             with anyio.CancelScope(shield=True):
                 await self._socket.aclose()
 
 
-_MADE = ("connection.start_tls.complete", "http11.send_request_headers.started")
+class _Closes(Protocol):
+    async def aclose(self) -> None: ...
 
 
 async def _close(connections: _Connections) -> None:

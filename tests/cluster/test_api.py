@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import queue
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute
 
 from loadgen.cluster import server, way
 from loadgen.cluster.access import Access, TokenFile, find_access, from_kubeconfig, from_service_account
@@ -46,6 +49,8 @@ from tests.cluster.rules import access, owners_rule
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from anyio.abc import SocketStream
 
     from tests.cluster.controlplane.plane import ControlPlane
 
@@ -422,23 +427,72 @@ async def test_a_port_where_nobody_listens_is_tried_until_the_deadline() -> None
             await api.within(0.5).get("/version")
 
 
-async def test_a_request_that_is_cancelled_while_tls_is_being_agreed_on_leaves_no_open_socket() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        silent.settimeout(5)
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        async with (
-            KubeApi(lambda: Access(url, ssl.create_default_context(), lambda: "Bearer x")) as api,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(api.get, "/version")
-            peer, _ = await anyio.to_thread.run_sync(silent.accept)
-            with peer:
-                peer.settimeout(5)
-                assert await anyio.to_thread.run_sync(peer.recv, 1), "the greeting has begun"
-                tasks.cancel_scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    while await anyio.to_thread.run_sync(peer.recv, 4096):
-                        pass  # the rest of the greeting; then the end
+class Relay:
+    """Passes bytes on to a server, as a proxy (``CONNECT``) if it is asked to be one; ``left`` is set when the first client is gone."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._where = (host, port)
+        self.left = anyio.Event()
+
+    async def serve(self, client: SocketStream) -> None:
+        async with client:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):  # it left without a word
+                await self._connect(client, await client.receive())
+        self.left.set()
+
+    async def _connect(self, client: SocketStream, first: bytes) -> None:
+        async with await anyio.connect_tcp(*self._where) as server, anyio.create_task_group() as tasks:
+            if first.startswith(b"CONNECT"):
+                await client.send(b"HTTP/1.1 200 OK\r\n\r\n")
+            else:
+                await server.send(first)
+            tasks.start_soon(self._pass_on, server, client)
+            await self._pass_on(client, server)
+            tasks.cancel_scope.cancel()
+
+    @staticmethod
+    async def _pass_on(source: SocketStream, target: SocketStream) -> None:
+        with contextlib.suppress(anyio.BrokenResourceError):
+            async for part in source:
+                await target.send(part)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_wherever_a_request_is_cancelled_it_leaves_no_open_socket(
+    proxied: bool, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, hear = control_plane.users.token("admin"), way._Opening.hear
+
+    async def ask(cancel_at: int | None) -> list[str]:
+        """Ask once, cancel at the event of that number, and wait until the socket is closed; give the events."""
+        events: list[str] = []
+
+        async def note(opening: way._Opening, event: str, about: Any) -> None:
+            await hear(opening, event, about)
+            if len(events) == cancel_at:
+                scope.cancel()
+            events.append(event)
+
+        monkeypatch.setattr(way._Opening, "hear", note)
+        relay = Relay(control_plane.address, control_plane.port)
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, relay.serve)
+            here = f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            there = access(control_plane.url if proxied else f"https://{here}", control_plane.authority, token)
+            async with KubeApi(lambda: replace(there, proxy=f"http://{here}" if proxied else None)) as api:
+                with anyio.CancelScope() as scope:
+                    await api.get("/version")
+                if cancel_at is not None:
+                    with anyio.fail_after(5):
+                        await relay.left.wait()
+            tasks.cancel_scope.cancel()
+        return events
+
+    events = await ask(None)
+    assert sum(event.endswith("start_tls.complete") for event in events) == 1, events
+    last = max(number for number, event in enumerate(events) if event == "http11.send_request_body.complete")
+    for cancel_at in range(events.index("connection.connect_tcp.complete"), last + 1):
+        await ask(cancel_at)
 
 
 async def test_a_certificate_that_is_not_trusted_is_final(control_plane: ControlPlane) -> None:

@@ -392,3 +392,11 @@ def test_a_course_knows_for_how_long_each_rate_stays_within_a_time() -> None:
     assert course.held_s(4, 14) == {10.0: 5.0, 20.0: 3.0}
     assert course.held_s(5, 7) == {}
     assert RateCourse(3).held_s(2, 9) == {3.0: 7.0}
+
+
+def test_courses_with_the_same_stretches_are_equal() -> None:
+    stages = [Stage(80, ramp_s=4, hold_s=2), Stage(0, ramp_s=1)]
+    assert RateCourse(50, stages) == RateCourse(50, list(stages))
+    assert len({RateCourse(50, stages), RateCourse(50, list(stages))}) == 1
+    assert RateCourse(50, stages) != RateCourse(50, stages[:1])
+    assert RateCourse(50) != 50

@@ -123,16 +123,17 @@ def free_port() -> int:
 def _masters_port() -> str:
     """Give the port at which a master and its workers meet in this process's tests: another Locust may have the usual one.
 
-    It is none of those that the system gives to connections: one of some thousand that tests open would have it sooner or later, and a master that cannot bind leaves
-    its workers behind.
+    It is none of those that the system gives to connections, where it leaves any: one of some thousand that tests open would have it sooner or later, and a master
+    that cannot bind leaves its workers behind.
     """
     first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
     ports = range(10_000, 65_536)
-    for port in random.sample([port for port in ports if not first <= port <= last] or ports, 100):
+    outside = [port for port in ports if not first <= port <= last] or ports
+    for port in random.sample(outside, min(len(outside), 100)):
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("", port))
             return str(port)
-    raise AssertionError("none of a hundred ports is free")
+    raise AssertionError("no port is free")
 
 
 def environment(path: Path | None = None) -> dict[str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
+from loadgen.cli.metrics import MetricsPort
+from loadgen.cli.signals import HeldBack
 from loadgen.totals import BETWEEN_PHASES
 from tests.metrics.prometheus import check_metrics, read
-from tests.story.command import SCENARIOS, Loadgen, finish, interrupt, wait_for_line
+from tests.story.command import NOHUP, SCENARIOS, Loadgen, finish, interrupt, wait_for_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.metrics.conftest import Watched
@@ -121,7 +125,7 @@ def test_the_page_of_a_run_that_is_over_stays_until_it_was_read_once_more(loadge
     assert ended.seconds < 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_wait_for_a_last_scrape_and_does_not_change_how_the_run_ended(loadgen: Loadgen, number: signal.Signals) -> None:
     run = loadgen.start_scenario(SCENARIO, "--duration", "1s", "--clients", "1", "--metrics-port", "0", "--metrics-linger", "50s")
     read(wait_for_line(run, "metrics: ").split()[-1])
@@ -130,6 +134,41 @@ def test_a_signal_ends_the_wait_for_a_last_scrape_and_does_not_change_how_the_ru
     ended = finish(run)
     assert ended.code in {0, 4, 99}
     assert ended.seconds < 10
+
+
+def test_under_nohup_a_closed_terminal_does_not_end_the_wait_for_a_last_scrape(loadgen: Loadgen) -> None:
+    options = ("--duration", "1s", "--clients", "1", "--metrics-port", "0", "--metrics-linger", "50s")
+    run = loadgen.start("run", SCENARIO, "--out", loadgen.results, *options, program=NOHUP)
+    url = wait_for_line(run, "metrics: ").split()[-1]
+    read(url)
+    wait_for_line(run, "the metrics stay")
+    interrupt(run, signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(0.5)
+    read(url)
+    assert finish(run).code in {0, 4, 99}
+
+
+@pytest.fixture
+def handlers() -> Iterator[tuple[signal.Signals, ...]]:
+    """Give the signals that ask to end; what handles them is put back afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield tuple(before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_that_came_while_the_report_was_written_ends_the_wait_and_later_ones_are_held_back(
+    handlers: tuple[signal.Signals, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with MetricsPort("127.0.0.1", 0, 50.0) as port:
+        port._scrapes, port._last = 1, b"page"
+        held = HeldBack()
+        held.hold()
+        signal.raise_signal(signal.SIGTERM)
+        port.linger(held, quiet=False)
+    assert "the metrics stay" not in capsys.readouterr().err
+    assert all(signal.getsignal(number) == held._note for number in handlers)
 
 
 def test_a_run_that_nobody_scraped_waits_for_nobody_and_one_that_was_interrupted_neither(loadgen: Loadgen) -> None:

@@ -23,6 +23,8 @@ SCENARIOS = REPOSITORY / "scenarios"
 PATIENCE_S = 60.0
 """No command of these tests takes a quarter of it; a machine that needs more is broken."""
 POLL_S = 0.05
+NOHUP = ("-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from loadgen.cli import main; main()")
+"""The program under nohup."""
 AGAIN_IF_STARVED = pytest.mark.flaky(reruns=2, only_rerun=["the hammer was (late|starved) in phase"])
 """In a phase of one second a virtual machine that loses its core for 60 ms has spoilt the run, and the run says so: it does not count, and is
 done again, as its user would. The failed assertion must show what the command said."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loadgen.mesh.boot import ADMIN_FILE
-from tests.story.command import AGAIN_IF_STARVED, REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
+from tests.story.command import AGAIN_IF_STARVED, NOHUP, REPOSITORY, SCENARIOS, Loadgen, finish, interrupt, until, variant, wait_for_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,8 +63,7 @@ def test_the_first_signal_writes_the_report_of_what_was_measured_and_leaves_with
 
 
 def test_under_nohup_a_closed_terminal_does_not_end_the_run(loadgen: Loadgen) -> None:
-    nohup = ("-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from loadgen.cli import main; main()")
-    process = loadgen.start("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=nohup)
+    process = loadgen.start("run", TUTORIAL, "--out", loadgen.results, "--clients", "1", "--duration", "500ms", program=NOHUP)
     wait_for_line(process, "--- baseline")
     interrupt(process, signal.SIGHUP)
     ended = finish(process)
