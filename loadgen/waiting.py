@@ -94,10 +94,13 @@ def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | 
     if served is None or not service_s or at_once <= case.limits.max_connections:
         return _NOBODY
     room = math.inf if places is None else places
+    most = min(at_once, served + room)
     if isinstance(case.load, Open) and case.rate_per_s * service_s <= served:
-        return _by_chance(case, service_s, math.floor(served), places)
+        if case.load.poisson:
+            return _by_chance(case, service_s, math.floor(served), places)
+        return _at_capacity(case, stretch, served, most)
     if isinstance(case.load, Open):
-        queue = Queue(served, service_s, min(at_once, served + room), case.timeout_s)
+        queue = Queue(served, service_s, most, case.timeout_s)
         return _growing(case, stretch, queue, rejecting=served + room < at_once)
     constant = case.service is not None and not case.service.exponential
     answered_s = answered_last_s(case.load, at_once, room, served, stretch.service_s, constant=constant)
@@ -121,7 +124,7 @@ def answered_last_s(load: Pacing, at_once: float, room: float, served: float, se
 def _growing(case: Case, stretch: Stretch, queue: Queue, *, rejecting: bool) -> _TooLong:
     """Say how a queue grows, and what ends that within the stretch; one that is ``rejecting`` what is too much has an end."""
     because = f", and the queue grows for as long as {rate_text(case.rate_per_s)} come and {rate_text(queue.served_per_s)} can be served"
-    found = queue.walk(stretch.coming or Coming(RateCourse(case.rate_per_s), 0.0, 0.0, stretch.seconds))
+    found = queue.walk(_coming(case, stretch))
     said = "" if rejecting else because
     if found.late_s is not None:
         said += f"; what comes after about {about_text(found.late_s)} waits longer than the timeout of {duration_text(case.timeout_s)}"
@@ -130,10 +133,29 @@ def _growing(case: Case, stretch: Stretch, queue: Queue, *, rejecting: bool) -> 
     return _TooLong(found.late_s is not None, said)
 
 
+def _at_capacity(case: Case, stretch: Stretch, served: float, most: float) -> _TooLong:
+    """Say who waits for too long if constant arrivals are more than can be served, for a request may take a little more than the service does."""
+    longest_s = stretch.service_s.high
+    if case.rate_per_s * longest_s <= served:
+        return _NOBODY
+    found = Queue(served, longest_s, most, case.timeout_s).walk(_coming(case, stretch))
+    if found.late_s is None:
+        return _NOBODY
+    takes, timeout = duration_text(longest_s), duration_text(case.timeout_s)
+    return _TooLong(
+        some=True,
+        said=f"; if each takes {takes}, what comes after about {about_text(found.late_s)} waits longer than the timeout of {timeout}",
+    )
+
+
+def _coming(case: Case, stretch: Stretch) -> Coming:
+    return stretch.coming or Coming(RateCourse(case.rate_per_s), 0.0, 0.0, stretch.seconds)
+
+
 def _by_chance(case: Case, service_s: float, served: int, places: int | None) -> _TooLong:
-    """Say whether a queue that does not grow is so long by chance that some wait too long: that of Poisson arrivals. Before a constant service about half as many wait (Pollaczek and Khinchine)."""
+    """Say whether a queue of Poisson arrivals that does not grow is so long by chance that some wait too long. Before a constant service about half as many wait (Pollaczek and Khinchine)."""
     room = min((each for each in (places, case.max_in_flight) if each is not None), default=None)
-    if not isinstance(case.load, Open) or not case.load.poisson or room is None or case.service is None:
+    if room is None or case.service is None:
         return _NOBODY
     before = served * (case.timeout_s - service_s) / service_s * (1 if case.service.exponential else 2)
     if before > room or waiting_share(served, room, case.rate_per_s, service_s, before) <= LATE_SHARE:

@@ -106,6 +106,26 @@ def test_a_queue_that_outgrows_the_timeout_within_the_phase_is_seen_before(tmp_p
     assert found.prediction.because.endswith("can be served"), "it would take 30 s"
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("50/s", "49/s"), "; if each takes 22ms, what comes after about 6.2 s waits longer than the timeout of 500ms"),
+        (("50/s", "45/s"), ""),  # that can be served
+        (("timeout: 500ms", "timeout: 3s"), ""),  # nobody waits for so long within the phase
+        (("constant", "poisson"), ""),
+    ],
+)
+def test_constant_arrivals_at_what_can_be_served_may_be_more_than_that(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+    near = OPEN.replace("50/s", "49/s") if "50/s" not in change else OPEN
+    near = near.replace("poisson", "constant").replace("timeout: 3s", "timeout: 500ms").replace("exponential 20ms", "20ms")
+    queue = RULE.replace("      http:\n        http2MaxRequests: 5", "      tcp:\n        maxConnections: 1")
+    (found,) = foreseen(tmp_path, changed(*change, near), queue)
+    assert ("if each takes" in found.prediction.because) is bool(said)
+    assert found.prediction.because.endswith(said)
+    bounded = queue.replace("maxConnections: 1", "maxConnections: 1\n      http: {http1MaxPendingRequests: 3}")
+    assert "if each takes" not in foreseen(tmp_path, changed(*change, near), bounded)[0].prediction.because
+
+
 PENDING = RULE.replace("http2MaxRequests: 5", "http1MaxPendingRequests: 7\n        http2MaxRequests: 3")
 BURST = changed("closed\n  users: 5\n  think_time: exponential 30ms", "burst\n  size: 4")
 
