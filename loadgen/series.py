@@ -194,7 +194,10 @@ class Series:
             ]
             return cls(rows, moments, {_second(second): _whole(count, MOST) for second, count in document["in_flight"]})
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-            raise UsageError("this is no series of loadgen's, or it is damaged", hint="it lies beside its report.json") from error
+            raise UsageError(
+                "this is no series of loadgen's, or it is damaged",
+                hint="take the file as the run wrote it, or move it away: its report is read without it, too",
+            ) from error
 
 
 class SeriesRecorder:

@@ -45,7 +45,7 @@ def cli() -> None:
 
     \b
     Exit codes: 0 ok, 1 bug, 2 bad usage or input, 3 refused before anything was started, or results
-    cannot be written, 4 run INVALID, 5 restore failed, 99 an expectation failed or a regression, 130/143 interrupted.
+    cannot be written, 4 run INVALID, 5 restore failed, 99 an expectation failed or a regression, 129/130/143 ended by a signal.
     """  # noqa: D301  # \b is click's mark for text that is not to be wrapped
 
 

@@ -84,7 +84,9 @@ def _check(base: Sequence[Saved], new: Sequence[Saved], *, anyway: bool) -> list
 
     invalid, unlike = obstacles(base, new)
     if not anyway and invalid:  # what else is not alike may be because of it
-        raise InvalidError("; ".join([*invalid, *unlike]), hint="run it again where there is less other work, or add --anyway")
+        raise InvalidError(
+            "; ".join([*invalid, *unlike]), hint="run it again, to its end and where there is less other work, or add --anyway"
+        )
     if not anyway and unlike:
         raise UsageError(f"the runs are not alike: {'; '.join(unlike)}", hint="run the same scenario on both sides, or add --anyway")
     return [*unlike, *invalid]

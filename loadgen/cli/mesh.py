@@ -129,7 +129,8 @@ async def _put(mesh: LocalMesh, rules: Sequence[Rule]) -> str:
         message = f"not every sidecar has confirmed, so the change may be in force at some of them: {error.message}"
         raise UnverifiedError(message, hint="try again, or put the mesh back with: loadgen policy remove") from error
     wanted = mesh.wanted(rules)
-    after = f"at all {len(reached)} sidecars after {(max(reached.values()) - toggled) * 1000:.0f} ms"
+    sidecars = "the sidecar" if len(reached) == 1 else f"all {len(reached)} sidecars"
+    after = f"at {sidecars} after {(max(reached.values()) - toggled) * 1000:.0f} ms"
     if wanted.rule is None:
         return f"no rule is in force {after}" + (": none of these rules has an effect on the clients" if rules else "")
     limits = ", ".join(f"{name} {value}" for name, value in wanted.limits.in_force().items()) or "no limit"
