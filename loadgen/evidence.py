@@ -28,13 +28,14 @@ class State(StrEnum):
 class Bursts:
     """How many bursts there were, and the fewest and the most of their requests that a client's own sidecar let through.
 
-    ``cut`` are those that an edge of a phase cut; they are not in ``count``.
+    ``cut`` are those that an edge of a phase cut, ``untold`` those of which it is not known; they are not in ``count``.
     """
 
     count: int
     least: int
     most: int
     cut: int = 0
+    untold: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,8 +228,8 @@ class Tally:
     written in one go it is the last one's; ``loop_lag`` is how late the event loop itself got to run. ``statuses`` counts complete responses by HTTP status. ``server_overflow`` is the part of the overflow
     outcomes that the own sidecar did not make. ``connect_errors`` says why connections could not be opened, by the system's name of the
     error (a small closed set). ``flow_failures`` says what went wrong in the code of a flow, in as many kinds as its carrier tells apart.
-    ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; one that began in an earlier tally, or has
-    requests of which that is not known, is in none. ``cut_bursts`` are those of which the tally has a part only.
+    ``bursts`` says how many bursts had so many of their requests let through by the own sidecar; ``untold_bursts`` are those with requests of which
+    that is not known, and ``cut_bursts`` those of which the tally has a part only.
     ``number`` says which of its load's tallies it is, from 0 on.
     """
 
@@ -246,6 +246,7 @@ class Tally:
         "loop_lag",
         "number",
         "server_overflow",
+        "untold_bursts",
     )
 
     def __init__(self, number: int = 0) -> None:
@@ -260,6 +261,7 @@ class Tally:
         self.connect_errors: Counter[str] = Counter()
         self.flow_failures: Counter[str] = Counter()
         self.bursts: Counter[int] = Counter()
+        self.untold_bursts = 0
         self.cut_bursts = 0
 
     def waiting(self, outcome: Outcome, status: int = 0, cause: Found | None = None) -> Waiting:
@@ -302,6 +304,7 @@ class Tally:
         self.connect_errors.update(other.connect_errors)
         self.flow_failures.update(other.flow_failures)
         self.bursts.update(other.bursts)
+        self.untold_bursts += other.untold_bursts
         self.cut_bursts += other.cut_bursts
 
     @property
@@ -360,6 +363,7 @@ class Tally:
             "connect_errors": dict(self.connect_errors),
             "flow_failures": dict(self.flow_failures),
             "bursts": {str(admitted): count for admitted, count in self.bursts.items()},
+            "untold_bursts": self.untold_bursts,
             "cut_bursts": self.cut_bursts,
         }
 
@@ -377,6 +381,7 @@ class Tally:
         tally.connect_errors = Counter(snapshot["connect_errors"])
         tally.flow_failures = Counter(snapshot["flow_failures"])
         tally.bursts = Counter({int(admitted): count for admitted, count in snapshot["bursts"].items()})
+        tally.untold_bursts = snapshot["untold_bursts"]
         tally.cut_bursts = snapshot["cut_bursts"]
         return tally
 

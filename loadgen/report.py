@@ -95,13 +95,14 @@ class SeenPart(Part):
 class BurstsPart(Part):
     """The bursts that began and ended in a phase: how many, and the fewest and the most of their requests that the client's sidecar let through.
 
-    Let through is what somebody beyond the sidecar answered. A burst with a request of which that is not known, as of one that timed out, is not
-    counted. ``cut`` are those that an edge of the phase cut, so that a part only lies in it; they are not in ``count``. ``seen`` is the service's side; null if it does not say. Where a phase begins or ends, one side may count a burst that the other does not.
+    Let through is what somebody beyond the sidecar answered. ``untold`` are those with a request of which that is not known, as of one that timed
+    out, ``cut`` those that an edge of the phase cut, so that a part only lies in it; neither are in ``count``. ``least`` and ``most`` are null without a count. ``seen`` is the service's side; null if it does not say. Where a phase begins or ends, one side may count a burst that the other does not.
     """
 
     count: Count
-    least: Count
-    most: Count
+    least: Count | None
+    most: Count | None
+    untold: Count = 0
     cut: Count = 0
     seen: SeenPart | None
 
@@ -290,7 +291,7 @@ class Environment(Part):
 
 
 class Report(Part):
-    """A whole run."""
+    """A whole run. ``between_phases`` are the outcomes of the requests that ended between two phases, before the first or after the last: they count in none."""
 
     schema_: Literal["loadgen.report/v1"] = Field(SCHEMA, alias="schema")
     scenario: ScenarioPart
@@ -301,6 +302,7 @@ class Report(Part):
     validity: Validity
     verdict: VerdictPart
     phases: Annotated[list[PhasePart], Field(max_length=MAX_PHASES)]
+    between_phases: dict[str, Count] = {}
     expectations: list[ExpectationPart]
     findings: list[str]
     restore: RestorePart

@@ -154,7 +154,10 @@ def _of_bursts(evidence: Evidence) -> str:
     span = f"{bursts.least}" if bursts.least == bursts.most else f"{bursts.least} to {bursts.most}"
     cut = f", and {bursts.cut:,} more {'was' if bursts.cut == 1 else 'were'} cut by the phase's edges" if bursts.cut else ""
     early = ", some after others had been answered" if bursts.most > (evidence.admitted or 0) else ""
-    return f"of each of {bursts.count:,} bursts {span} were let through{early}{cut}; "
+    untold = (
+        f" (of {bursts.untold:,} more that is not known: a request timed out, or who answered it is not known)" if bursts.untold else ""
+    )
+    return f"of each of {bursts.count:,} bursts {span} were let through{early}{untold}{cut}; "
 
 
 def _aftermath(evidence: Evidence) -> str:

@@ -90,6 +90,7 @@ def tally(values: dict[str, Any]) -> Tally:
             count(each)
     count(values["number"])
     count(values["server_overflow"])
+    count(values["untold_bursts"])
     count(values["cut_bursts"])
     return Tally.from_snapshot(values)
 

@@ -1,7 +1,7 @@
 """How many requests of each burst got past the own sidecar? Noted when a burst begins and when its last request has ended.
 
-The law: a burst counts in the tally in which it began *and* ended; one that an edge cuts in two, or that has a request of which nobody can say
-whether it was let through, is in none. Each tally that has a part of a burst that an edge cuts counts it as ``cut_bursts``, once. The pause between two bursts belongs to neither, so an edge there costs none.
+The law: a burst counts in the tally in which it began *and* ended; one that an edge cuts in two is in none, and one that has a request of which nobody
+can say whether it was let through, as one that timed out, is counted as ``untold_bursts``. Each tally that has a part of a burst that an edge cuts counts it as ``cut_bursts``, once. The pause between two bursts belongs to neither, so an edge there costs none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ class Bursts:
         assert self._began is not None, "an end of nothing that was sent"
         (number, before), self._began = self._began, None
         burst = self._until_now(tally).since(before)
-        if number == tally.number and not burst.untold:
+        if number != tally.number:
+            return
+        if burst.untold:
+            tally.untold_bursts += 1
+        else:
             tally.bursts[burst.let_through] += 1
 
     def leave(self, ended: Tally, begun: Tally) -> None:

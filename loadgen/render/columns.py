@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from loadgen.cause import sentence
 from loadgen.firing import MAX_PENDING
+from loadgen.outcome import Outcome
 from loadgen.quantity import range_text, seconds_text, share_text
 
 if TYPE_CHECKING:
@@ -59,11 +60,12 @@ BURST_COLUMNS: Sequence[Column[PhasePart]] = (
     Column("phase", lambda phase: phase.name),
     Column("bursts", lambda phase: f"{phase.bursts.count:,}" if phase.bursts else "-", 1),
     Column("let through", lambda phase: _of_each(phase.bursts)),
+    Column("not known", lambda phase: f"{phase.bursts.untold:,}" if phase.bursts else "-", 3),
     Column("service saw", lambda phase: f"{phase.bursts.seen.count:,}" if phase.bursts and phase.bursts.seen else "unknown", 2),
     Column("in flight", lambda phase: _of_each(phase.bursts.seen if phase.bursts else None)),
     Column("cut by an edge", lambda phase: f"{phase.bursts.cut:,}" if phase.bursts else "-", 3),
 )
-BURSTS = "Of each burst that an edge of its phase does not cut: let through by the client's sidecar, and in flight at the service; the peak of a phase is of all"
+BURSTS = "Of each burst that an edge of its phase does not cut: let through by the client's sidecar, where that is known of all its requests, and in flight at the service; the peak of a phase is of all"
 CLIENT_BURSTS: Sequence[Column[ClientPart]] = (
     Column("bursts", lambda client: f"{client.bursts.count:,}" if client.bursts else "-"),
     Column("let through", lambda client: _of_each(client.bursts) if client.bursts else "-"),
@@ -180,12 +182,19 @@ def bursts_of(report: Report) -> list[PhasePart]:
 
 def _of_each(found: BurstsPart | SeenPart | None) -> str:
     """Write how many requests of each burst there were, from the fewest to the most."""
-    return "unknown" if found is None else range_text(found.least, found.most, "{:,.0f}".format)
+    return "unknown" if found is None or not found.count else range_text(found.least, found.most, "{:,.0f}".format)
 
 
-def said_of_limits(report: Report) -> list[tuple[str, str]]:
-    """Give the phases in which a limit was in force, each with the sentence that says what it did."""
-    return [(phase.name, f"{phase.because}.{_said_of_pool(phase)}") for phase in report.phases if phase.because]
+def said_of_phases(report: Report) -> list[tuple[str, str]]:
+    """Give the phases in which a limit was in force, each with the sentence that says what it did, and what failed between the phases."""
+    said = [(phase.name, f"{phase.because}.{_said_of_pool(phase)}") for phase in report.phases if phase.because]
+    ended = report.between_phases
+    if failed := {outcome: count for outcome, count in ended.items() if outcome not in {Outcome.OK, Outcome.OVERFLOW}}:
+        how = ", ".join(f"{outcome} {count:,}" for outcome, count in failed.items())
+        said.append(
+            ("between the phases", f"{sum(failed.values()):,} of {sum(ended.values()):,} requests failed ({how}); they count in no phase.")
+        )
+    return said
 
 
 def _said_of_pool(phase: PhasePart) -> str:

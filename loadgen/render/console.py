@@ -22,7 +22,7 @@ from loadgen.render.columns import (
     bursts_of,
     clients_of,
     failures_of,
-    said_of_limits,
+    said_of_phases,
     said_of_predictions,
     total_difference,
 )
@@ -60,7 +60,7 @@ def _print_all(console: Console, report: Report, verbose: bool, where: str) -> N
     if report.phases:
         print_table(console, "Phases", PHASE_COLUMNS, report.phases)
         print_table(console, "Ledger: overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
-    for name, said in said_of_limits(report):
+    for name, said in said_of_phases(report):
         console.print(printable(f"{name}: {said}"), markup=False, soft_wrap=not console.is_terminal)
         console.print()
     if bursts := bursts_of(report):

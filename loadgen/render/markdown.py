@@ -23,7 +23,7 @@ from loadgen.render.columns import (
     bursts_of,
     clients_of,
     failures_of,
-    said_of_limits,
+    said_of_phases,
     said_of_predictions,
     total_difference,
 )
@@ -84,7 +84,7 @@ def _parts(report: Report) -> list[str]:
             "\n### Ledger\n\nOverflows as the clients saw them and as their sidecars counted them.\n\n"
             + _table(LEDGER_COLUMNS, report.phases)
         )
-        if because := said_of_limits(report):
+        if because := said_of_phases(report):
             parts.append("\n" + "".join(f"- **{escaped(name)}**: {escaped(sentence)}\n" for name, sentence in because))
     if bursts := bursts_of(report):
         parts.append(f"\n### Bursts\n\n{BURSTS}.\n\n" + _table(BURST_COLUMNS, bursts))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loadgen import report as parts
-from loadgen.estimate import NOTHING, Estimate, Law, Prediction, Stretch
+from loadgen.estimate import LATE_SHARE, NOTHING, Estimate, Law, Prediction, Stretch
 from loadgen.outcome import Outcome
 from loadgen.outlook import case_of
 from loadgen.pacing import Open
@@ -133,6 +133,9 @@ def _stretch(case: Case, phase: parts.PhasePart, tally: Tally) -> tuple[Stretch,
         least, source = min(answered, case.service.mean_s), "the scenario at least, the mean latency of ok at most"
     elif not shown:
         least, source = 0.0, "the mean latency of ok at most; too few overflows show how much of it is the way to the sidecar"
+    late = tally.outcomes[Outcome.TIMEOUT]
+    if late > LATE_SHARE * tally.requests:
+        source += f"; of answers that came in time only, and {late:,} did not"
     pending = phase.ledger.pending_overflow
     stretch = Stretch(
         phase.duration_s,

@@ -17,6 +17,7 @@ from loadgen.runner.figures import NOTHING, PhaseFigures
 from loadgen.runner.showing import evidence_of, judged_windows
 from loadgen.runner.window import connections, counters_of, pool
 from loadgen.runner.witnesses import arrived_of, blind_spots, count_of, disagreements, imbalance_of, strangers, unseen
+from loadgen.series import BETWEEN
 from loadgen.summary import lags, quantiles
 from loadgen.validity import Health, busiest_share, doubts
 from loadgen.verdict import judge
@@ -72,6 +73,7 @@ def make_report(
         validity=validity,
         verdict=parts.VerdictPart(state=verdict.state, sentence=verdict.sentence),
         phases=phases,
+        between_phases=measured.series.requests_of(BETWEEN),
         expectations=[_expectation(each, figures.get(each.phase, NOTHING)) for each in plan.scenario.expected()],
         findings=[*(str(finding) for finding in plan.findings), *_not_judged(measured), *blind_spots(measured.windows)],
         restore=_restore(measured),
@@ -154,14 +156,21 @@ def _because(window: Window, total: Tally, counters: Counters) -> str:
 def _bursts(window: Window, tally: Tally, *names: str) -> parts.BurstsPart | None:
     """Say what became of the bursts of some clients, or of all, as they and as the service saw them; None if there were none."""
     bursts = tally.bursts
-    if not bursts:
+    if not bursts and not tally.untold_bursts:
         return None
     periods: Counter[int] = Counter()
     for name in names or window.ends:
         if not unseen(window) and (counted := count_of(window, name)) is not None:
             periods.update(counted.periods)
     seen = parts.SeenPart(count=periods.total(), least=min(periods), most=max(periods)) if periods else None
-    return parts.BurstsPart(count=bursts.total(), least=min(bursts), most=max(bursts), cut=tally.cut_bursts, seen=seen)
+    return parts.BurstsPart(
+        count=bursts.total(),
+        least=min(bursts, default=None),
+        most=max(bursts, default=None),
+        untold=tally.untold_bursts,
+        cut=tally.cut_bursts,
+        seen=seen,
+    )
 
 
 def _client(window: Window, name: str) -> parts.ClientPart:

@@ -43,7 +43,7 @@ def evidence_of(plan: Plan, measured: Measured, wanted: SidecarState, *, scripte
         recovery=_recovery(measured),
         files=[rule.key for rule in plan.rules],
         reason="" if limits else "; ".join(_with_hint(finding) for finding in plan.findings),
-        bursts=Bursts(bursts.total(), min(bursts), max(bursts), together.cut_bursts) if bursts else None,
+        bursts=Bursts(bursts.total(), min(bursts), max(bursts), together.cut_bursts, together.untold_bursts) if bursts else None,
         multiplexed=plan.speaks_http2,
         failures=Failures(
             server_side=together.server_overflow,

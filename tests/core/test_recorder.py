@@ -289,6 +289,8 @@ def tally_state(each: Tally) -> dict[str, object]:
         "loop_lag": whole_state(each.loop_lag),
         "server_overflow": each.server_overflow,
         "connect_errors": each.connect_errors,
+        "bursts": each.bursts,
+        "untold_bursts": each.untold_bursts,
         "cut_bursts": each.cut_bursts,
         "causes": each.causes,
     }

@@ -252,6 +252,12 @@ CASES = [
         f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 were let through, and 3 more were cut by the phase's edges; each client had",
     ),
     (
+        "bursts of which some have requests that timed out",
+        evidence(client(overflow=40), bursts=(20, 5, 5, 3, 37)),
+        ENFORCED,
+        f"Enforced: {FIVE} rejected 40 of 100 requests (40.0%) on 1 of 1 client, each at its own sidecar; of each of 20 bursts 5 were let through (of 37 more that is not known: a request timed out, or who answered it is not known), and 3 more were cut",
+    ),
+    (
         "bursts and workers that race",
         evidence(client(overflow=40, admitted=6), bursts=(20, 5, 6), workers=2),
         OVERSHOOT,

@@ -67,6 +67,7 @@ async def test_a_burst_with_a_request_of_which_it_is_not_known_is_in_no_count(an
         await server.until(lambda: server.requests >= 7)
         assert load.tally.requests >= 4
         assert not load.tally.bursts
+        assert load.tally.untold_bursts >= 2
 
 
 async def test_a_request_that_timed_out_leaves_open_what_became_of_its_burst() -> None:
@@ -79,6 +80,7 @@ async def test_a_request_that_timed_out_leaves_open_what_became_of_its_burst() -
         await drain(load)
         assert load.tally.outcomes[Outcome.TIMEOUT] == 1
         assert not load.tally.bursts
+        assert load.tally.untold_bursts == 1
 
 
 def test_a_burst_is_counted_though_a_pod_enters_what_has_ended_into_its_book_meanwhile() -> None:
@@ -90,7 +92,7 @@ def test_a_burst_is_counted_though_a_pod_enters_what_has_ended_into_its_book_mea
     second.record(Outcome.OK, 0.01)
     bursts.all_ended(second)
     assert (first.bursts, second.bursts) == (Counter(), {2: 1})
-    assert (first.cut_bursts, second.cut_bursts) == (0, 0)
+    assert (first.cut_bursts, second.cut_bursts, second.untold_bursts) == (0, 0, 0)
 
 
 def test_each_tally_that_has_a_part_of_a_burst_counts_it_once_as_cut() -> None:

@@ -132,7 +132,14 @@ def test_more_causes_than_a_person_reads_stand_in_one_line() -> None:
 
 
 def burst(count: int, least: int, most: int) -> dict[str, Any]:
-    return {"count": count, "least": least, "most": most, "cut": 13, "seen": {"count": count - 1, "least": least, "most": most + 1}}
+    return {
+        "count": count,
+        "least": least,
+        "most": most,
+        "untold": 7,
+        "cut": 13,
+        "seen": {"count": count - 1, "least": least, "most": most + 1},
+    }
 
 
 def with_bursts(report: Any) -> None:
@@ -145,10 +152,23 @@ def with_bursts(report: Any) -> None:
 def test_bursts_are_shown_as_the_clients_and_as_the_service_saw_them() -> None:
     for form, text in shown(changed(with_bursts)).items():
         plain = re.sub(r"<[^>]+>|[|]", " ", text.replace("\\", ""))
-        assert re.search(r"limited +2,345 +4 to 6 +2,344 +4 to 7 +13\s", plain), form
+        assert re.search(r"limited +2,345 +4 to 6 +7 +2,344 +4 to 7 +13\s", plain), form
         assert BURSTS in re.sub(r"\s+", " ", html.unescape(text)), form
     cells = re.findall(r">client-\d</th>(.*?)</tr>", page.render(changed(with_bursts), None))
     assert [re.findall(r"<td>([^<]*)</td>", row)[-3:] for row in cells[3:6]] == [["-"] * 3, ["701", "5", "5 to 6"], ["702", "5", "5 to 6"]]
+
+
+def test_what_failed_between_the_phases_is_said() -> None:
+    def change(report: Any) -> None:
+        report["between_phases"] = {"ok": 420, "overflow": 5, "timeout": 1061}
+
+    for form, text in shown(changed(change)).items():
+        plain = re.sub(r"<[^>]+>|[|*]", "", html.unescape(text).replace("\\", ""))
+        assert "between the phases: 1,061 of 1,486 requests failed (timeout 1,061); they count in no phase." in re.sub(
+            r"\s+", " ", plain
+        ), form
+    for form, text in shown(REAL.report).items():
+        assert "between the phases" not in text, form
 
 
 def test_where_there_were_no_bursts_nothing_is_said_of_them() -> None:

@@ -135,6 +135,8 @@ def test_requests_that_ended_otherwise_are_no_business_of_theory() -> None:
     found = said(plan(), tally(500, 100, timeout=30))
     assert found.parts is None
     assert found.sentence == "Not compared: 60 requests ended in another way, of which theory says nothing."
+    assert found.service_time_from.endswith("; of answers that came in time only, and 60 did not")
+    assert "in time" not in said(plan(), tally(500, 100, timeout=3)).service_time_from
 
 
 def test_what_the_server_s_side_rejected_is_no_business_of_theory_either() -> None:

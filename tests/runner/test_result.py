@@ -16,10 +16,11 @@ from loadgen.outcome import Outcome
 from loadgen.policy.limits import Limits
 from loadgen.policy.rule import Rule
 from loadgen.policy.state import SidecarState
-from loadgen.recorder import Tally
+from loadgen.recorder import Histogram, Tally
 from loadgen.report import BurstsPart, Environment, Report, SeenPart
 from loadgen.runner.result import make_report
 from loadgen.runner.window import Measured, Window
+from loadgen.series import BETWEEN, Moment, Series
 from tests.policy.examples import manifest, rules_of
 from tests.story.command import SCENARIOS
 
@@ -502,6 +503,26 @@ def burst(run: Measured, name: str, admitted: Mapping[int, int], seen: Mapping[i
     assert limited.service is not None
     clients = {**limited.service.clients, name: replace(limited.service.clients[name], periods=seen)}
     limited.service = replace(limited.service, clients=clients)
+
+
+def test_what_ended_between_the_phases_is_in_the_report() -> None:
+    run = measured()
+    late = Histogram()
+    late.record(5.0)
+    late.record(5.0)
+    run.series = Series([], [Moment(3, BETWEEN, Outcome.TIMEOUT, late), Moment(3, "limited", Outcome.OK, late)], {})
+    assert report_of(run).between_phases == {"timeout": 2}
+
+
+def test_bursts_of_which_nothing_is_known_are_said_to_have_been() -> None:
+    run = measured()
+    burst(run, "client-1", {}, {5: 9})
+    run.windows[1].tallies["client-1"].untold_bursts = 9
+    burst(run, "client-2", {5: 2}, {5: 9})
+    run.windows[1].tallies["client-2"].untold_bursts = 7
+    phase = report_of(run).phases[1]
+    assert phase.bursts == BurstsPart(count=2, least=5, most=5, untold=16, seen=SeenPart(count=18, least=5, most=5))
+    assert phase.clients[0].bursts == BurstsPart(count=0, least=None, most=None, untold=9, seen=SeenPart(count=9, least=5, most=5))
 
 
 def test_bursts_are_counted_by_client_and_in_all_by_the_clients_and_by_the_service() -> None:

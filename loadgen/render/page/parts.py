@@ -21,7 +21,7 @@ from loadgen.render.columns import (
     bursts_of,
     clients_of,
     failures_of,
-    said_of_limits,
+    said_of_phases,
     said_of_predictions,
     total_difference,
 )
@@ -135,7 +135,7 @@ def _tables(report: Report) -> Iterator[Element]:
     if not report.phases:
         return
     yield _section("Phases", _table("Requests by outcome", PHASE_COLUMNS, report.phases))
-    because = [E("li", E("b", name), f": {sentence}") for name, sentence in said_of_limits(report)]
+    because = [E("li", E("b", name), f": {sentence}") for name, sentence in said_of_phases(report)]
     ledger = _table("Overflows as the clients saw them and as their sidecars counted them", LEDGER_COLUMNS, report.phases)
     yield _section("Ledger", ledger, *([E("ul", *because)] if because else []))
     if bursts := bursts_of(report):
