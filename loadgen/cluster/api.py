@@ -156,10 +156,10 @@ class KubeApi:
         Raises RefusedError if the cluster has none.
         """
         group = await self.find(ISTIO_GROUP)
-        served = {str(each.get("version")) for each in (group or {}).get("versions", [])}
+        served = {str(each.get("version")) for each in (group or {}).get("versions") or []}
         for version in VERSIONS:
             resources = await self.get(f"{ISTIO_GROUP}/{version}") if version in served else {}
-            if any(each.get("name") == "destinationrules" for each in resources.get("resources", [])):
+            if any(each.get("name") == "destinationrules" for each in resources.get("resources") or []):
                 return version
         message = f"the cluster has no DestinationRules (none of {ISTIO}/{', '.join(VERSIONS)} is served)"
         raise RefusedError(message, hint="Istio's CRDs are not installed; istioctl install does it")

@@ -353,6 +353,11 @@ async def test_a_cluster_without_istio_is_told_from_one_whose_version_is_unknown
     group = json.dumps({"kind": "APIGroup", "versions": [{"version": "v1alpha3"}, {"version": "v9"}]}).encode()
     moody.play("GET", "/apis/networking.istio.io?", raw(200, group))
     assert await api.rule_version() == "v1alpha3"
+    moody.play("GET", "/apis/networking.istio.io?", raw(200, b'{"kind": "APIGroup", "versions": null}'))  # as Go writes an empty list
+    with pytest.raises(RefusedError, match="the cluster has no DestinationRules"):
+        await api.rule_version()
+    moody.play("GET", "/apis/networking.istio.io/v1?", raw(200, b'{"kind": "APIResourceList", "resources": null}'))  # just installed
+    assert await api.rule_version() == "v1beta1"
 
 
 async def test_a_401_in_between_logs_in_again_and_goes_on(moody: Moody, api: KubeApi, namespace: str) -> None:

@@ -236,7 +236,7 @@ class ControlPlane:
         self.seconds["Istio's CRDs"] = time.monotonic() - started
 
     def _is_established(self, crd: dict[str, Any]) -> bool:
-        conditions = self.api.get(path_of(crd)).get("status", {}).get("conditions", [])
+        conditions = self.api.get(path_of(crd)).get("status", {}).get("conditions") or []  # null at first
         return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
 
 
