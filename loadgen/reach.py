@@ -1,7 +1,7 @@
-"""Can this load show what these limits do? Five mistakes that neither the rule nor the scenario has alone.
+"""Can this load show what these limits do? Six mistakes that neither the rule nor the scenario has alone.
 
 A limit that the load never reaches proves nothing; what is held back before it makes a run INVALID; a limit holds in each sidecar, so an expectation that takes it for the whole
-service's cannot hold; what waits for longer than the timeout fails; and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
+service's cannot hold; what waits for longer than the timeout fails, and so does what a slow service answers; and of a service that is ejected no limit shows anything. Each is said only where it is sure: nobody is warned of having one client.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _HERE = Surroundings()
 def unfit(
     scenario: Scenario, rules: Sequence[Rule], service: Service, client: Workload, surroundings: Surroundings = _HERE
 ) -> list[Problem]:
-    """Find the limits that the scenario's load cannot reach, or not without much that is not sent, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
+    """Find the limits that the scenario's load cannot reach, or not without much that is not sent, a timeout that is too short, the expectations that take a sidecar's limit for the service's, and a service that is ejected."""
     pool = _pool(scenario, rules, service, client)
     if pool is None:
         return []
@@ -88,6 +88,7 @@ def unfit(
         *_unreached(scenario, pool, surroundings),
         *_unsent(scenario, pool, surroundings),
         *_waiting(scenario, pool, surroundings),
+        *_too_late(scenario, pool, surroundings),
         *_for_the_service(scenario, pool),
         *_ejected(scenario, pool, surroundings),
     ]
@@ -273,7 +274,7 @@ def _waiting(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[
     if answered_s > load.timeout:
         yield pool.warning(
             "maxConnections",
-            f"of all that wait before maxConnections {servers} the last is answered after about {about_text(answered_s)}, and the timeout is {duration_text(load.timeout)}",
+            f"of all that wait before maxConnections {servers} the last would be answered after about {about_text(answered_s)}, and the timeout is {duration_text(load.timeout)}",
             hint="offer less load, bound the queue (a smaller http1MaxPendingRequests), or raise load.timeout",
             code="queue-outgrows-timeout",
         )
@@ -309,6 +310,20 @@ def _growing(load: OpenLoad, scenario: Scenario, pool: _Pool, queue: Queue) -> I
             code="queue-outgrows-timeout",
         )
         break
+
+
+def _too_late(scenario: Scenario, pool: _Pool, around: Surroundings) -> Iterator[Problem]:
+    """Find that the service itself takes longer than the timeout, so that what the limits let through fails."""
+    time, timeout = around.service_time(scenario), scenario.load.timeout
+    name = next(iter(pool.limits), None)
+    if time is not None and name is not None and (share := late_share(time, timeout)) > LATE_SHARE:
+        takes = interval_text(time.mean_s, exponential=time.exponential)
+        yield pool.warning(
+            name,
+            f"with a service time of {takes} {share:.1%} of what {name} {pool.limits[name]} lets through fails: its answer takes longer than the timeout of {duration_text(timeout)}",
+            hint="raise load.timeout, or lower service.time",
+            code="timeout-too-short",
+        )
 
 
 _AT_A_TIME = ("http2MaxRequests", "maxConnections", "http1MaxPendingRequests")

@@ -107,10 +107,16 @@ def _message(kind: str, context: Mapping[str, Any], value: object, fallback: str
         return (f"{name} must have {_COUNTED[kind][0]} {number} {'entry' if number == 1 else 'entries'}, not {context['actual_length']}",)
     wanted = _WANTED.get(kind)
     if wanted:
-        return (f"{name} must be {wanted.format(**context)}, not {shown(value)}",)
+        limits = {key: _whole(each) for key, each in context.items()}
+        return (f"{name} must be {wanted.format(**limits)}, not {shown(_whole(value))}",)
     if kind in {"value_error", "assertion_error"}:
         return (f"{name}: {context['error']}",)
     return (f"{name}: {fallback}",)
+
+
+def _whole(value: object) -> object:
+    """Give a whole number as people write it: 50000, and not 50000.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _WANTED = {

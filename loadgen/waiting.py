@@ -107,7 +107,9 @@ def _too_long(case: Case, stretch: Stretch, served: float | None, places: int | 
     if answered_s <= case.timeout_s:
         return _NOBODY
     timeout = duration_text(case.timeout_s)
-    return _TooLong(some=True, said=f"; what comes last is answered after about {about_text(answered_s)}, and the timeout is {timeout}")
+    return _TooLong(
+        some=True, said=f"; what comes last would be answered after about {about_text(answered_s)}, and the timeout is {timeout}"
+    )
 
 
 def answered_last_s(load: Pacing, at_once: float, room: float, served: float, service_s: Span, *, constant: bool) -> float:

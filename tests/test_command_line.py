@@ -40,6 +40,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["run", "--nonsense", "x.yaml"], "No such option"),
         (["run", "scenarios/connection-pool.yaml", "--duration", "8"], "has no unit; write 8s"),
         (["run", "scenarios/connection-pool.yaml", "--rate", "5/s"], "--rate does not fit"),
+        (["plan", "scenarios/http2-max-requests.yaml", "--rate", "1000000/s"], "--rate must be at most 50000, not 1000000"),
         (["run", "scenarios/http2-max-requests.yaml", "--users", "5"], "--users does not fit"),
         (["run", "scenarios/connection-pool.yaml", "--clients", "0"], "--clients must be at least 1, not 0"),
         (["run", "scenarios/connection-pool.yaml", "--mesh", "moon"], "--mesh"),

@@ -412,10 +412,10 @@ OPENED = OPEN.replace("timeout: 3s", "timeout: 1s").replace("exponential 20ms", 
         (OPENED.replace("50/s", "49/s"), ""),
         (
             SCENARIO.replace("users: 5", "users: 100").replace("30ms", "30ms\n  timeout: 1s"),
-            "the last is answered after about 2.0 s, and the timeout is 1s",
+            "the last would be answered after about 2.0 s, and the timeout is 1s",
         ),
         (SCENARIO.replace("users: 5", "users: 50").replace("30ms", "30ms\n  timeout: 1s"), ""),  # one or two of them think
-        (BURST.replace("size: 4", "size: 60\n  timeout: 1s"), "the last is answered after about 1.2 s, and the timeout is 1s"),
+        (BURST.replace("size: 4", "size: 60\n  timeout: 1s"), "the last would be answered after about 1.2 s, and the timeout is 1s"),
         (BURST.replace("size: 4", "size: 40\n  timeout: 1s"), ""),
     ],
 )
@@ -425,6 +425,24 @@ def test_a_queue_in_which_requests_wait_for_longer_than_the_timeout_is_pointed_a
     assert not found or marked(found[0]) == "1"
     assert "queue-outgrows-timeout" not in {each.code for each in plan(tmp_path, text, CONNECTIONS, in_cluster=True).findings}
     assert "queue-outgrows-timeout" not in {each.code for each in plan(tmp_path, text, RULE).findings}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OPEN.replace("timeout: 3s", "timeout: 20ms"), "36.8% of what http2MaxRequests 5 lets through fails"),
+        (
+            changed("exponential 30ms", "exponential 30ms\n  timeout: 15ms").replace("exponential 20ms", "20ms"),
+            "100.0% of what http2MaxRequests 5",
+        ),
+        (OPEN.replace("timeout: 3s", "timeout: 93ms"), ""),  # 0.96 %
+        (OPEN.replace("timeout: 3s", "timeout: 92ms"), "1.0% of what"),
+    ],
+)
+def test_a_timeout_that_the_service_itself_outlasts_is_pointed_at(tmp_path: Path, text: str, said: str) -> None:
+    found = [each for each in plan(tmp_path, text).findings if each.code == "timeout-too-short"]
+    assert [said in each.message for each in found] == ([True] if said else []), found
+    assert not found or marked(found[0]) == "5"
 
 
 @pytest.mark.parametrize(("pending", "late"), [(60, True), (40, False)])
