@@ -6,10 +6,11 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 
 from loadgen.cli.metrics import MetricsPort
-from loadgen.cli.signals import HeldBack
+from loadgen.cli.signals import HeldBack, Interruption, attended
 from loadgen.totals import BETWEEN_PHASES
 from tests.metrics.prometheus import check_metrics, read
 from tests.story.command import NOHUP, SCENARIOS, Loadgen, finish, interrupt, wait_for_line
@@ -156,6 +157,19 @@ def handlers() -> Iterator[tuple[signal.Signals, ...]]:
     yield tuple(before)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_what_comes_after_the_load_is_held_back_whatever_the_event_loop_puts_in_its_place(
+    handlers: tuple[signal.Signals, ...], use_uvloop: bool
+) -> None:
+    held = HeldBack()
+
+    async def job(_: Interruption) -> str:
+        return "done"
+
+    assert anyio.run(attended, job, held, backend_options={"use_uvloop": use_uvloop}) == ("done", 0)
+    assert all(signal.getsignal(number) == held._note for number in handlers)
 
 
 def test_a_signal_that_came_while_the_report_was_written_ends_the_wait_and_later_ones_are_held_back(
